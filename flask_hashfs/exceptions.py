@@ -1,0 +1,80 @@
+"""The errors this package raises, as a tree.
+
+::
+
+    HashFSError
+      ├─ ConfigError             (ValueError)             a HASHFS_* value that cannot be used
+      ├─ InvalidExtensionError   (ValueError)             an extension that is not one
+      ├─ NotStoredError          (FileNotFoundError)      nothing is stored under that name
+      ├─ FileTooLargeError       (RequestEntityTooLarge)  413: over max_size
+      ├─ DigestMismatchError     (BadRequest)             400: the content has another digest
+      └─ IncompleteUploadError   (BadRequest)             400: the request's body ended early
+
+The last three are HTTP errors too: left unhandled in a view they answer with their status.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+
+__all__ = [
+    "ConfigError",
+    "DigestMismatchError",
+    "FileTooLargeError",
+    "HashFSError",
+    "IncompleteUploadError",
+    "InvalidExtensionError",
+    "NotStoredError",
+]
+
+
+class HashFSError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(HashFSError, ValueError):
+    """A configuration value cannot be used; names the key, the value and what is wanted."""
+
+
+class InvalidExtensionError(HashFSError, ValueError):
+    """The extension given to ``put`` could not be part of a stored file's name."""
+
+
+class NotStoredError(HashFSError, FileNotFoundError):
+    """Nothing is stored under the name asked for (``filename``); ``errno`` is ``ENOENT``."""
+
+    def __init__(self, file: object) -> None:
+        super().__init__(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+
+    def __reduce__(self) -> tuple[type[NotStoredError], tuple[object]]:
+        return type(self), (self.filename,)
+
+
+class FileTooLargeError(HashFSError, RequestEntityTooLarge):
+    """A file has more bytes than ``max_size`` or ``HASHFS_MAX_FILE_SIZE`` allow."""
+
+    def __init__(self, max_size: int) -> None:
+        self.max_size = max_size
+        super().__init__(f"The file is larger than the {max_size} bytes allowed.")
+
+    def __reduce__(self) -> tuple[type[FileTooLargeError], tuple[int]]:
+        return type(self), (self.max_size,)
+
+
+class DigestMismatchError(HashFSError, BadRequest):
+    """The content does not have the digest that was promised for it."""
+
+    def __init__(self, expected: str, actual: str) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"The content's digest is {actual}, not the expected {expected}.")
+
+    def __reduce__(self) -> tuple[type[DigestMismatchError], tuple[str, str]]:
+        return type(self), (self.expected, self.actual)
+
+
+class IncompleteUploadError(HashFSError, BadRequest):
+    """The request's body ended, or became unreadable, before it was complete."""
