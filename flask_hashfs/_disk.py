@@ -1,0 +1,265 @@
+"""What the store asks of a file system: unnamed files, atomic names, folders, and their fsync."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+HIDDEN = ".hashfs"
+"""The one folder of a root that holds anything but content."""
+
+ATTEMPTS = 1000
+"""How often a step is tried again that other processes can undo."""
+
+_TEMPORARY = os.path.join(HIDDEN, "tmp")
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_UNNAMED = getattr(os, "O_TMPFILE", 0)
+_PROC = "/proc/self/fd"
+_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def refuses_links(error: OSError) -> bool:
+    """Tell whether `error` says that the file system does not link these two names."""
+    return error.errno in _NO_LINKS
+
+
+def make_folders(path: str, mode: int) -> None:
+    """Create the folder `path` and its missing parents, whoever else does so or removes them.
+
+    Args:
+        path: An absolute path.
+        mode: Of every folder created, less the process's umask.
+
+    Raises:
+        NotADirectoryError: Something else stands in the way.
+    """
+    while True:
+        try:
+            os.mkdir(path, mode)
+        except FileNotFoundError:
+            make_folders(os.path.dirname(path), mode)
+        except FileExistsError:
+            if os.path.isdir(path):
+                return
+            if os.path.lexists(path):
+                raise NotADirectoryError(
+                    errno.ENOTDIR, "A folder is needed here, but this is none", path
+                ) from None
+        else:
+            return
+
+
+def remove_empty_folders(folder: str, root: str) -> None:
+    """Remove `folder` and its parents below `root`, as far up as they are empty."""
+    while len(folder) > len(root):
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        folder = os.path.dirname(folder)
+
+
+def sync_file(fd: int) -> None:
+    """Wait until the bytes behind the descriptor `fd` are on the disk."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+        return
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # macOS: past the drive's cache
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
+        return
+    os.fsync(fd)
+
+
+def sync_path(path: str) -> None:
+    """Wait until the bytes of the file `path` are on the disk."""
+    fd = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folders(folder: str, root: str) -> None:
+    """Wait until the entries of `folder`, and of its parents up to `root`, are on the disk."""
+    if os.name == "nt":  # has no descriptor of a folder
+        return
+    while True:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _BINARY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if len(folder) <= len(root):
+            return
+        folder = os.path.dirname(folder)
+
+
+class TemporaryFile:
+    """An open file inside a root that no address names yet."""
+
+    __slots__ = ("_folder", "_placed", "_sealed", "fd", "path")
+
+    def __init__(self, fd: int, path: str | None, folder: TemporaryFolder) -> None:
+        self.fd = fd
+        self.path = path
+        self._folder = folder
+        self._sealed = False
+        self._placed = False
+
+    @property
+    def placed(self) -> bool:
+        """Whether an address has ever named this file."""
+        return self._placed
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the addresses that named this file are gone: the kernel links it no more."""
+        return self._placed and os.fstat(self.fd).st_nlink == 0
+
+    def write(self, data: memoryview | bytes | bytearray) -> None:
+        """Append all of `data`."""
+        written = os.write(self.fd, data)
+        if written == len(data):
+            return
+        with memoryview(data) as view:
+            while written < len(view):
+                written += os.write(self.fd, view[written:])
+
+    def seal(self, mode: int | None, sync: bool) -> None:
+        """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
+        if self._sealed:
+            return
+        if mode is not None:
+            if hasattr(os, "fchmod"):
+                os.fchmod(self.fd, mode)
+            elif self.path is not None:
+                os.chmod(self.path, mode)
+        if sync:
+            sync_file(self.fd)
+        self._sealed = True
+
+    def link(self, target: str) -> None:
+        """Name the file `target`; only a rename, where links are refused, may overwrite.
+
+        Raises:
+            FileExistsError: `target` exists.
+            FileNotFoundError: Its folder does not.
+        """
+        try:
+            self._link(target)
+        except OSError as error:
+            if self.path is None or self._placed or not refuses_links(error):
+                raise
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+            self._rename(target)
+        self._placed = True
+
+    def replace(self, target: str) -> None:
+        """Name the file `target`, in the place of whatever has that name now."""
+        try:
+            with self._folder.spare_name(self._link) as name:
+                os.replace(name, target)
+        except OSError as error:
+            if self.path is None or self._placed or not refuses_links(error):
+                raise
+            self._rename(target)
+        self._placed = True
+
+    def reopen(self) -> int:
+        """Open the file once more, to read, and return the descriptor."""
+        return os.open(self.path or f"{_PROC}/{self.fd}", os.O_RDONLY | _BINARY)
+
+    def close(self) -> None:
+        """Close the file; without an address it is gone."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+            if self.path is not None:
+                self._folder.remove(self.path)
+
+    def _link(self, target: str) -> None:
+        if self.path is not None:
+            os.link(self.path, target)
+        else:  # CPython follows the link below /proc only when src_dir_fd is given
+            os.link(f"{_PROC}/{self.fd}", target, src_dir_fd=self.fd)
+
+    def _rename(self, target: str) -> None:
+        assert self.path is not None
+        if os.name == "nt":  # renames no open file
+            os.close(self.fd)
+            os.replace(self.path, target)
+            self.fd = os.open(target, os.O_RDONLY | _BINARY)
+        else:
+            os.replace(self.path, target)
+        self.path = None
+
+
+class TemporaryFolder:
+    """Where content that arrives waits for its address, inside the root `root`.
+
+    Unnamed files (``O_TMPFILE``) where the file system has them; named ones under
+    ``.hashfs/tmp`` where it does not.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._unnamed = bool(_UNNAMED) and os.path.isdir(_PROC)
+
+    def create(self, dmode: int) -> TemporaryFile:
+        """Create an empty file; a missing root is made with `dmode`.
+
+        Raises:
+            OSError: The root cannot be made or written.
+        """
+        while self._unnamed:
+            try:
+                fd = os.open(self.root, _UNNAMED | os.O_RDWR | _BINARY, 0o600)
+            except FileNotFoundError:
+                make_folders(self.root, dmode)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+                self._unnamed = False
+            else:
+                return TemporaryFile(fd, None, self)
+        path, fd = self._with_name(
+            lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), dmode
+        )
+        return TemporaryFile(fd, path, self)
+
+    @contextlib.contextmanager
+    def spare_name(self, make: Callable[[str], object]) -> Iterator[str]:
+        """Let `make` create a file under a name of its own, removed at the end if still there."""
+        name, _ = self._with_name(make)
+        try:
+            yield name
+        finally:
+            self.remove(name)
+
+    def remove(self, path: str) -> None:
+        """Remove a name made here, and the folders it leaves empty."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        remove_empty_folders(os.path.dirname(path), self.root)
+
+    def _with_name(self, make: Callable[[str], T], dmode: int = 0o755) -> tuple[str, T]:
+        folder = os.path.join(self.root, _TEMPORARY)
+        for _ in range(ATTEMPTS):
+            name = os.path.join(folder, secrets.token_hex(16))
+            try:
+                return name, make(name)
+            except FileNotFoundError:  # not made yet, or another put has just left it empty
+                make_folders(folder, dmode)
+        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)

@@ -1,0 +1,627 @@
+"""HashFS: files kept under the hash of their bytes, in one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import IO, Any
+
+import hashfs
+from hashfs import HashAddress
+from werkzeug.datastructures import FileStorage
+
+from . import _disk, _sources
+from ._writer import UploadStream, Writer
+from .exceptions import (
+    DigestMismatchError,
+    FileTooLargeError,
+    InvalidExtensionError,
+    NotStoredError,
+)
+
+logger = logging.getLogger("flask_hashfs")
+
+_ASIDE = os.path.join(_disk.HIDDEN, "aside")
+_EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
+
+
+class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
+    """Content-addressed files below `root`.
+
+    Args:
+        root: Folder of the store; made by the first put.
+        depth: Number of nested folders a file lies in.
+        width: Characters of each folder's name.
+        algorithm: A name that ``hashlib.new`` takes.
+        fmode: Exact mode of new files; None leaves them private to their owner.
+        dmode: Mode of new folders, less the umask.
+        fsync: Whether an address that ``put`` returned survives a power cut.
+        max_size: Bytes that one file may have, or None.
+
+    Raises:
+        ValueError: An unknown algorithm, or one whose digests have no fixed length.
+    """
+
+    root: str
+    depth: int
+    width: int
+    algorithm: str
+    fmode: int | None
+    dmode: int
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        depth: int = 4,
+        width: int = 1,
+        algorithm: str = "sha256",
+        fmode: int | None = 0o664,
+        dmode: int = 0o755,
+        *,
+        fsync: bool = True,
+        max_size: int | None = None,
+    ) -> None:
+        super().__init__(root, depth, width, algorithm, fmode, dmode)
+        self.fsync = fsync
+        self.max_size = max_size
+        self._id_length = hashlib.new(algorithm, usedforsecurity=False).digest_size * 2
+        if not self._id_length:
+            raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
+        self._prefix = os.path.join(self.root, "")
+        self._temporary = _disk.TemporaryFolder(self.root)
+
+    # -- putting ---------------------------------------------------------------------------
+
+    def put(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> HashAddress:
+        """Store the content of `file` under its hash.
+
+        Args:
+            file: A path, bytes, a binary or text file object, a werkzeug ``FileStorage`` or
+                an iterable of bytes. What can be sought is read from its start and its
+                position restored.
+            extension: Added to the stored file's name; no part of its identity.
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; the store's own ``max_size`` holds as well.
+
+        Returns:
+            The address; ``is_duplicate`` tells whether the content was there already.
+
+        Raises:
+            InvalidExtensionError: `extension` cannot be part of a name.
+            FileTooLargeError: The content is larger than allowed.
+            DigestMismatchError: The content is not the `expected` one.
+            ValueError: A path that names no file, or an `expected` that is no id.
+            TypeError: Nothing that can be stored.
+            OSError: The content cannot be read, or the disk cannot take it.
+        """
+        _suffix(extension)
+        self._expected(expected)
+        if isinstance(file, FileStorage):
+            file = file.stream
+        if isinstance(file, UploadStream) and self._takes(file.writer):
+            try:
+                return self._put_upload(file.writer, extension, expected, max_size)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # one device, but mounted twice
+                    raise
+        with self.writer(max_size) as writer:
+            _sources.copy(file, writer)
+            return self.commit(writer, extension, expected=expected)
+
+    def writer(self, max_size: int | None = None) -> Writer:
+        """Return a writer for one new content; `commit` stores it, `close` gives it up.
+
+        Args:
+            max_size: Bytes allowed; the store's own ``max_size`` holds as well.
+        """
+        limits = [limit for limit in (max_size, self.max_size) if limit is not None]
+        return Writer(self.algorithm, self._temporary, self.dmode, min(limits, default=None))
+
+    def commit(
+        self, writer: Writer, extension: str | None = None, *, expected: str | None = None
+    ) -> HashAddress:
+        """Publish what `writer` took, atomically: a reader sees the whole file or none.
+
+        It may be called again, with another `extension`. The writer stays open.
+
+        Raises:
+            InvalidExtensionError: `extension` cannot be part of a name.
+            DigestMismatchError: The content is not the `expected` one.
+            OSError: The disk cannot take it.
+        """
+        suffix = _suffix(extension)
+        id = writer.finish()
+        expected = self._expected(expected)
+        if expected is not None and expected != id:
+            raise DigestMismatchError(expected, id)
+        path = self.idpath(id) + suffix
+        folder = os.path.dirname(path)
+        try:
+            for _ in range(_disk.ATTEMPTS):
+                try:
+                    is_duplicate = self._place(writer, id, path)
+                    if self.fsync:
+                        if is_duplicate:  # its writer may not have waited for the disk
+                            _disk.sync_path(path)
+                        _disk.sync_folders(folder, self.root)
+                    return HashAddress(id, path[len(self._prefix) :], path, is_duplicate)
+                except FileExistsError:  # another put was first: look again
+                    continue
+                except FileNotFoundError:  # no folder yet, or a delete has just taken it
+                    self.makepath(folder)
+            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
+        except BaseException:
+            _disk.remove_empty_folders(folder, self.root)
+            raise
+
+    def _place(self, writer: Writer, id: str, path: str) -> bool:
+        """Give the content its name, if it has none; return whether the content was there.
+
+        Raises:
+            FileExistsError: Another put was first.
+            FileNotFoundError: The folder does not exist, or a delete was first.
+        """
+        state = _lstat(path)
+        if state is None:
+            return self._place_new(writer, id, path)
+        if stat.S_ISREG(state.st_mode):
+            if state.st_size != writer.size:
+                self._heal(writer, id)
+            self._renew(path)
+            return True
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
+        self._sealed(writer).replace(path)  # a link or a device, which is no content
+        return False
+
+    def _place_new(self, writer: Writer, id: str, path: str) -> bool:
+        names = self._names(id)
+        if not names and self._restore(id):
+            raise FileExistsError(errno.EEXIST, "Put back", path)
+        if not names:
+            self._sealed(writer).link(path)
+            return False
+        if any(os.lstat(name).st_size != writer.size for name in names):
+            self._heal(writer, id)
+        try:
+            os.link(names[0], path)
+        except OSError as error:
+            if not _disk.refuses_links(error):
+                raise
+            self._sealed(writer).link(path)
+        self._renew(path)
+        return True
+
+    def _sealed(self, writer: Writer) -> _disk.TemporaryFile:
+        file = writer.file()
+        file.seal(self.fmode, self.fsync)
+        return file
+
+    def _heal(self, writer: Writer, id: str) -> None:
+        """Replace what is damaged, under every name of the content, by what has arrived."""
+        for name in self._names(id):
+            state = _lstat(name)
+            if state is not None and state.st_size != writer.size:
+                logger.warning(
+                    "%s had %d bytes instead of %d; it is replaced by the content put now",
+                    name,
+                    state.st_size,
+                    writer.size,
+                )
+                self._sealed(writer).replace(name)
+
+    def _renew(self, path: str) -> None:
+        """Make stored content as young as a new put, so that no prune takes it for old."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            logger.warning("The age of %s cannot be renewed: %s", path, error)
+
+    def _put_upload(
+        self, writer: Writer, extension: str | None, expected: str | None, max_size: int | None
+    ) -> HashAddress:
+        limit = self.writer(max_size).max_size
+        if limit is not None and writer.size > limit:
+            raise FileTooLargeError(limit)
+        return self.commit(writer, extension, expected=expected)
+
+    def _takes(self, writer: Writer) -> bool:
+        """Tell whether what another store's writer took can be linked into this one."""
+        if writer.folder is self._temporary:
+            return True
+        file = writer.spilled
+        if writer.algorithm != self.algorithm or file is None:
+            return False
+        state = os.fstat(file.fd)
+        if file.placed and self.fmode not in (None, stat.S_IMODE(state.st_mode)):
+            return False  # it has a mode already, and would share it
+        self.makepath(self.root)
+        return state.st_dev == os.stat(self.root).st_dev
+
+    def _expected(self, expected: str | None) -> str | None:
+        if expected is None:
+            return None
+        if not isinstance(expected, str):
+            raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
+        id = expected.lower()
+        if not self._is_id(id):
+            raise ValueError(
+                f"expected must be {self._id_length} hexadecimal digits, not {expected!r}"
+            )
+        return id
+
+    # -- looking up ------------------------------------------------------------------------
+
+    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root,
+                or an address.
+
+        Raises:
+            TypeError: Anything else.
+        """
+        path = self.realpath(file)
+        if path is None:
+            return None
+        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
+
+    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; it takes what `get` takes."""
+        return self.realpath(file) is not None
+
+    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
+        for name in _names_of(file):
+            path = self._find(name)
+            if path is None and self._restore(name):
+                path = self._find(name)
+            if path is not None:
+                return path
+        return None
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+        """Open a stored file to read.
+
+        Args:
+            file: What `get` takes.
+            mode: ``"rb"``, or a text mode; no mode that writes.
+
+        Returns:
+            For ``"rb"`` an ``io.BufferedReader``.
+
+        Raises:
+            NotStoredError: It is not stored.
+            ValueError: A mode that writes.
+        """
+        if not mode or set(mode) - set("rbt"):
+            raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
+        for _ in range(_disk.ATTEMPTS):
+            path = self.realpath(file)
+            if path is None:
+                break
+            try:
+                return open(path, mode, opener=_open_regular)
+            except FileNotFoundError:  # deleted since; by id another name may be left
+                continue
+        raise NotStoredError(file)
+
+    def unshard(self, path: str | os.PathLike[str]) -> str:
+        """Return the hash id that a path inside the root stands for.
+
+        Raises:
+            ValueError: The path lies outside the root.
+        """
+        path = os.fspath(path)
+        relpath = path[len(self._prefix) :] if path.startswith(self._prefix) else ""
+        id = self._id_of(relpath)
+        return id if id is not None else super().unshard(path)
+
+    def _id_of(self, relpath: str) -> str | None:
+        """Return the id if `relpath` is where some content with some extension lies."""
+        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
+        if not self._is_id(id):
+            return None
+        address = self.idpath(id)[len(self._prefix) :]
+        return id if relpath == address or relpath.startswith(address + os.extsep) else None
+
+    def _is_id(self, name: str) -> bool:
+        return len(name) == self._id_length and not name.strip("0123456789abcdef")
+
+    def _find(self, name: str) -> str | None:
+        try:
+            if self._is_id(name):
+                path = self._contained(self.idpath(name))
+                if path is not None:
+                    return path
+                names = self._names(name)
+                if names:
+                    return self._contained(names[0])
+            return self._contained(os.path.join(self.root, name)) if name else None
+        except (OSError, ValueError):  # too long, a NUL, a loop of links: nothing stored there
+            return None
+
+    def _contained(self, path: str) -> str | None:
+        """Return the normal form of `path` if it is a regular file inside the root."""
+        if path.endswith(os.sep):
+            return None
+        path = os.path.normpath(path)
+        if not path.startswith(self._prefix):
+            path = os.path.realpath(path)  # the root may be known by another path
+            if not path.startswith(self._prefix):
+                return None
+        state = _lstat(path)
+        if state is None or not stat.S_ISREG(state.st_mode):
+            return None
+        folder = os.path.dirname(path)
+        while len(folder) > len(self.root):
+            if os.path.islink(folder):
+                real = os.path.realpath(path)
+                return path if real.startswith(self._prefix) and not self._hides(real) else None
+            folder = os.path.dirname(folder)
+        return None if self._hides(path) else path
+
+    def _hides(self, path: str) -> bool:
+        first = path[len(self._prefix) :].partition(os.sep)[0]
+        return os.path.normcase(first) == _disk.HIDDEN
+
+    def _names(self, id: str, below: str = "") -> list[str]:
+        """Return the paths of all names of a content, sorted: one for each extension."""
+        folder, leaf = os.path.split(self.idpath(id))
+        if below:
+            folder = os.path.join(self.root, below, folder[len(self._prefix) :])
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(
+                    entry.path
+                    for entry in entries
+                    if entry.name.startswith(leaf)
+                    and entry.name[len(leaf) : len(leaf) + 1] in ("", os.extsep)
+                    and entry.is_file(follow_symlinks=False)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _restore(self, name: str) -> bool:
+        """Put back what a prune has moved aside, and tell whether there was anything."""
+        aside = os.path.join(self.root, _ASIDE)
+        if not os.path.isdir(aside):
+            return False
+        try:
+            if self._is_id(name):
+                paths = self._names(name, _ASIDE)
+            else:
+                path = os.path.normpath(os.path.join(self.root, name))
+                path = os.path.join(aside, path.removeprefix(self._prefix))
+                state = _lstat(path) if path.startswith(os.path.join(aside, "")) else None
+                paths = [path] if state is not None and stat.S_ISREG(state.st_mode) else []
+        except (OSError, ValueError):
+            return False
+        restored = [self._put_back(path) for path in paths]
+        return any(restored)
+
+    def _put_back(self, aside: str) -> bool:
+        """Give a file that a prune moved aside its address again, unless it has been put anew."""
+        target = os.path.join(self.root, os.path.relpath(aside, os.path.join(self.root, _ASIDE)))
+        for _ in range(_disk.ATTEMPTS):
+            try:
+                os.link(aside, target)
+            except FileNotFoundError:
+                if not os.path.lexists(aside):
+                    return os.path.lexists(target)  # somebody else's put-back, or gone for good
+                self.makepath(os.path.dirname(target))
+                continue
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if not _disk.refuses_links(error):
+                    raise
+                os.rename(aside, target)
+            self._temporary.remove(aside)
+            return True
+        return False
+
+    # -- deleting --------------------------------------------------------------------------
+
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file and the folders it leaves empty; a missing one is no error.
+
+        Args:
+            file: An id deletes the content under all its names, anything else only the
+                one name it stands for.
+
+        Raises:
+            OSError: The file system refuses.
+        """
+        name = _names_of(file)[0]
+        path = self.realpath(name)
+        if path is None:
+            return
+        for each in self._names(name) if self._is_id(name) else [path]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(each)
+        _disk.remove_empty_folders(os.path.dirname(path), self.root)
+
+    def remove_empty(self, subpath: str) -> None:
+        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
+        if self.haspath(subpath):
+            _disk.remove_empty_folders(os.path.abspath(subpath), self.root)
+
+    def makepath(self, path: str) -> None:
+        """Create the folder `path` and its missing parents.
+
+        Raises:
+            NotADirectoryError: A file stands in the way.
+        """
+        _disk.make_folders(path, self.dmode)
+
+    # -- listing ---------------------------------------------------------------------------
+
+    def files(self) -> Iterator[str]:
+        """Iterate over the absolute paths of all regular files, hidden ones left out."""
+        for folder, _ in self._walk(self.root):
+            yield from folder
+
+    def folders(self) -> Iterator[str]:
+        """Iterate over the absolute paths of all folders that hold files."""
+        for files, path in self._walk(self.root):
+            if files:
+                yield path
+
+    def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        return sum(state.st_size for path in self.files() if (state := _lstat(path)) is not None)
+
+    def _walk(self, folder: str) -> Iterator[tuple[list[str], str]]:
+        folders, files = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        files.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+            return
+        yield files, folder
+        for each in folders:
+            if folder != self.root or not self._hides(each):
+                yield from self._walk(each)
+
+    # -- keeping in order ------------------------------------------------------------------
+
+    def corrupted(self, extensions: bool = True) -> Iterator[tuple[str, HashAddress]]:
+        """Iterate over the files that do not lie where their bytes belong.
+
+        Args:
+            extensions: Whether the place a file belongs to has the file's own extension.
+
+        Yields:
+            The path of the file, and the address of its bytes.
+        """
+        for path in self.files():
+            try:
+                id = self._hash_file(path)
+            except FileNotFoundError:
+                continue
+            expected = self.idpath(id) + (self._suffix_of(path, id) if extensions else "")
+            if expected != path:
+                yield path, HashAddress(id, expected[len(self._prefix) :], expected)
+
+    def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
+        """Move every file to where its bytes belong.
+
+        Args:
+            extensions: Whether a file keeps its extension.
+
+        Returns:
+            The old path and the new address of each file moved.
+        """
+        repaired = []
+        for path, address in tuple(self.corrupted(extensions)):
+            if self._move(path, address.abspath):
+                _disk.remove_empty_folders(os.path.dirname(path), self.root)
+                repaired.append((path, address))
+        return repaired
+
+    def _move(self, path: str, target: str) -> bool:
+        for _ in range(_disk.ATTEMPTS):
+            state, there = _lstat(path), _lstat(target)
+            if state is None:
+                return False
+            if there is not None and there.st_size == state.st_size:
+                os.unlink(path)
+            else:
+                self.makepath(os.path.dirname(target))
+                try:
+                    os.replace(path, target)
+                except FileNotFoundError:
+                    continue
+            if self.fmode is not None:
+                os.chmod(target, self.fmode)
+            if self.fsync:
+                _disk.sync_folders(os.path.dirname(target), self.root)
+            return True
+        return False
+
+    def _hash_file(self, path: str) -> str:
+        with open(path, "rb", buffering=0, opener=_open_regular) as file:
+            return hashlib.file_digest(file, self._new_hash).hexdigest()
+
+    def _new_hash(self) -> hashlib._Hash:
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+    def _suffix_of(self, path: str, id: str) -> str:
+        """Return the extension of a file whose bytes have the hash `id`, with its dot."""
+        flat = path[len(self._prefix) :].replace(os.sep, "")
+        if flat.startswith(id) and flat[len(id) : len(id) + 1] in ("", os.extsep):
+            return flat[len(id) :]
+        return os.path.splitext(path)[1]
+
+
+def _suffix(extension: str | None) -> str:
+    """Return an extension with its dot, or nothing.
+
+    Raises:
+        InvalidExtensionError: It could not be part of a file's name.
+    """
+    if not extension and not isinstance(extension, bytes):
+        return ""
+    if not isinstance(extension, str) or _EXTENSION.fullmatch(extension) is None:
+        raise InvalidExtensionError(
+            f"extension {extension!r} is not 1 to 64 of the ASCII letters, digits "
+            "and . _ - +, with at least one that is no dot"
+        )
+    return extension if extension.startswith(os.extsep) else os.extsep + extension
+
+
+def _names_of(file: object) -> tuple[str, ...]:
+    """Return the names to look for, in order."""
+    if isinstance(file, HashAddress):
+        return file.relpath, file.id
+    if isinstance(file, (str, os.PathLike)):
+        name = os.fspath(file)
+        if isinstance(name, str):
+            return (name,)
+    raise TypeError(
+        "a stored file is named by a hash id, a path as str or PathLike, or a HashAddress, "
+        f"not by {type(file).__name__}"
+    )
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file that is one: no link is followed, and a FIFO does not make anyone wait."""
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return fd
