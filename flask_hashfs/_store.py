@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import IO, Any
 
 import hashfs
@@ -67,7 +67,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         fsync: bool = True,
         max_size: int | None = None,
     ) -> None:
-        super().__init__(root, depth, width, algorithm, fmode, dmode)
+        super().__init__(root, depth, width, algorithm, dmode=dmode)
+        self.fmode = fmode
         self.fsync = fsync
         self.max_size = max_size
         self._id_length = hashlib.new(algorithm, usedforsecurity=False).digest_size * 2
@@ -473,12 +474,12 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     # -- listing ---------------------------------------------------------------------------
 
-    def files(self) -> Iterator[str]:
+    def files(self) -> Generator[str]:
         """Iterate over the absolute paths of all regular files, hidden ones left out."""
         for folder, _ in self._walk(self.root):
             yield from folder
 
-    def folders(self) -> Iterator[str]:
+    def folders(self) -> Generator[str]:
         """Iterate over the absolute paths of all folders that hold files."""
         for files, path in self._walk(self.root):
             if files:
@@ -506,7 +507,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     # -- keeping in order ------------------------------------------------------------------
 
-    def corrupted(self, extensions: bool = True) -> Iterator[tuple[str, HashAddress]]:
+    def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
         """Iterate over the files that do not lie where their bytes belong.
 
         Args:
