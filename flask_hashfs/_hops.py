@@ -1,0 +1,64 @@
+"""Work for other threads, off the event loop: bounded, and never left behind by a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+
+T = TypeVar("T")
+
+# A limiter belongs to the event loop it was first waited for in: two loops deadlock over one.
+_unlimited: RunVar[CapacityLimiter] = RunVar("flask_hashfs.unlimited")
+
+
+class Hops:
+    """Runs blocking calls in worker threads, at most `threads` at a time in each event loop."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._limiter: RunVar[CapacityLimiter] = RunVar("flask_hashfs.limiter")
+
+    @property
+    def limiter(self) -> CapacityLimiter:
+        """The limiter of the running event loop."""
+        return _of_loop(self._limiter, self.threads)
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """Return ``call(*args)``, made in a worker thread.
+
+        A cancelled task gives up waiting for a thread, but a call that has begun it sees to its
+        end: nobody may close what a thread still uses.
+        """
+        async with self.limiter:
+            unlimited = _of_loop(_unlimited, math.inf)
+            return await finished(to_thread.run_sync(call, *args, limiter=unlimited))
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end, and only then give way to a cancellation."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue  # one is on its way already
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio would log it
+        raise
+
+
+def _of_loop(variable: RunVar[CapacityLimiter], tokens: float) -> CapacityLimiter:
+    try:
+        return variable.get()
+    except LookupError:
+        limiter = CapacityLimiter(tokens)
+        variable.set(limiter)
+        return limiter

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Make a blocking call on the event loop an error in every async test."""
+    if "anyio_backend" not in request.fixturenames:
+        yield
+        return
+    with blockbuster_ctx() as guard:
+        for function in guard.functions.values():
+            function.can_block_in("flask/sansio/app.py", "__init__")  # an app in the making
+        yield

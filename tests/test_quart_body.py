@@ -1,0 +1,506 @@
+"""The request body of the Quart half: what it holds back, what it refuses, what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from asgi import Exchange
+from quart import Quart, Request, request, websocket
+from quart.asgi import ASGIHTTPConnection
+from quart.formparser import FormDataParser
+from quart.wrappers import Body
+from werkzeug.exceptions import HTTPException
+
+from flask_hashfs._quart_asgi import (
+    BATCH,
+    HIGH_WATER,
+    UploadBody,
+    connection_class,
+    upload_request_class,
+)
+from flask_hashfs.exceptions import IncompleteUploadError
+
+pytestmark = pytest.mark.anyio
+
+PIECE = bytes(64 * 1024)
+
+
+def make_app(**config: Any) -> Quart:
+    app = Quart(__name__)
+    app.config.update(MAX_CONTENT_LENGTH=None, **config)
+    return installed(app)
+
+
+def installed(app: Quart) -> Quart:
+    app.request_class = upload_request_class(app.request_class)
+    app.asgi_http_class = connection_class(app.asgi_http_class)
+    return app
+
+
+class Gate:
+    """Holds a view until the test opens it."""
+
+    def __init__(self) -> None:
+        self.reached, self._open = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+# Backpressure.
+
+
+async def test_receiving_stops_at_the_mark_and_goes_on_when_the_view_has_drained() -> None:
+    app, gate, count = make_app(), Gate(), 4 * HIGH_WATER // len(PIECE)
+
+    @app.post("/")
+    async def view() -> dict[str, int]:
+        await gate.wait()
+        return {"size": sum([len(data) async for data in request.body])}
+
+    async with Exchange(app) as exchange:
+        await exchange.send(*[PIECE] * count)
+        await gate.reached.wait()
+        await exchange.settle()
+        assert exchange.received == HIGH_WATER // len(PIECE)
+        gate.open()
+        await exchange.finish()
+    assert exchange.received == count + 1
+    assert exchange.body == b'{"size":%d}\n' % (count * len(PIECE))
+
+
+async def test_no_more_than_the_mark_and_one_message_is_ever_unread() -> None:
+    app, most = make_app(), 0
+
+    @app.post("/")
+    async def view() -> str:
+        nonlocal most
+        async for data in request.body:
+            most = max(most, len(data))
+            for _ in range(30):
+                await asyncio.sleep(0)
+        return ""
+
+    async with Exchange(app) as exchange:
+        await exchange.send(*[PIECE] * 40)
+        await exchange.finish()
+    assert most <= HIGH_WATER + len(PIECE)
+
+
+async def test_the_answer_goes_out_while_the_body_is_unread() -> None:
+    app = make_app()
+
+    @app.post("/")
+    async def view() -> str:
+        return "enough"
+
+    async with Exchange(app) as exchange:
+        await exchange.send(*[PIECE] * 30)
+    assert (exchange.status, exchange.body) == (200, b"enough")
+
+
+async def test_an_answer_that_does_not_depend_on_the_body_lets_the_rest_of_it_pass() -> None:
+    """A client that sends everything before it reads anything would wait for ever otherwise."""
+    app, count = make_app(), 40
+
+    @app.post("/")
+    async def view() -> bytes:
+        return b"long answer"
+
+    exchange = Exchange(app)
+    send = exchange._send
+    blocked = asyncio.Event()
+
+    async def send_when_all_is_received(message: dict[str, Any]) -> None:
+        while exchange.received < count + 1:
+            await asyncio.sleep(0)
+        blocked.set()
+        await send(message)
+
+    exchange._send = send_when_all_is_received  # type: ignore[method-assign]
+    async with exchange:
+        await exchange.send(*[PIECE] * count)
+        await exchange.finish()
+    assert blocked.is_set()
+    assert exchange.body == b"long answer"
+
+
+async def test_an_answer_may_stream_the_body_back() -> None:
+    app = make_app()
+
+    @app.post("/")
+    async def view() -> AsyncIterator[bytes]:
+        body = request.body
+
+        async def echo() -> AsyncIterator[bytes]:
+            async for data in body:
+                yield data
+
+        return echo()
+
+    sent = [bytes([n]) * len(PIECE) for n in range(30)]
+    async with Exchange(app) as exchange:
+        await exchange.send(*sent)
+        await exchange.finish()
+    assert exchange.body == b"".join(sent)
+
+
+@pytest.mark.parametrize("how", ["data", "get_data", "body", "json", "form"])
+async def test_a_view_that_wants_the_whole_body_gets_it(how: str) -> None:
+    app = make_app(MAX_FORM_MEMORY_SIZE=None)
+    size = 4 * HIGH_WATER
+
+    @app.post("/")
+    async def view() -> dict[str, int]:
+        match how:
+            case "data":
+                return {"size": len(await request.data)}
+            case "get_data":
+                whole = await request.get_data(cache=False)
+                assert await request.get_data() == b""
+                return {"size": len(whole)}
+            case "body":
+                whole = await request.body
+                assert await request.body == whole
+                return {"size": len(whole)}
+            case "json":
+                return {"size": len(await request.get_json())}
+            case _:
+                return {"size": len((await request.form)["a"])}
+
+    content = {"json": b'"' + b"x" * size + b'"', "form": b"a=" + b"x" * size}
+    types = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+    whole = content.get(how, b"x" * size)
+    headers = {"Content-Type": types.get(how, "text/plain"), "Content-Length": str(len(whole))}
+    async with Exchange(app, headers=headers) as exchange:
+        await exchange.send(*[whole[n : n + 60_000] for n in range(0, len(whole), 60_000)])
+        await exchange.finish()
+    assert exchange.body == b'{"size":%d}\n' % size
+
+
+async def test_a_wait_for_the_whole_body_that_is_given_up_lowers_the_mark_again() -> None:
+    app, gate = make_app(), Gate()
+
+    @app.post("/")
+    async def view() -> str:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await request.body
+        await gate.wait()
+        return ""
+
+    async with Exchange(app) as exchange:
+        await gate.reached.wait()
+        await exchange.send(*[PIECE] * 40)
+        await exchange.settle()
+        assert exchange.received == HIGH_WATER // len(PIECE)
+        gate.open()
+
+
+async def test_a_batch_is_worth_a_hop_and_the_last_one_what_is_left() -> None:
+    app, sizes = make_app(), []
+
+    @app.post("/")
+    async def view() -> str:
+        while data := await request.body.batch():  # type: ignore[attr-defined]
+            sizes.append(len(data))
+        return ""
+
+    async with Exchange(app) as exchange:
+        await exchange.send(*[bytes(10_000)] * 100)
+        await exchange.finish()
+    assert sum(sizes) == 1_000_000
+    assert all(BATCH <= size <= HIGH_WATER + 10_000 for size in sizes[:-1])
+
+
+# Limits.
+
+
+LIMIT = 100_000
+
+
+def limited_app(how: str) -> Quart:
+    app = make_app(MAX_FORM_MEMORY_SIZE=None)
+
+    @app.post("/")
+    async def view() -> str:
+        if how == "iterate":
+            async for _ in request.body:
+                pass
+        elif how == "await":
+            await request.body
+        else:
+            await request.form
+        return "under the limit"
+
+    return app
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("where", ["app", "view", "before_request"])
+@pytest.mark.parametrize("how", ["iterate", "await", "form"])
+async def test_max_content_length_counts_all_bytes_received(
+    how: str, where: str, chunked: bool
+) -> None:
+    app = limited_app(how)
+    if where == "app":
+        app.config["MAX_CONTENT_LENGTH"] = LIMIT
+    else:
+
+        async def limit() -> None:
+            await asyncio.sleep(0.01)  # the body has begun
+            request.max_content_length = LIMIT
+
+        app.before_request(limit)
+    for size, status in ((LIMIT, 200), (LIMIT + 1, 413)):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        if not chunked:
+            headers["Content-Length"] = str(size)
+        body = b"a=" + b"x" * (size - 2)
+        async with Exchange(app, headers=headers) as exchange:
+            await exchange.send(*[body[n : n + 7_000] for n in range(0, size, 7_000)])
+            await exchange.finish()
+        assert exchange.status == status
+
+
+async def test_a_view_may_raise_the_limit_of_the_app() -> None:
+    app = limited_app("await")
+    app.config["MAX_CONTENT_LENGTH"] = 10
+
+    @app.before_request
+    async def raise_the_limit() -> None:
+        request.max_content_length = LIMIT
+
+    async with Exchange(app, headers={"Content-Length": "5000"}) as exchange:
+        await exchange.send(bytes(5000))
+        await exchange.finish()
+    assert exchange.status == 200
+
+
+async def test_a_limit_ends_the_read_without_waiting_for_the_rest() -> None:
+    app = limited_app("await")
+    app.config["MAX_CONTENT_LENGTH"] = LIMIT
+    async with Exchange(app) as exchange:
+        await exchange.send(bytes(LIMIT), b"x")
+    assert exchange.status == 413
+
+
+# Bodies cut short.
+
+
+async def outcome_of_reading() -> str:
+    try:
+        async for _ in request.body:
+            pass
+    except IncompleteUploadError as error:
+        return str(error)
+    return "whole"
+
+
+async def test_a_body_shorter_than_its_content_length_is_incomplete() -> None:
+    app = make_app()
+    app.post("/")(outcome_of_reading)
+    async with Exchange(app, headers={"Content-Length": "10"}) as exchange:
+        await exchange.send(b"12345")
+        await exchange.finish()
+    assert b"ended after 5 of 10 bytes" in exchange.body
+
+
+async def test_a_client_gone_mid_body_makes_it_incomplete_for_who_reads() -> None:
+    app = make_app()
+    app.post("/")(outcome_of_reading)
+    async with Exchange(app) as exchange:
+        await exchange.send(b"12345")
+        await exchange.settle()
+        await exchange.disconnect()
+    assert b"ended after 5 bytes" in exchange.body
+
+
+async def test_an_incomplete_body_that_nobody_minds_is_a_bad_request() -> None:
+    app = limited_app("await")
+    async with Exchange(app) as exchange:
+        await exchange.send(b"12345")
+        await exchange.settle()
+        await exchange.disconnect()
+    assert exchange.status == 400
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_client_gone_while_the_view_does_not_read_cancels_it(whole: bool) -> None:
+    app, gate, cancelled = make_app(), Gate(), False
+
+    @app.post("/")
+    async def view() -> str:
+        nonlocal cancelled
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        return ""
+
+    async with Exchange(app) as exchange:
+        await exchange.send(b"12345")
+        if whole:
+            await exchange.finish()
+        await gate.reached.wait()
+        await exchange.disconnect()
+    assert cancelled
+    assert exchange.status == (None if whole else 400)  # the latter for a server that still asks
+
+
+async def test_the_body_of_an_answered_request_is_not_passed_off_as_whole() -> None:
+    """A background task that reads on after the answer has missed what was dropped."""
+    app = make_app()
+    outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @app.post("/")
+    async def view() -> str:
+        body, answered = request.body, asyncio.Event()
+
+        async def read_later() -> None:
+            await answered.wait()
+            try:
+                outcome.set_result(f"{len(await body)} bytes")
+            except IncompleteUploadError:
+                outcome.set_result("incomplete")
+
+        app.add_background_task(read_later)
+        asyncio.get_running_loop().call_later(0.05, answered.set)
+        return ""
+
+    async with Exchange(app) as exchange:
+        await exchange.send(*[PIECE] * 40)
+        await exchange.finish()
+    assert await outcome == "incomplete"
+
+
+# Timeouts.
+
+
+@pytest.mark.parametrize("how", ["await request.data", "await request.form"])
+async def test_a_slow_body_that_moves_is_not_cut_and_a_silent_one_is(how: str) -> None:
+    app = make_app(BODY_TIMEOUT=0.2)
+    outcomes: list[Any] = []
+
+    @app.post("/")
+    async def view() -> str:
+        assert request.body_timeout == 0.2
+        try:
+            await (request.data if "data" in how else request.form)
+        except HTTPException as error:
+            outcomes.append(error.code)
+        else:
+            outcomes.append("whole")
+        return ""
+
+    headers = {"Content-Type": "application/x-www-form-urlencoded" if "form" in how else "a/b"}
+    async with Exchange(app, headers=headers) as exchange:
+        for _ in range(8):
+            await exchange.send(b"x")
+            await asyncio.sleep(0.05)
+        await exchange.finish()
+    async with Exchange(app, headers=headers) as exchange:
+        await exchange.send(b"x")
+    assert outcomes == ["whole", 408]
+
+
+# Company: the app's own classes, the test client, websockets.
+
+
+async def test_the_apps_own_classes_keep_their_say() -> None:
+    seen = []
+
+    class OwnBody(Body):
+        nickname = "own"
+
+    class OwnParser(FormDataParser):
+        pass
+
+    class OwnRequest(Request):
+        body_class = OwnBody
+        form_data_parser_class = OwnParser
+        nickname = "own"
+
+        async def get_data(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append("get_data")
+            return await super().get_data(*args, **kwargs)
+
+    class OwnConnection(ASGIHTTPConnection):
+        async def handle_messages(self, *args: Any) -> None:
+            seen.append("handle_messages")
+            await super().handle_messages(*args)
+
+    app = Quart(__name__)
+    app.request_class, app.asgi_http_class = OwnRequest, OwnConnection
+    installed(app)
+
+    @app.post("/")
+    async def view() -> str:
+        assert isinstance(request.body, OwnBody)
+        assert isinstance(request.body, UploadBody)
+        assert request.make_form_data_parser().__class__ is OwnParser
+        return f"{request.nickname} {await request.get_data(as_text=True)}"
+
+    response = await app.test_client().post("/", data="text")
+    assert await response.get_data(as_text=True) == "own text"
+    assert seen == ["handle_messages", "get_data"]
+
+
+async def test_installing_twice_changes_nothing() -> None:
+    app = make_app()
+    classes = app.request_class, app.asgi_http_class
+    installed(app)
+    assert (app.request_class, app.asgi_http_class) == classes
+
+
+async def test_two_apps_do_not_share_their_classes() -> None:
+    first, second = make_app(), make_app()
+    first.request_class.nickname = "first"  # type: ignore[attr-defined]
+    assert not hasattr(second.request_class, "nickname")
+    assert not hasattr(Request, "nickname")
+
+
+class OwnProtocol:
+    def __init__(self, *_: Any) -> None: ...
+
+
+def test_a_connection_that_is_not_quarts_is_left_alone() -> None:
+    assert connection_class(OwnProtocol) is OwnProtocol  # type: ignore[arg-type]
+
+
+async def test_the_test_client_and_a_test_request_context_work_as_before() -> None:
+    app = make_app()
+
+    @app.route("/", methods=["GET", "POST"])
+    async def view() -> dict[str, Any]:
+        return {"json": await request.get_json(), "args": request.args}
+
+    client = app.test_client()
+    assert (await (await client.post("/?a=1", json={"b": 2})).get_json())["json"] == {"b": 2}
+    assert (await client.get("/")).status_code == 200
+    async with client.request("/", method="POST") as connection:
+        await connection.send(b"{}")
+        await connection.send_complete()
+    assert (await connection.as_response()).status_code == 200
+    async with app.test_request_context("/", method="POST", data=b"abc"):
+        assert await request.get_data() == b"abc"
+
+
+async def test_websockets_are_untouched() -> None:
+    app = make_app()
+
+    @app.websocket("/ws")
+    async def echo() -> None:
+        await websocket.send(await websocket.receive())
+
+    async with app.test_client().websocket("/ws") as connection:
+        await connection.send("hello")
+        assert await connection.receive() == "hello"
