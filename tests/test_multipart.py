@@ -1,0 +1,481 @@
+"""The multipart decoder alone: what it makes of bodies, however they are formed and arrive."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.formparser import MultiPartParser
+
+from flask_hashfs import FileTooLargeError, HashFS, IncompleteUploadError
+from flask_hashfs._multipart import (
+    MAX_BOUNDARY_LENGTH,
+    MAX_PART_HEADER_BYTES,
+    MAX_PART_HEADER_COUNT,
+    Limits,
+    MultipartDecoder,
+)
+from flask_hashfs._writer import Writer
+
+BOUNDARY = "bound"
+NAMED = b'Content-Disposition: form-data; name="a"\r\n'
+FILE = b'Content-Disposition: form-data; name="f"; filename="f.bin"\r\n'
+
+
+class Form(NamedTuple):
+    fields: list[tuple[str, str]]
+    files: list[tuple[str, str, list[tuple[str, str]], bytes]]
+
+
+class Writers:
+    """Makes a store's writers, and remembers them."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = HashFS(root, fsync=False)
+        self.made: list[Writer] = []
+
+    def __call__(self) -> Writer:
+        self.made.append(self.store.writer())
+        return self.made[-1]
+
+    def all_closed(self) -> bool:
+        return all(writer.closed for writer in self.made)
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Writers:
+    return Writers(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_writers(tmp_path_factory: pytest.TempPathFactory) -> Writers:
+    return Writers(tmp_path_factory.mktemp("store"))
+
+
+def decode(
+    pieces: Iterable[bytes],
+    writers: Writers,
+    limits: Limits | None = None,
+    boundary: str | bytes = BOUNDARY,
+) -> Form:
+    decoder = MultipartDecoder(boundary, writers, limits)
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+        fields, parts = decoder.finish()
+        files = []
+        for part in parts:
+            with part.writer as writer, writer.reader() as reader:
+                content = reader.read()
+                assert writer.id == hashlib.sha256(content).hexdigest()
+                files.append((part.name, part.filename, list(part.headers), content))
+        return Form(fields, files)
+    finally:
+        decoder.close()
+        assert writers.all_closed()
+
+
+def stock(body: bytes, boundary: str = BOUNDARY) -> Form:
+    """What Werkzeug makes of a body that arrives in one piece."""
+    in_order: Any = list
+    parser = MultiPartParser(lambda **_: BytesIO(), cls=in_order, buffer_size=len(body) + 1)
+    form: Any = parser.parse(BytesIO(body), boundary.encode(), None)
+    fields, files = form
+    return Form(
+        list(fields),
+        [(name, file.filename, list(file.headers), file.read()) for name, file in files],
+    )
+
+
+def body_of(*parts: bytes) -> bytes:
+    """Return a body whose parts are given with their headers."""
+    return b"".join(b"--bound\r\n" + part + b"\r\n" for part in parts) + b"--bound--\r\n"
+
+
+def in_two(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for at in range(len(body) + 1):
+        yield body[:at], body[at:]
+
+
+def one_by_one(body: bytes) -> list[bytes]:
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+SMALL = body_of(
+    NAMED + b"\r\none\r\n",
+    FILE + b"Content-Type: text/plain\r\n\r\ntwo\r\n--boun\r\n",
+    NAMED,
+    FILE + b"\r\n",
+)
+
+WELL_FORMED = {
+    "nothing": b"--bound--\r\n",
+    "nothing, after a line break": b"\r\n--bound--",
+    "fields, files, empty ones": SMALL,
+    "order and duplicates": body_of(
+        *(
+            b'Content-Disposition: form-data; name="%b"\r\n\r\n%d' % (name, number)
+            for number, name in enumerate([b"b", b"a", b"b", b"a", b"c"])
+        )
+    ),
+    "preamble": b"This is a multipart message.\r\n--boundless\r\n" + SMALL,
+    "preamble that ends within the first delimiter's line": b"junk " + SMALL,
+    "epilogue": SMALL + b"\r\n--bound\r\nanything\r\n\r\n--bound\r\n",
+    "no line break at the end": SMALL.removesuffix(b"\r\n"),
+    "padded delimiters": SMALL.replace(b"--bound\r\n", b"--bound \t\r\n"),
+    "no body, no blank line": body_of(NAMED, FILE, NAMED),
+    "no body, then a padded delimiter": body_of(FILE, NAMED).replace(b"bound\r", b"bound \r"),
+    "content like a delimiter": body_of(
+        FILE + b"\r\n--boundary\r\n--boun\r\n\r\n--bound_\r\n-\r\n--boundx--\r\r\n",
+        FILE + b"\r\n--bound-",
+        FILE + b"\r\n\r\n--boundx",
+        FILE + b"\r\n--boun",
+    ),
+    "content of line breaks": body_of(FILE + b"\r\n\r\n\r\n\r\r\n\n", NAMED + b"\r\n\n\r\r\n\r\n"),
+    "nested multipart is a file like any other": body_of(
+        FILE + b"Content-Type: multipart/mixed; boundary=inner\r\n\r\n"
+        b"--inner\r\nContent-Type: text/plain\r\n\r\nx\r\n--inner--\r\n"
+    ),
+    "transfer encodings are ignored": body_of(
+        FILE + b"Content-Transfer-Encoding: base64\r\n\r\naGVsbG8=",
+        NAMED + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n=41",
+    ),
+    "header names in any case, values in any spacing": body_of(
+        b'CONTENT-disposition:form-data;name="a" ;  filename=x.txt\r\nX:   y  \r\nX: \r\n\r\nz'
+    ),
+    "another disposition": body_of(b'Content-Disposition: attachment; name="a"\r\n\r\nx'),
+    "text in utf-8": body_of(NAMED + b"\r\n" + "żółw 🐢".encode()),
+    "text that is not utf-8": body_of(NAMED + b"\r\n\xff\xfe\xc5"),
+    "text in latin-1": body_of(
+        NAMED + b"Content-Type: text/plain; charset=ISO-8859-1\r\n\r\n\xe9\xff"
+    ),
+    "text in a charset that is not taken": body_of(
+        NAMED + b"Content-Type: text/plain; charset=utf-16\r\n\r\na\x00",
+        NAMED + b"Content-Type: text/plain; charset=zlib\r\n\r\nx\x9c",
+    ),
+    "text said to be ascii": body_of(
+        NAMED + b"Content-Type: text/plain; charset=ascii\r\n\r\n\xe9"
+    ),
+    "a name of nothing": body_of(b'Content-Disposition: form-data; name=""\r\n\r\nx'),
+    "many parts": body_of(*[FILE + b"\r\n%d" % number for number in range(300)]),
+}
+
+FILENAMES = {
+    "no file chosen": b'filename=""',
+    "plain": b'filename="a.txt"',
+    "token": b"filename=a.txt",
+    "quoted pairs": b'filename="a\\"b\\\\c.txt"',
+    "browser's quotes": b'filename="a%22b.txt"',
+    "percent signs stay": b'filename="100%25 %0d%0a.txt"',
+    "utf-8": 'filename="żółw 🐢.txt"'.encode(),
+    "RFC 5987": b"filename*=utf-8''%E2%82%AC%20rates.txt",
+    "RFC 5987, latin-1": b"filename*=iso-8859-1'en'%A3%20rates.txt",
+    "RFC 5987, a charset that is not taken": b"filename*=utf-16''%A3.txt",
+    "RFC 5987 beside a plain one": b"filename=\"e.txt\"; filename*=utf-8''%E2%82%AC.txt",
+    "RFC 2231 continuations": b'filename*0="very "; filename*1="long.txt"',
+    "RFC 2231 continuations in a charset": b"filename*0*=utf-8''%E2%82; filename*1*=%AC.txt",
+    "a Windows path": rb'filename="C:\Users\me\a.txt"',
+    "a Windows share": rb'filename="\\server\share\a.txt"',
+    "traversal": b'filename="../../../etc/passwd"',
+    "an absolute path": b'filename="/etc/passwd"',
+    "NUL": b'filename="a\x00.txt"',
+    "control characters": b'filename="a\x01\x1b\x7f.txt"',
+    "an encoded line break": b"filename*=utf-8''a%0D%0Ab.txt",
+    "an extension over 255 bytes": b'filename="a.' + b"x" * 300 + b'"',
+    "semicolons and equal signs": b'filename="a; filename=b.txt"',
+    "no closing quote": b'filename="a.txt',
+    "twice": b'filename="a.txt"; filename="b.txt"',
+}
+
+MALFORMED = {
+    "a part without headers": body_of(b"\r\nx"),
+    "a part with nothing at all": body_of(b""),
+    "a part without headers or body": body_of(b"\r\n"),
+    "a part without Content-Disposition": body_of(b"Content-Type: text/plain\r\n\r\nx"),
+    "a part without a name": body_of(b"Content-Disposition: form-data\r\n\r\nx"),
+    "a file without a name": body_of(b'Content-Disposition: form-data; filename="x"\r\n\r\nx'),
+    "an empty Content-Disposition": body_of(b"Content-Disposition:\r\n\r\nx"),
+    "a header without a colon": body_of(b"Content-Disposition\r\n\r\nx"),
+    "a header without a name": body_of(NAMED + b": x\r\n\r\nx"),
+    "a space in a header's name": body_of(NAMED + b"X Y: z\r\n\r\nx"),
+    "a folded header": body_of(NAMED + b" x: y\r\n\r\nx"),
+    "headers that are not utf-8": body_of(
+        b'Content-Disposition: form-data; name="a"; filename="\xe9"\r\n\r\nx'
+    ),
+    "a line feed in a header": body_of(
+        b'Content-Disposition: form-data; name="a"; filename="a\nb"\r\n\r\nx'
+    ),
+    "a carriage return in a header": body_of(NAMED + b"X: a\rb\r\n\r\nx"),
+    "line feeds alone": SMALL.replace(b"\r\n", b"\n"),
+    "carriage returns alone": SMALL.replace(b"\r\n", b"\r"),
+    "a header line of 10 MB": body_of(NAMED + b"X: " + b"x" * 10_000_000 + b"\r\n\r\nx"),
+    "a header name of 10 MB": body_of(NAMED + b"x" * 10_000_000 + b": x\r\n\r\nx"),
+    "a filename of 10 MB": body_of(
+        b'Content-Disposition: form-data; name="a"; filename="' + b"x" * 10_000_000 + b'"\r\n\r\nx'
+    ),
+    "too many bytes of headers": body_of(
+        NAMED + (b"X: " + b"x" * (MAX_PART_HEADER_BYTES // 8) + b"\r\n") * 9 + b"\r\nx"
+    ),
+    "too many headers": body_of(NAMED + b"X: y\r\n" * MAX_PART_HEADER_COUNT + b"\r\nx"),
+    "a padded delimiter that goes on": body_of(FILE + b"\r\nx\r\n--bound x"),
+    "another boundary": SMALL.replace(b"--bound", b"--other"),
+    "no final boundary": SMALL.removesuffix(b"--bound--\r\n"),
+    "nothing at all": b"",
+    "only junk": b"junk" * 1000,
+    "a first delimiter padded without end": b"--bound"
+    + b" " * 100_000
+    + b"\r\n"
+    + NAMED
+    + b"\r\nx",
+}
+
+
+@pytest.mark.parametrize("body", WELL_FORMED.values(), ids=WELL_FORMED.keys())
+def test_well_formed_bodies_mean_what_they_mean_to_werkzeug(body: bytes, writers: Writers) -> None:
+    expected = stock(body)
+    assert decode([body], writers) == expected
+    assert decode(one_by_one(body), writers) == expected
+
+
+@pytest.mark.parametrize("parameter", FILENAMES.values(), ids=FILENAMES.keys())
+def test_filenames_are_those_of_werkzeug(parameter: bytes, writers: Writers) -> None:
+    body = body_of(b'Content-Disposition: form-data; name="f"; ' + parameter + b"\r\n\r\nx")
+    assert decode([body], writers) == stock(body)
+    assert decode(one_by_one(body), writers) == stock(body)
+
+
+@pytest.mark.parametrize("name", ["nothing", "padded delimiters", "content like a delimiter"])
+def test_a_body_may_be_split_anywhere_in_two(name: str, writers: Writers) -> None:
+    body = WELL_FORMED[name]
+    assert all(decode(pieces, writers) == stock(body) for pieces in in_two(body))
+
+
+def test_a_small_body_may_be_split_anywhere_in_three(writers: Writers) -> None:
+    body = b"--bound\r\n" + FILE + b"\r\n--bound\r\n" + FILE + b"\r\nx\r\n--bound--"
+    start = len(b"--bound\r\n" + FILE) - 2
+    expected = stock(body)
+    for first, second in itertools.combinations(range(start, len(body)), 2):
+        assert decode([body[:first], body[first:second], body[second:]], writers) == expected
+
+
+def test_a_split_within_the_closing_boundary_adds_no_byte(writers: Writers) -> None:
+    content = os.urandom(100_000) + b"\r"
+    body = body_of(FILE + b"\r\n" + content)
+    for at in range(len(body) - len(b"\r\n--bound--\r\n"), len(body)):
+        assert decode([body[:at], body[at:]], writers).files[0][3] == content
+
+
+DELIMITER = re.compile(rb"(^|[\r\n])--bound(--|[ \t]|[\r\n])")
+contents = (
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    b"\r",
+                    b"\n",
+                    b"\r\n",
+                    b"-",
+                    b"--",
+                    b"bound",
+                    b"--boun",
+                    b"\r\n--bound",
+                    b"\r\n\r\n",
+                ]
+            ),
+            st.binary(max_size=10),
+        ),
+        max_size=12,
+    )
+    .map(b"".join)
+    .filter(lambda content: not DELIMITER.search(content + b"\r"))
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    parts = []
+    for _ in range(draw(st.integers(0, 4))):
+        headers = draw(st.sampled_from([NAMED, FILE, FILE + b"Content-Type: text/html\r\n"]))
+        bodyless = draw(st.booleans())
+        parts.append(headers if bodyless else headers + b"\r\n" + draw(contents))
+    preamble = draw(st.sampled_from([b"", b"\r\n", b"--boun\r\n", b"x\r\n\r\n"]))
+    return (
+        preamble
+        + body_of(*parts)
+        + draw(st.sampled_from([b"", b"--bound\r\n", b"\r\n\r\n--bound"]))
+    )
+
+
+def cut(body: bytes, at: list[int]) -> list[bytes]:
+    edges = [0, *sorted(edge % (len(body) + 1) for edge in at), len(body)]
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=bodies(), at=st.lists(st.integers(0, 10_000), max_size=20))
+def test_any_chunking_gives_what_werkzeug_gives(
+    body: bytes, at: list[int], shared_writers: Writers
+) -> None:
+    assert decode(cut(body, at), shared_writers) == stock(body)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=bodies(), junk=st.binary(max_size=8), at=st.lists(st.integers(0, 10_000), max_size=8))
+def test_damage_is_a_client_error_or_a_form_and_never_depends_on_the_chunking(
+    body: bytes, junk: bytes, at: list[int], shared_writers: Writers
+) -> None:
+    edge = at[0] % (len(body) + 1) if at else 0
+    damaged = body[:edge] + junk + body[edge + len(junk) :]
+
+    def outcome(pieces: list[bytes]) -> Form | int | None:
+        try:
+            return decode(pieces, shared_writers)
+        except HTTPException as error:
+            return error.code
+
+    whole = outcome([damaged])
+    assert whole == outcome(cut(damaged, at)) == outcome(one_by_one(damaged))
+    assert whole == 400 or isinstance(whole, Form)
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_bodies_are_refused_with_words(body: bytes, writers: Writers) -> None:
+    for size in (len(body) or 1, 100_000, 7):
+        if size == 7 and len(body) > 1_000_000:
+            continue
+        with pytest.raises(BadRequest) as caught:
+            decode((body[at : at + size] for at in range(0, len(body), size)), writers)
+        assert caught.value.description not in (None, BadRequest.description)
+    assert not list(writers.store.files())
+
+
+def test_a_body_cut_at_any_byte_is_incomplete(writers: Writers) -> None:
+    body = SMALL.removesuffix(b"\r\n")
+    for at in range(len(body)):
+        with pytest.raises(IncompleteUploadError):
+            decode([body[:at]], writers)
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    ["", b"", "x" * (MAX_BOUNDARY_LENGTH + 1), "ż", b"\xff", "a\r\nb", "a\x00b", "a\x7f"],
+)
+def test_an_impossible_boundary_is_refused_with_words(
+    boundary: str | bytes, writers: Writers
+) -> None:
+    with pytest.raises(BadRequest, match="boundary"):
+        MultipartDecoder(boundary, writers)
+
+
+@pytest.mark.parametrize("boundary", ["x", "-", "--", "a b", "'()+_,-./:=?", "x" * 256])
+def test_unusual_boundaries_work(boundary: str, writers: Writers) -> None:
+    body = SMALL.replace(b"bound", boundary.encode())
+    expected = stock(body, boundary)
+    assert decode([body], writers, boundary=boundary) == expected
+    assert decode(one_by_one(body), writers, boundary=boundary.encode()) == expected
+
+
+def test_a_field_has_a_limit_of_its_own(writers: Writers) -> None:
+    limits = Limits(max_form_memory_size=5)
+    body = body_of(NAMED + b"\r\n12345", NAMED + b"\r\n12345", FILE + b"\r\n1234567890")
+    assert decode([body], writers, limits) == stock(body)
+    for pieces in (lambda body: [body], one_by_one):
+        with pytest.raises(RequestEntityTooLarge, match="5 bytes"):
+            decode(pieces(body_of(FILE + b"\r\nx", NAMED + b"\r\n123456")), writers, limits)
+
+
+def test_parts_are_counted(writers: Writers) -> None:
+    limits = Limits(max_form_parts=1000)
+    assert len(decode([body_of(*[NAMED] * 1000)], writers, limits).fields) == 1000
+    with pytest.raises(RequestEntityTooLarge, match="1000 parts"):
+        decode([body_of(*[FILE + b"\r\nx"] * 10_000)], writers, limits)
+    assert len(writers.made) == 1000
+
+
+def test_a_file_is_stopped_at_its_limit_while_it_arrives(writers: Writers) -> None:
+    limits = Limits(max_file_size=1000)
+    body = body_of(FILE + b"\r\n" + b"x" * 1000, FILE + b"\r\n" + b"y" * 1000)
+    assert decode(one_by_one(body), writers, limits) == stock(body)
+    decoder = MultipartDecoder(BOUNDARY, writers, limits)
+    decoder.feed(b"--bound\r\n" + FILE + b"\r\n" + b"x" * 1000)
+    with pytest.raises(FileTooLargeError) as caught:
+        decoder.feed(b"y\r\n-")  # could not be part of a delimiter
+    assert caught.value.max_size == 1000
+    assert writers.all_closed()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failing_disk_closes_everything(
+    error: BaseException, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Writer:
+        raise error
+
+    decoder = MultipartDecoder(BOUNDARY, writers)
+    decoder.feed(b"--bound\r\n" + FILE + b"\r\n" + b"x" * 300_000 + b"\r\n--bound\r\n")
+    decoder.feed(FILE + b"\r\n" + b"x" * 300_000)
+    assert len(writers.made) == 2
+    monkeypatch.setattr(decoder, "_new_writer", fail)
+    with pytest.raises(type(error)):
+        decoder.feed(b"\r\n--bound\r\n" + FILE + b"\r\nx")
+    assert writers.all_closed()
+    with pytest.raises(ValueError, match="closed"):
+        decoder.feed(b"x")
+
+
+def test_closing_drops_what_has_arrived(writers: Writers) -> None:
+    decoder = MultipartDecoder(BOUNDARY, writers)
+    decoder.feed(b"--bound\r\n" + FILE + b"\r\nx\r\n--bound\r\n" + FILE + b"\r\nx")
+    assert len(writers.made) == 2
+    decoder.close()
+    decoder.close()
+    assert writers.all_closed()
+
+
+def test_finished_parts_belong_to_the_caller(writers: Writers) -> None:
+    decoder = MultipartDecoder(BOUNDARY, writers)
+    decoder.feed(body_of(FILE + b"\r\nx"))
+    _, (part,) = decoder.finish()
+    decoder.close()
+    assert not part.writer.closed
+    address = writers.store.commit(part.writer, "bin")
+    part.writer.close()
+    assert Path(address.abspath).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("size", [16, 4096, 65_536, 262_144])
+@pytest.mark.parametrize(
+    "content",
+    [
+        os.urandom(600_000),
+        b"\r\n" * 300_000,
+        b"\r\n--bounb" * 60_000,
+        b"\r\n\r\n--boundx" * 50_000,
+    ],
+    ids=["random", "line breaks", "nearly boundaries", "longer boundaries"],
+)
+def test_large_content_arrives_in_large_writes(
+    content: bytes, size: int, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    write: Callable[..., None] = Writer.write
+
+    def counting(self: Writer, data: bytes) -> None:
+        sizes.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(Writer, "write", counting)
+    body = body_of(FILE + b"\r\n" + content)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    assert decode(pieces, writers).files[0][3] == content
+    assert len(sizes) <= 3 * (len(content) // min(max(size, 16 * 1024), 64 * 1024) + 1)
