@@ -1,0 +1,193 @@
+"""What a file's name says about its type, and which types a page may show; pure."""
+
+from __future__ import annotations
+
+import mimetypes
+import posixpath
+from collections.abc import Collection
+
+__all__ = ["DEFAULT_INLINE_TYPES", "guess_mimetype", "is_inline"]
+
+DEFAULT_INLINE_TYPES = ("image/*", "audio/*", "video/*", "application/pdf", "text/plain")
+"""Types shown in the page by default. A wildcard never covers a type that can carry script."""
+
+_UNKNOWN = "application/octet-stream"
+
+# Compressed files are what they are: naming the type inside would make a browser show, or a proxy
+# decode, something other than the stored bytes.
+_COMPRESSED = {
+    ".br": "application/x-brotli",
+    ".bz2": "application/x-bzip2",
+    ".gz": "application/gzip",
+    ".lz4": "application/x-lz4",
+    ".lzma": "application/x-lzma",
+    ".svgz": "application/gzip",
+    ".taz": "application/gzip",
+    ".tbz2": "application/x-bzip2",
+    ".tgz": "application/gzip",
+    ".txz": "application/x-xz",
+    ".tz": "application/gzip",
+    ".tzst": "application/zstd",
+    ".xz": "application/x-xz",
+    ".z": "application/x-compress",
+    ".zst": "application/zstd",
+}
+
+# Where Python's table is silent, out of date or differs among the Python versions.
+_MODERN = {
+    ".7z": "application/x-7z-compressed",
+    ".aac": "audio/aac",
+    ".apk": "application/vnd.android.package-archive",
+    ".apng": "image/apng",
+    ".atom": "application/atom+xml",
+    ".avif": "image/avif",
+    ".azw": "application/vnd.amazon.ebook",
+    ".bmp": "image/bmp",
+    ".cbor": "application/cbor",
+    ".cbz": "application/vnd.comicbook+zip",
+    ".cjs": "text/javascript",
+    ".csv": "text/csv",
+    ".deb": "application/vnd.debian.binary-package",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".dwg": "image/vnd.dwg",
+    ".epub": "application/epub+zip",
+    ".flac": "audio/flac",
+    ".geojson": "application/geo+json",
+    ".gif": "image/gif",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".gpx": "application/gpx+xml",
+    ".heic": "image/heic",
+    ".heics": "image/heic-sequence",
+    ".heif": "image/heif",
+    ".heifs": "image/heif-sequence",
+    ".ico": "image/vnd.microsoft.icon",
+    ".ics": "text/calendar",
+    ".ipynb": "application/x-ipynb+json",
+    ".jar": "application/java-archive",
+    ".jfif": "image/jpeg",
+    ".jp2": "image/jp2",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".jsonld": "application/ld+json",
+    ".jxl": "image/jxl",
+    ".key": "application/vnd.apple.keynote",
+    ".kml": "application/vnd.google-earth.kml+xml",
+    ".kmz": "application/vnd.google-earth.kmz",
+    ".log": "text/plain",
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".m4a": "audio/mp4",
+    ".m4v": "video/mp4",
+    ".markdown": "text/markdown",
+    ".md": "text/markdown",
+    ".mid": "audio/midi",
+    ".midi": "audio/midi",
+    ".mjs": "text/javascript",
+    ".mka": "audio/matroska",
+    ".mkv": "video/matroska",
+    ".mobi": "application/x-mobipocket-ebook",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".mpd": "application/dash+xml",
+    ".numbers": "application/vnd.apple.numbers",
+    ".obj": "model/obj",
+    ".odg": "application/vnd.oasis.opendocument.graphics",
+    ".odp": "application/vnd.oasis.opendocument.presentation",
+    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
+    ".odt": "application/vnd.oasis.opendocument.text",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".ogv": "video/ogg",
+    ".ogx": "application/ogg",
+    ".opus": "audio/ogg",
+    ".otf": "font/otf",
+    ".pages": "application/vnd.apple.pages",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".psd": "image/vnd.adobe.photoshop",
+    ".rar": "application/vnd.rar",
+    ".rss": "application/rss+xml",
+    ".rst": "text/x-rst",
+    ".rtf": "application/rtf",
+    ".sql": "application/sql",
+    ".sqlite": "application/vnd.sqlite3",
+    ".sqlite3": "application/vnd.sqlite3",
+    ".srt": "application/x-subrip",
+    ".stl": "model/stl",
+    ".svg": "image/svg+xml",
+    ".text": "text/plain",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".toml": "application/toml",
+    ".ts": "video/mp2t",
+    ".ttc": "font/collection",
+    ".ttf": "font/ttf",
+    ".txt": "text/plain",
+    ".usdz": "model/vnd.usdz+zip",
+    ".vcf": "text/vcard",
+    ".vtt": "text/vtt",
+    ".wasm": "application/wasm",
+    ".wav": "audio/wav",
+    ".weba": "audio/webm",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".wma": "audio/x-ms-wma",
+    ".wmv": "video/x-ms-wmv",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".xhtml": "application/xhtml+xml",
+    ".xht": "application/xhtml+xml",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xml": "application/xml",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+    ".zip": "application/zip",
+}
+
+# A fresh instance holds Python's own table, not what the host's mime.types files add to it.
+_TYPES = {**mimetypes.MimeTypes().types_map[True], **_MODERN, **_COMPRESSED}
+
+# Documents, and what is no type at all.
+_NEVER_COVERED = frozenset({"html", "xml", "xsl", "xul", "", "*"})
+
+
+def guess_mimetype(name: str) -> str:
+    """Guess a file's type from its name alone, the same on every host.
+
+    Args:
+        name: A file's name or path; only its last extension counts, in any case.
+
+    Returns:
+        The type without parameters; ``application/octet-stream`` when the name says nothing.
+    """
+    extension = posixpath.splitext(name)[1]
+    return _TYPES.get(extension.lower(), _UNKNOWN)
+
+
+def is_inline(mimetype: str, inline_types: Collection[str]) -> bool:
+    """Tell whether a type may be shown in the page rather than downloaded.
+
+    A type listed in full always is. A wildcard (``image/*``, ``*/*``) covers every type of its
+    kind except those a browser renders as a document that may carry script (HTML and XML, which
+    SVG is): they must be listed in full.
+
+    Args:
+        mimetype: The file's type; parameters and case do not matter.
+        inline_types: Types and wildcards.
+
+    Returns:
+        True when the type is allowed in the page.
+    """
+    wanted = mimetype.partition(";")[0].strip().lower()
+    allowed = {item.strip().lower() for item in inline_types}
+    if wanted in allowed:
+        return True
+    kind, _, subtype = wanted.partition("/")
+    covered = f"{kind}/*" in allowed or "*/*" in allowed
+    return covered and subtype not in _NEVER_COVERED and not subtype.endswith("+xml")
