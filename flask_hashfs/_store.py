@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import logging
 import os
 import re
 import stat
 from collections.abc import Generator, Iterator
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 import hashfs
 from hashfs import HashAddress
@@ -129,7 +130,11 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             max_size: Bytes allowed; the store's own ``max_size`` holds as well.
         """
         limits = [limit for limit in (max_size, self.max_size) if limit is not None]
-        return Writer(self.algorithm, self._temporary, self.dmode, min(limits, default=None))
+        return self.new_writer(min(limits, default=None))
+
+    def new_writer(self, limit: int | None) -> Writer:
+        """Return a writer that takes `limit` bytes, whatever the store's own ``max_size``."""
+        return Writer(self.algorithm, self._temporary, self.dmode, limit)
 
     def commit(
         self, writer: Writer, extension: str | None = None, *, expected: str | None = None
@@ -323,6 +328,20 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 continue
         raise NotStoredError(file)
 
+    def open_content(self, address: HashAddress, read: bool = True) -> tuple[BinaryIO | None, int]:
+        """Open a stored file, unless it is not to be read, and measure it, to serve it.
+
+        Returns:
+            The unbuffered file, or None, and the content's size in bytes.
+
+        Raises:
+            FileNotFoundError: It has been deleted since it was looked up.
+        """
+        if not read:
+            return None, os.lstat(address.abspath).st_size
+        file = io.FileIO(address.abspath, opener=_open_regular)
+        return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
+
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
 
@@ -331,10 +350,10 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """
         path = os.fspath(path)
         relpath = path[len(self._prefix) :] if path.startswith(self._prefix) else ""
-        id = self._id_of(relpath)
+        id = self.id_of(relpath)
         return id if id is not None else super().unshard(path)
 
-    def _id_of(self, relpath: str) -> str | None:
+    def id_of(self, relpath: str) -> str | None:
         """Return the id if `relpath` is where some content with some extension lies."""
         id = relpath.replace(os.sep, "").partition(os.extsep)[0]
         if not self._is_id(id):
@@ -521,7 +540,9 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 id = self._hash_file(path)
             except FileNotFoundError:
                 continue
-            expected = self.idpath(id) + (self._suffix_of(path, id) if extensions else "")
+            expected = self.idpath(id) + (
+                self.suffix_of(path[len(self._prefix) :], id) if extensions else ""
+            )
             if expected != path:
                 yield path, HashAddress(id, expected[len(self._prefix) :], expected)
 
@@ -568,12 +589,12 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _new_hash(self) -> hashlib._Hash:
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
-    def _suffix_of(self, path: str, id: str) -> str:
-        """Return the extension of a file whose bytes have the hash `id`, with its dot."""
-        flat = path[len(self._prefix) :].replace(os.sep, "")
+    def suffix_of(self, relpath: str, id: str) -> str:
+        """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
+        flat = relpath.replace(os.sep, "")
         if flat.startswith(id) and flat[len(id) : len(id) + 1] in ("", os.extsep):
             return flat[len(id) :]
-        return os.path.splitext(path)[1]
+        return os.path.splitext(relpath)[1]
 
 
 def _suffix(extension: str | None) -> str:

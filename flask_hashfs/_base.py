@@ -1,0 +1,262 @@
+"""What the Flask and the Quart extension share: init_app, state and URLs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+
+from . import _config, _plan, _urls
+from ._config import StoreConfig
+from ._store import HashFS
+from ._writer import Writer
+from .exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from flask.sansio.app import App
+
+AppT = TypeVar("AppT", bound="App")
+SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
+
+_ATTRIBUTES = frozenset(HashFS.__annotations__) | {"fsync", "max_size"}
+
+
+class BaseHashFS(Generic[AppT]):
+    """Everything of an extension that touches neither a request nor a response.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    _framework: ClassVar[str]
+
+    app: AppT | None = None
+    name: str | None = None
+
+    def __init__(self, app: AppT | None = None, *, name: str | None = None) -> None:
+        _config.key_prefix(name)
+        self.name = name
+        if app is not None:
+            self.init_app(app)
+            self.app = app
+
+    def init_app(self, app: AppT) -> None:
+        """Set up the store of `app` from its configuration.
+
+        Raises:
+            TypeError: The app is of the other framework, or none.
+            ConfigError: A value that cannot be used.
+            RuntimeError: The app has a store of this name already.
+        """
+        self._check_app(app)
+        if self._key in app.extensions:
+            store = f"a store named {self.name!r}" if self.name else "a default store"
+            raise RuntimeError(
+                f"This app already has {store}; give each further one "
+                f'a name of its own: {type(self).__name__}(app, name="avatars")'
+            )
+        config = _config.load(app.config, self.name)
+        client = _make_client(config, _config.key_prefix(self.name))
+        app.extensions[self._key] = {"client": client, "config": config, "extension": self}
+        self._install(app)
+        app.add_template_global(self.url_for, f"{self._key}_url_for")
+        if config.serve_files:
+            app.add_url_rule(
+                config.path_prefix.rstrip("/") + "/<path:file>",
+                endpoint=f"{self._key}.file",
+                view_func=self._serve,
+                methods=["GET"],
+            )
+
+    @property
+    def config(self) -> Any:
+        """The current app's configuration."""
+        return self._current_app().config
+
+    @property
+    def client(self) -> HashFS:
+        """The current app's store."""
+        client: HashFS = self._state["client"]
+        return client
+
+    def url_for(self, file: str | os.PathLike[str] | HashAddress, external: bool = True) -> str:
+        """Return the URL of a stored file; whether it exists is not checked.
+
+        Args:
+            file: A path relative to the root, an id where this app serves the files, or an
+                address.
+            external: Whether to begin with ``HASHFS_HOST`` or the request's host.
+
+        Raises:
+            RuntimeError: There is no app, or the host is needed and there is no request.
+        """
+        app = self._current_app()
+        prefix = _config.key_prefix(self.name)
+        path = file.relpath if isinstance(file, HashAddress) else os.fspath(file)
+        host, path_prefix = app.config[prefix + "HOST"], app.config[prefix + "PATH_PREFIX"]
+        settings: StoreConfig = self._state["config"]
+        parts = [path_prefix, _urls.quote_path(path.replace(os.sep, "/"))]
+        if settings.serve_files:
+            parts[0] = settings.path_prefix
+            if not host:
+                parts.insert(0, _urls.quote_path(self._mount()))
+        parts.insert(0, "/")
+        if external:
+            parts.insert(0, host or self._host_url())
+        return _urls.join(*parts)
+
+    def expected_digest(self, headers: Headers | Mapping[str, str]) -> str | None:
+        """Return the id that a request's headers promise for its body, or None.
+
+        Args:
+            headers: The request's; ``Repr-Digest`` and ``Content-Digest`` are looked at. Pass
+                the result to ``put`` as ``expected``. Source: RFC 9530.
+        """
+        return _plan.expected_digest(Headers(headers), self.client.algorithm)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the current app's store."""
+        if name.startswith("__") or not (self._has_app() or _is_client_attribute(name)):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.client, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name}  # apps cannot be pickled, and need not be
+
+    def __copy__(self: SelfT) -> SelfT:
+        new = type(self).__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self: SelfT, memo: dict[int, Any]) -> SelfT:
+        return copy.copy(self)
+
+    @property
+    def _key(self) -> str:
+        return f"hashfs_{self.name}" if self.name else "hashfs"
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        app = self._current_app()
+        try:
+            state: dict[str, Any] = app.extensions[self._key]
+        except KeyError:
+            raise RuntimeError(
+                f"This app has no such store: call {type(self).__name__}.init_app(app) first"
+            ) from None
+        return state
+
+    def _routed(self, file: str) -> HashAddress | None:
+        """Return what the file route may serve as `file`: an id, or a stored name's exact path."""
+        address = self.client.get(file)
+        if address is None or self.client.id_of(address.relpath) is None:
+            return None
+        return address if file in (address.id, address.relpath.replace(os.sep, "/")) else None
+
+    def _represent(
+        self,
+        address: HashAddress,
+        size: int,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = False,
+    ) -> _plan.Representation:
+        """Return what the HTTP plan has to know of a stored file and of the app's wishes."""
+        settings: StoreConfig = self._state["config"]
+        name = address.id + self.client.suffix_of(address.relpath, address.id)
+        if mimetype is None:
+            mimetype = _plan.guess_mimetype(name)
+            if download_name is not None and mimetype == "application/octet-stream":
+                mimetype = _plan.guess_mimetype(download_name)
+        if as_attachment is None:
+            as_attachment = not _plan.is_inline(mimetype, settings.inline_types)
+        return _plan.Representation(
+            id=address.id,
+            size=size,
+            algorithm=self.client.algorithm,
+            mimetype=mimetype,
+            filename=download_name or name,
+            inline=not as_attachment,
+            max_age=settings.max_age if max_age is None else max_age,
+            private=private,
+        )
+
+    # -- what a framework gives ------------------------------------------------------------
+
+    def _check_app(self, app: object) -> None:
+        raise NotImplementedError
+
+    def _install(self, app: AppT) -> None:
+        """Install the request class that takes uploads, once for each app."""
+        raise NotImplementedError
+
+    def _serve(self, file: str) -> Any:
+        """Answer a request of the file route."""
+        raise NotImplementedError
+
+    def _current_app(self) -> AppT:
+        raise NotImplementedError
+
+    def _has_app(self) -> bool:
+        raise NotImplementedError
+
+    def _host_url(self) -> str:
+        """Return the http(s) root URL of the current request, without its mount."""
+        raise NotImplementedError
+
+    def _mount(self) -> str:
+        """Return the path that the app is mounted at."""
+        raise NotImplementedError
+
+
+def upload_writer(app: App) -> Callable[[], Writer] | None:
+    """Return what makes writers for the files of a form, or None where they do not stream.
+
+    They go to the first store of `app` that takes them, and may be as large as the largest
+    of its stores allows: each put checks its own store's limit.
+    """
+    states = [
+        state
+        for key, state in app.extensions.items()
+        if (key == "hashfs" or key.startswith("hashfs_"))
+        and isinstance(state, dict)
+        and isinstance(state.get("config"), StoreConfig)
+    ]
+    streaming = [state["client"] for state in states if state["config"].stream_uploads]
+    if not streaming:
+        return None
+    limits = [state["client"].max_size for state in states]
+    limit = None if None in limits else max(limits)
+    client: HashFS = streaming[0]
+    return lambda: client.new_writer(limit)
+
+
+def _make_client(config: StoreConfig, prefix: str) -> HashFS:
+    try:
+        return HashFS(
+            config.root_folder,
+            depth=config.depth,
+            width=config.width,
+            algorithm=config.algorithm,
+            fmode=config.file_mode,
+            dmode=config.dir_mode,
+            fsync=config.fsync,
+            max_size=config.max_file_size,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
+
+
+def _is_client_attribute(name: str) -> bool:
+    return hasattr(HashFS, name) or name in _ATTRIBUTES

@@ -1,0 +1,239 @@
+"""FlaskHashFS, and the sender that carries out an HTTP plan over WSGI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from typing import IO, Any, BinaryIO, cast
+
+from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask.sansio.app import App
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import NotFound
+from werkzeug.wsgi import wrap_file
+
+from . import _plan, _urls
+from ._base import BaseHashFS
+from .signals import file_deleted, file_served, file_stored
+
+_CHUNK = 256 * 1024
+_SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
+
+
+class FlaskHashFS(BaseHashFS[Flask]):
+    """Content-addressed file storage for Flask.
+
+    Every attribute that is not documented here is the one of the app's store, `HashFS`.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    def put(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> HashAddress:
+        """Store the content of `file` under its hash; see `HashFS.put`."""
+        address = self.client.put(file, extension, expected=expected, max_size=max_size)
+        if file_stored.receivers:
+            file_stored.send(_app(), extension=self, address=address)
+        return address
+
+    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None; see `HashFS.get`."""
+        return self.client.get(file)
+
+    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; see `HashFS.exists`."""
+        return self.client.exists(file)
+
+    def __contains__(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        return self.client.exists(file)
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+        """Open a stored file to read; see `HashFS.open`."""
+        return self.client.open(file, mode)
+
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file; see `HashFS.delete`."""
+        address = self.client.get(file) if file_deleted.receivers else None
+        self.client.delete(file)
+        if address is not None:
+            file_deleted.send(_app(), extension=self, address=address)
+
+    def send_file(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = True,
+    ) -> Response:
+        """Answer the current request with a stored file.
+
+        Args:
+            file: What `get` takes.
+            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            as_attachment: Whether the browser downloads rather than shows it; if None, as
+                ``HASHFS_INLINE_TYPES`` says for its type.
+            download_name: The name it is saved under; its id and extension if None.
+            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            private: Whether shared caches must not keep it.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        address = self.client.get(file)
+        if address is None:
+            raise NotFound
+        return self._respond(
+            address,
+            mimetype=mimetype,
+            as_attachment=as_attachment,
+            download_name=download_name,
+            max_age=max_age,
+            private=private,
+        )
+
+    def _respond(self, address: HashAddress, **wishes: Any) -> Response:
+        server_header = self._server_header(address)
+        reads = request.method != "HEAD" and server_header is None
+        try:
+            file, size = self.client.open_content(address, reads)
+        except FileNotFoundError:  # deleted since it was looked up
+            raise NotFound from None
+        try:
+            representation = self._represent(address, size, **wishes)
+            headers = request.headers if server_header is None else _without_range()
+            plan = _plan.plan(request.method, headers, representation)
+            has_body = bool(plan.body)
+            if server_header is not None and has_body:
+                plan = _handed_over(plan, server_header)
+            response = _send(plan, file, size)
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
+        if has_body and file_served.receivers:
+            file_served.send(_app(), extension=self, address=address, status=plan.status)
+        return response
+
+    def _server_header(self, address: HashAddress) -> tuple[str, str] | None:
+        """Return the header by which the web server in front is told to send the file itself."""
+        internal = self._state["config"].accel_redirect
+        if internal is not None:
+            path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
+            return "X-Accel-Redirect", _urls.join(internal, path)
+        if current_app.config["USE_X_SENDFILE"]:
+            return "X-Sendfile", address.abspath
+        return None
+
+    def _check_app(self, app: object) -> None:
+        if isinstance(app, Flask):
+            return
+        hint = "; use QuartHashFS for a Quart app" if isinstance(app, App) else ""
+        raise TypeError(f"FlaskHashFS needs a Flask app, not {type(app).__name__}{hint}")
+
+    def _install(self, app: Flask) -> None:
+        pass
+
+    def _serve(self, file: str) -> Response:
+        address = self._routed(file)
+        if address is None:
+            raise NotFound
+        return self._respond(address)
+
+    def _current_app(self) -> Flask:
+        return current_app
+
+    def _has_app(self) -> bool:
+        return has_app_context()
+
+    def _host_url(self) -> str:
+        if not has_request_context() and (host := current_app.config["SERVER_NAME"]):
+            return f"{current_app.config['PREFERRED_URL_SCHEME']}://{host}/"
+        return request.host_url
+
+    def _mount(self) -> str:
+        if has_request_context():
+            return request.root_path
+        return cast(str, current_app.config["APPLICATION_ROOT"])
+
+
+def _app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _without_range() -> Headers:
+    """Return the request's headers without Range, which the server in front will answer."""
+    headers = Headers(list(request.headers))
+    headers.remove("Range")
+    return headers
+
+
+def _handed_over(plan: _plan.Plan, server_header: tuple[str, str]) -> _plan.Plan:
+    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    return _plan.Plan(plan.status, [*headers, server_header], ())
+
+
+def _send(plan: _plan.Plan, file: BinaryIO | None, size: int) -> Response:
+    """Carry out `plan` with the open `file`, which is closed with the response."""
+    body: Any = _body(plan, file, size)
+    response = current_app.response_class(
+        body, plan.status, Headers(plan.headers), direct_passthrough=not isinstance(body, list)
+    )
+    if "Content-Type" not in dict(plan.headers):
+        del response.headers["Content-Type"]
+    return response
+
+
+def _body(plan: _plan.Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
+    if file is None:
+        return []
+    pieces = _Pieces(plan, file)
+    if sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body) <= _SMALL:
+        try:
+            return list(pieces)
+        finally:
+            pieces.close()
+    if plan.body == (_plan.ByteRange(0, size),):
+        return wrap_file(request.environ, file, _CHUNK)  # the server may use sendfile
+    return pieces
+
+
+class _Pieces:
+    """The bytes of a plan; closing it closes the file, read or not."""
+
+    def __init__(self, plan: _plan.Plan, file: BinaryIO) -> None:
+        self._file = file
+        self._pieces = self._read(plan)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._pieces.close()
+        self._file.close()
+
+    def _read(self, plan: _plan.Plan) -> Generator[bytes, None, None]:
+        for part in plan.body:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            self._file.seek(part.start)
+            left = part.size
+            while left and (piece := self._file.read(min(left, _CHUNK))):
+                left -= len(piece)
+                yield piece

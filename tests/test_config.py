@@ -1,0 +1,125 @@
+"""The HASHFS_* keys: what is accepted, and how a bad value is told."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Config, Flask
+
+from flask_hashfs import ConfigError, FlaskHashFS
+from flask_hashfs._config import load
+
+ROOT = {"HASHFS_ROOT_FOLDER": "/tmp/store"}
+
+
+def loaded(**config):
+    return load(Config(".", {**ROOT, **config}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "expected"),
+    [
+        ("HASHFS_FILE_MODE", 0o640, "file_mode", 0o640),
+        ("HASHFS_FILE_MODE", "0o640", "file_mode", 0o640),
+        ("HASHFS_FILE_MODE", "0640", "file_mode", 0o640),
+        ("HASHFS_FILE_MODE", None, "file_mode", None),
+        ("HASHFS_DIR_MODE", "0o700", "dir_mode", 0o700),
+        ("HASHFS_FSYNC", 0, "fsync", False),
+        ("HASHFS_FSYNC", "False", "fsync", False),
+        ("HASHFS_FSYNC", "yes", "fsync", True),
+        ("HASHFS_MAX_FILE_SIZE", "1000", "max_file_size", 1000),
+        ("HASHFS_MAX_FILE_SIZE", 0, "max_file_size", 0),
+        ("HASHFS_INLINE_TYPES", "image/*", "inline_types", ("image/*",)),
+        ("HASHFS_INLINE_TYPES", {"text/CSS"}, "inline_types", ("text/css",)),
+        ("HASHFS_INLINE_TYPES", (), "inline_types", ()),
+        ("HASHFS_HOST", "", "host", None),
+        ("HASHFS_DEPTH", 0, "depth", 0),
+        ("HASHFS_ALGORITHM", "blake2b", "algorithm", "blake2b"),
+    ],
+)
+def test_accepted(key, value, field, expected):
+    assert getattr(loaded(**{key: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("HASHFS_ROOT_FOLDER", ""),
+        ("HASHFS_ROOT_FOLDER", b"/tmp"),
+        ("HASHFS_ROOT_FOLDER", 7),
+        ("HASHFS_HOST", 7),
+        ("HASHFS_PATH_PREFIX", "files"),
+        ("HASHFS_PATH_PREFIX", None),
+        ("HASHFS_PATH_PREFIX", "/<file>"),
+        ("HASHFS_DEPTH", -1),
+        ("HASHFS_DEPTH", "four"),
+        ("HASHFS_DEPTH", True),
+        ("HASHFS_WIDTH", 1.5),
+        ("HASHFS_ALGORITHM", "rot13"),
+        ("HASHFS_ALGORITHM", "shake_128"),
+        ("HASHFS_ALGORITHM", None),
+        ("HASHFS_FILE_MODE", 664),
+        ("HASHFS_FILE_MODE", 0o1664),
+        ("HASHFS_FILE_MODE", "rw-rw-r--"),
+        ("HASHFS_FILE_MODE", True),
+        ("HASHFS_DIR_MODE", None),
+        ("HASHFS_FSYNC", "maybe"),
+        ("HASHFS_FSYNC", None),
+        ("HASHFS_MAX_FILE_SIZE", -1),
+        ("HASHFS_MAX_FILE_SIZE", "1M"),
+        ("HASHFS_STREAM_UPLOADS", "on and off"),
+        ("HASHFS_SERVE_FILES", 2),
+        ("HASHFS_MAX_AGE", "a year"),
+        ("HASHFS_INLINE_TYPES", "images"),
+        ("HASHFS_INLINE_TYPES", ["image/png", 7]),
+        ("HASHFS_INLINE_TYPES", 7),
+        ("HASHFS_INLINE_TYPES", {"image/png": True}),
+        ("HASHFS_ACCEL_REDIRECT", "internal"),
+        ("HASHFS_WORKER_THREADS", 0),
+        ("HASHFS_SERVE_REDIRECT", "later"),
+        ("HASHFS_STORE_OPTIONS", ["x"]),
+    ],
+)
+def test_refused_by_name(key, value):
+    with pytest.raises(ConfigError, match=key):
+        loaded(**{key: value})
+
+
+def test_the_error_names_key_value_and_what_is_wanted():
+    with pytest.raises(ConfigError, match=r"HASHFS_DEPTH is 'x', but must be a whole number of"):
+        loaded(HASHFS_DEPTH="x")
+
+
+def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
+    values = {
+        "ROOT_FOLDER": str(tmp_path),
+        "HOST": "null",
+        "PATH_PREFIX": "/files",
+        "DEPTH": "2",
+        "WIDTH": "2",
+        "ALGORITHM": "sha512",
+        "FILE_MODE": "0o600",
+        "DIR_MODE": "0o700",
+        "FSYNC": "false",
+        "MAX_FILE_SIZE": "1000",
+        "STREAM_UPLOADS": "false",
+        "SERVE_FILES": "true",
+        "MAX_AGE": "60",
+        "INLINE_TYPES": '["image/png"]',
+        "ACCEL_REDIRECT": "/internal/",
+        "WORKER_THREADS": "2",
+        "SERVE_REDIRECT": "false",
+        "STORE_OPTIONS": '{"a": "b"}',
+    }
+    for key, value in values.items():
+        monkeypatch.setenv(f"FLASK_HASHFS_{key}", value)
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+    FlaskHashFS(app)
+    config = app.extensions["hashfs"]["config"]
+    assert config.file_mode == 0o600
+    assert config.dir_mode == 0o700
+    assert config.fsync is False
+    assert config.max_file_size == 1000
+    assert config.inline_types == ("image/png",)
+    assert config.store_options == {"a": "b"}
+    assert config.serve_files is True

@@ -1,0 +1,447 @@
+"""FlaskHashFS: set-up, proxying, URLs and responses."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import flask
+import pytest
+import quart
+from flask import Flask, render_template_string, request
+
+import flask_hashfs
+from flask_hashfs import (
+    ConfigError,
+    FlaskHashFS,
+    HashAddress,
+    HashFS,
+    HashFSError,
+    file_deleted,
+    file_served,
+    file_stored,
+)
+
+
+@pytest.fixture
+def app(tmp_path):
+    app = Flask(__name__)
+    app.config.update(TESTING=True, HASHFS_ROOT_FOLDER=str(tmp_path / "store"))
+    return app
+
+
+@pytest.fixture
+def fs(app):
+    return FlaskHashFS(app)
+
+
+def serving(app, **config):
+    """Initialise an extension that serves its files below /files."""
+    app.config.update(HASHFS_SERVE_FILES=True, HASHFS_PATH_PREFIX="/files", **config)
+    return FlaskHashFS(app)
+
+
+class TestUsageOf030:
+    """The usage that Flask-HashFS 0.3.0 documents."""
+
+    def test_put_get_open_delete(self, app, fs):
+        with app.app_context():
+            address = fs.put(io.BytesIO(b"content"), extension=".jpg")
+            assert fs.get(address.id) == address
+            assert fs.get(address.relpath) == address
+            assert fs.get(address.abspath) == address
+            assert fs.get("invalid") is None
+            for name in (address.id, address.abspath, address.relpath):
+                with fs.open(name) as file:
+                    assert isinstance(file, io.BufferedReader)
+                    assert file.read() == b"content"
+            for name in (address.id, address.abspath, address.relpath):
+                fs.put(b"content", ".jpg")
+                fs.delete(name)
+                assert fs.get(address.id) is None
+                fs.delete(name)
+
+    def test_client(self, app, fs):
+        with app.app_context():
+            assert isinstance(fs.client, flask_hashfs.HashFS)
+            assert app.extensions["hashfs"]["client"] is fs.client
+            assert fs.config is app.config
+
+    def test_defaults_are_filled_in(self, app, fs):
+        assert app.config["HASHFS_HOST"] is None
+        assert app.config["HASHFS_PATH_PREFIX"] == ""
+        assert app.config["HASHFS_DEPTH"] == 4
+        assert app.config["HASHFS_WIDTH"] == 1
+        assert app.config["HASHFS_ALGORITHM"] == "sha256"
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("HASHFS_PATH_PREFIX", None),
+            ("HASHFS_PATH_PREFIX", "foo"),
+            ("HASHFS_ROOT_FOLDER", None),
+        ],
+    )
+    def test_bad_values(self, app, key, value):
+        app.config[key] = value
+        with pytest.raises(ValueError, match=key):
+            FlaskHashFS(app)
+
+    @pytest.mark.parametrize(
+        ("host", "prefix", "external", "url"),
+        [
+            (None, "", True, "http://localhost/a/b.txt"),
+            (None, "", False, "/a/b.txt"),
+            ("https://cdn.example.com/x", "", True, "https://cdn.example.com/x/a/b.txt"),
+            ("https://cdn.example.com/x", "", False, "/a/b.txt"),
+            (None, "/p", True, "http://localhost/p/a/b.txt"),
+            (None, "/p", False, "/p/a/b.txt"),
+            ("https://cdn.example.com/x", "/p", True, "https://cdn.example.com/x/p/a/b.txt"),
+            ("https://cdn.example.com/x", "/p", False, "/p/a/b.txt"),
+        ],
+    )
+    def test_url_for(self, app, fs, host, prefix, external, url):
+        app.config.update(HASHFS_HOST=host, HASHFS_PATH_PREFIX=prefix)
+        with app.test_request_context():
+            assert fs.url_for("a/b.txt", external=external) == url
+
+
+class TestInit:
+    def test_app_factory_and_several_apps(self, tmp_path):
+        fs = FlaskHashFS()
+        apps = []
+        for name in ("one", "two"):
+            app = Flask(name)
+            app.config["HASHFS_ROOT_FOLDER"] = tmp_path / name
+            fs.init_app(app)
+            apps.append(app)
+        for app in apps:
+            with app.app_context():
+                assert fs.root == str(tmp_path / app.name)
+
+    @pytest.mark.parametrize("make", [lambda: quart.Quart(__name__), object])
+    def test_a_wrong_app_is_told_what_to_use(self, make):
+        with pytest.raises(TypeError, match="FlaskHashFS needs a Flask app"):
+            FlaskHashFS().init_app(make())
+
+    def test_a_quart_app_is_told_of_quarthashfs(self):
+        with pytest.raises(TypeError, match="QuartHashFS"):
+            FlaskHashFS().init_app(quart.Quart(__name__))
+
+    def test_a_second_default_store_is_refused(self, app, fs):
+        with pytest.raises(RuntimeError, match="name"):
+            FlaskHashFS(app)
+        with pytest.raises(RuntimeError, match="default store"):
+            fs.init_app(app)
+
+    def test_a_refused_app_is_left_as_it_was(self, app):
+        app.config["HASHFS_DEPTH"] = "deep"
+        rules = list(app.url_map.iter_rules())
+        with pytest.raises(ConfigError):
+            serving(app)
+        assert "hashfs" not in app.extensions
+        assert list(app.url_map.iter_rules()) == rules
+
+    def test_named_stores_inherit_nothing(self, app, fs, tmp_path):
+        app.config.update(HASHFS_DEPTH=2, HASHFS_AVATARS_ROOT_FOLDER=str(tmp_path / "avatars"))
+        avatars = FlaskHashFS(app, name="avatars")
+        with app.app_context():
+            assert avatars.depth == 4
+            assert avatars.root == str(tmp_path / "avatars")
+            address = avatars.put(b"face")
+            assert address.id in avatars
+            assert address.id not in fs
+
+    def test_a_named_store_needs_its_own_root(self, app, fs):
+        with pytest.raises(ConfigError, match="HASHFS_AVATARS_ROOT_FOLDER"):
+            FlaskHashFS(app, name="avatars")
+
+    @pytest.mark.parametrize("name", ["", "a b", "é", "1st", 7])
+    def test_a_name_is_part_of_a_key(self, name):
+        with pytest.raises(ValueError, match="name"):
+            FlaskHashFS(name=name)
+
+    def test_without_init_app(self):
+        with Flask(__name__).app_context(), pytest.raises(RuntimeError, match="init_app"):
+            FlaskHashFS().put(b"x")
+
+
+class TestProxy:
+    def test_names_of_the_store_need_an_app(self, fs):
+        for name in ("files", "root", "fsync", "client", "count"):
+            with pytest.raises(RuntimeError, match="application context"):
+                getattr(fs, name)
+
+    def test_other_names_are_attribute_errors(self, app, fs):
+        with pytest.raises(AttributeError, match="nonsense"):
+            fs.nonsense  # noqa: B018
+        with app.app_context(), pytest.raises(AttributeError, match="nonsense"):
+            fs.nonsense  # noqa: B018
+
+    def test_all_of_the_store_is_there(self, app, fs):
+        with app.app_context():
+            fs.put(b"a")
+            fs.put(b"bc")
+            assert (fs.count(), fs.size()) == (2, 3)
+            assert len(list(fs.files())) == 2
+            assert len(list(fs.folders())) == 2
+            assert list(fs.corrupted(extensions=True)) == []
+            assert fs.repair(extensions=True) == []
+
+    @pytest.mark.parametrize(
+        "clone", [copy.copy, copy.deepcopy, lambda fs: pickle.loads(pickle.dumps(fs))]
+    )
+    @pytest.mark.parametrize("name", [None, "avatars"])
+    def test_copies(self, app, clone, name):
+        app.config["HASHFS_AVATARS_ROOT_FOLDER"] = app.config["HASHFS_ROOT_FOLDER"]
+        fs = clone(FlaskHashFS(app, name=name))
+        with app.app_context():
+            assert isinstance(fs.client, HashFS)
+
+
+class TestUrlFor:
+    def test_an_address(self, app, fs):
+        with app.test_request_context():
+            address = fs.put(b"x", "txt")
+            assert fs.url_for(address) == f"http://localhost/{address.relpath}"
+
+    def test_the_path_is_percent_encoded(self, app, fs):
+        with app.test_request_context():
+            assert fs.url_for("a b/ü?#%.txt", external=False) == "/a%20b/%C3%BC%3F%23%25.txt"
+
+    def test_the_mount_counts_when_this_app_serves(self, app):
+        fs = serving(app)
+        with app.test_request_context("/", base_url="http://example.com/mount"):
+            assert fs.url_for("a") == "http://example.com/mount/files/a"
+            assert fs.url_for("a", external=False) == "/mount/files/a"
+            app.config["HASHFS_HOST"] = "https://cdn.example.com"
+            assert fs.url_for("a") == "https://cdn.example.com/files/a"
+
+    def test_the_mount_does_not_count_otherwise(self, app, fs):
+        with app.test_request_context("/", base_url="http://example.com/mount"):
+            assert fs.url_for("a") == "http://example.com/a"
+
+    def test_without_a_request(self, app, fs):
+        with app.app_context():
+            assert fs.url_for("a", external=False) == "/a"
+            with pytest.raises(RuntimeError, match="request context"):
+                fs.url_for("a")
+            app.config["SERVER_NAME"] = "example.com"
+            assert fs.url_for("a") == "http://example.com/a"
+
+    def test_in_templates(self, app, fs, tmp_path):
+        app.config["HASHFS_AVATARS_ROOT_FOLDER"] = tmp_path / "avatars"
+        app.config["HASHFS_AVATARS_PATH_PREFIX"] = "/avatars"
+        FlaskHashFS(app, name="avatars")
+        with app.test_request_context():
+            template = "{{ hashfs_url_for('a') }} {{ hashfs_avatars_url_for('a', external=False) }}"
+            assert render_template_string(template) == "http://localhost/a /avatars/a"
+
+
+class TestRoute:
+    def test_by_id_and_by_path(self, app):
+        fs = serving(app)
+        with app.test_request_context():
+            address = fs.put(b"text", "txt")
+            urls = [fs.url_for(address), fs.url_for(address.id)]
+        for url in urls:
+            response = app.test_client().get(url)
+            assert response.data == b"text"
+            assert response.mimetype == "text/plain"
+            assert "private" not in response.headers["Cache-Control"]
+
+    def test_only_content_addresses(self, app, tmp_path):
+        fs = serving(app)
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "stray.txt").write_text("stray")
+        (tmp_path / "outside.txt").write_text("outside")
+        with app.app_context():
+            address = fs.put(b"text", "txt")
+            assert fs.exists("stray.txt")
+        (tmp_path / "store" / ("f" * 64)).write_text("stray with an id's name")
+        client = app.test_client()
+        for path in (
+            "stray.txt",
+            "f" * 64,
+            "../outside.txt",
+            "%2e%2e/outside.txt",
+            str(tmp_path / "outside.txt"),
+            address.abspath,
+            f"./{address.relpath}",
+            address.relpath.replace("/", "//", 1),
+            address.relpath + "/",
+            address.id + ".txt",
+            "a%00b",
+            "x" * 5000,
+            "*",
+        ):
+            assert client.get(f"/files/{path}", follow_redirects=False).status_code in (308, 404)
+
+    def test_is_not_there_unless_asked_for(self, app, fs):
+        with app.app_context():
+            address = fs.put(b"x")
+        assert app.test_client().get(f"/{address.relpath}").status_code == 404
+
+    def test_needs_a_prefix(self, app):
+        app.config["HASHFS_SERVE_FILES"] = True
+        with pytest.raises(ConfigError, match="HASHFS_PATH_PREFIX"):
+            FlaskHashFS(app)
+
+    def test_endpoints(self, app, tmp_path):
+        serving(app)
+        app.config.update(
+            HASHFS_AVATARS_ROOT_FOLDER=tmp_path / "avatars",
+            HASHFS_AVATARS_SERVE_FILES=True,
+            HASHFS_AVATARS_PATH_PREFIX="/avatars/",
+        )
+        FlaskHashFS(app, name="avatars")
+        with app.test_request_context():
+            assert flask.url_for("hashfs.file", file="a/b") == "/files/a/b"
+            assert flask.url_for("hashfs_avatars.file", file="a/b") == "/avatars/a/b"
+
+
+class TestSendFile:
+    def respond(self, app, fs, content=b"content", extension="bin", **options):
+        @app.get("/view")
+        def view():
+            return fs.send_file(fs.put(content, extension), **options)
+
+        return app.test_client().get("/view")
+
+    def test_a_view_is_private_unless_it_says_otherwise(self, app, fs):
+        response = self.respond(app, fs)
+        assert response.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+
+    def test_public(self, app, fs):
+        response = self.respond(app, fs, private=False, max_age=60)
+        assert response.headers["Cache-Control"] == "max-age=60, immutable"
+
+    def test_name_and_type(self, app, fs):
+        response = self.respond(app, fs, download_name="ä.txt", as_attachment=True)
+        disposition = response.headers["Content-Disposition"]
+        assert disposition.startswith("attachment;")
+        assert "filename*=UTF-8''%C3%A4.txt" in disposition
+
+    def test_the_inline_types_are_the_apps(self, app):
+        app.config["HASHFS_INLINE_TYPES"] = "text/css"
+        fs = FlaskHashFS(app)
+        assert self.respond(app, fs, b"a{}", "css").headers["Content-Disposition"][:6] == "inline"
+
+    def test_not_stored(self, app, fs):
+        @app.get("/view")
+        def view():
+            return fs.send_file("0" * 64)
+
+        assert app.test_client().get("/view").status_code == 404
+
+    @pytest.mark.parametrize("size", [0, 1, 65536, 65537, 1_000_000])
+    def test_every_size(self, app, fs, size):
+        content = bytes(range(256)) * (size // 256 + 1)
+        with self.respond(app, fs, content[:size]) as response:
+            assert response.data == content[:size]
+            assert response.content_length == size
+
+    def test_x_sendfile(self, app, fs):
+        app.config["USE_X_SENDFILE"] = True
+        response = self.respond(app, fs)
+        with app.app_context():
+            assert response.headers["X-Sendfile"] == fs.get(fs.put(b"content", "bin")).abspath
+        assert response.data == b""
+
+    def test_x_accel_redirect(self, app):
+        app.config["HASHFS_ACCEL_REDIRECT"] = "/internal/"
+        fs = FlaskHashFS(app)
+        response = self.respond(app, fs)
+        with app.app_context():
+            relpath = fs.put(b"content", "bin").relpath
+        assert response.headers["X-Accel-Redirect"] == f"/internal/{relpath}"
+        assert response.data == b""
+
+    def test_the_server_in_front_answers_ranges_but_not_conditions(self, app):
+        app.config["HASHFS_ACCEL_REDIRECT"] = "/internal/"
+        fs = serving(app)
+        with app.app_context():
+            address = fs.put(b"content")
+        client = app.test_client()
+        ranged = client.get(f"/files/{address.id}", headers={"Range": "bytes=0-1"})
+        assert (ranged.status_code, "X-Accel-Redirect" in ranged.headers) == (200, True)
+        known = client.get(f"/files/{address.id}", headers={"If-None-Match": f'"{address.id}"'})
+        assert (known.status_code, "X-Accel-Redirect" in known.headers) == (304, False)
+        head = client.head(f"/files/{address.id}")
+        assert (head.content_length, "X-Accel-Redirect" in head.headers) == (7, False)
+
+
+class TestUploads:
+    def test_a_form_file_is_stored(self, app, fs):
+        @app.post("/upload")
+        def upload():
+            address = fs.put(request.files["photo"], "jpg")
+            return {"id": address.id, "duplicate": address.is_duplicate}
+
+        client = app.test_client()
+        first, second = (
+            client.post("/upload", data={"photo": (io.BytesIO(b"pixels"), "a.jpg")}).json
+            for _ in range(2)
+        )
+        assert first["id"] == second["id"]
+        assert (first["duplicate"], second["duplicate"]) == (False, True)
+
+    def test_an_unhandled_store_error_is_a_status(self, app, fs):
+        @app.post("/upload")
+        def upload():
+            fs.put(request.stream, expected=fs.expected_digest(request.headers), max_size=5)
+            return "stored"
+
+        client = app.test_client()
+        assert client.post("/upload", data=b"123456").status_code == 413
+        wrong = {"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}
+        assert client.post("/upload", data=b"12345", headers=wrong).status_code == 400
+        with app.app_context():
+            assert fs.count() == 0
+
+
+class TestSignals:
+    def test_each_is_told(self, app):
+        fs = serving(app)
+        told = []
+
+        def listen(name):
+            def receive(sender, extension, **data):
+                assert sender is app
+                assert extension is fs
+                told.append((name, data))
+
+            return receive
+
+        receivers = [
+            (signal, listen(name))
+            for name, signal in (
+                ("stored", file_stored),
+                ("served", file_served),
+                ("deleted", file_deleted),
+            )
+        ]
+        for signal, receive in receivers:
+            signal.connect(receive, app)
+        with app.app_context():
+            address = fs.put(b"content")
+            app.test_client().get(f"/files/{address.id}", headers={"Range": "bytes=0-1"})
+            app.test_client().head(f"/files/{address.id}")
+            fs.delete(address.id)
+            fs.delete(address.id)
+        assert told == [
+            ("stored", {"address": address}),
+            ("served", {"address": address, "status": 206}),
+            ("deleted", {"address": address}),
+        ]
+
+
+def test_errors_have_one_base():
+    for name in flask_hashfs.exceptions.__all__:
+        assert issubclass(getattr(flask_hashfs, name), HashFSError)
+
+
+def test_addresses_are_those_of_hashfs(app, fs):
+    with app.app_context():
+        assert isinstance(fs.put(b"x"), HashAddress)
