@@ -9,9 +9,10 @@ from dataclasses import replace
 from email.message import Message
 
 import pytest
-from http_cases import CASES, MAX_AGE, SIZES, Answer, Case, check, content, parse_byteranges
+from http_cases import CASES, MAX_AGE, SIZES, Case, check, content, parse_byteranges
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import Answer
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.http import parse_options_header
 
