@@ -8,6 +8,7 @@ limits, the meaning of the headers, and batching, so that a ``Writer`` sees few 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -66,6 +67,7 @@ class MultipartDecoder:
         boundary: The boundary parameter of the body's Content-Type.
         new_writer: Makes the writer of one file part.
         limits: What the form may ask for.
+        beside: Writes large pieces to the disk while the feeding thread hashes them.
 
     Raises:
         BadRequest: The boundary is missing or cannot be one.
@@ -76,11 +78,15 @@ class MultipartDecoder:
         boundary: str | bytes,
         new_writer: Callable[[], Writer],
         limits: Limits | None = None,
+        beside: Executor | None = None,
     ) -> None:
         self._delimiter = b"--" + _check_boundary(boundary)
+        self._opening = self._delimiter + b"\r\n"
+        self._closing = b"\r\n" + self._delimiter + b"--\r\n"
         self._bodyless = b"\r\n\r\n" + self._delimiter
         self._new_writer = new_writer
         self._limits = Limits() if limits is None else limits
+        self._beside = beside
         self._fields: list[tuple[str, str]] = []
         self._files: list[FilePart] = []
         self._parts = 0
@@ -162,7 +168,10 @@ class MultipartDecoder:
             self._parse(data)
 
     def _skip_preamble(self, data: bytes) -> bytes:
-        """Return what follows the first delimiter line; nothing while it has not been seen."""
+        """Return what begins with the first delimiter; nothing while it has not been seen."""
+        if data.startswith(self._opening):
+            self._in_preamble = False
+            return data
         at = data.find(self._delimiter)
         while at >= 0:
             end = at + len(self._delimiter)
@@ -173,7 +182,7 @@ class MultipartDecoder:
                 return b""
             if line.startswith(b"\r\n"):
                 self._in_preamble = False
-                self._parser.write(self._delimiter + b"\r\n")
+                self._parser.write(self._opening)
                 return data[end + len(padded) - len(line) + 2 :]
             if padded == b"-" or (line in (b"", b"\r") and len(padded) < MAX_DELIMITER_PADDING):
                 self._carry = data[at:]
@@ -206,13 +215,17 @@ class MultipartDecoder:
                 write(b"\r\n")
         if start:
             data = data[start:]
-        if tail := _overlap(data, self._bodyless):
+        if data.endswith(self._closing):
+            write(data)
+        elif tail := _overlap(data, self._bodyless):
             write(data[:-tail])
             data = data[-tail:]
             if self._in_headers:
                 self._carry = data
-                return
-        write(data)
+            else:
+                write(data)
+        else:
+            write(data)
 
     def _on_end(self) -> None:
         self._ended = True
@@ -243,9 +256,8 @@ class MultipartDecoder:
         if filename is None:
             self._part = _TextPart(name, headers, self._limits.max_form_memory_size)
         else:
-            self._part = _StreamedPart(
-                FilePart(name, filename, headers, self._new_writer()), self._limits.max_file_size
-            )
+            file = FilePart(name, filename, headers, self._new_writer())
+            self._part = _StreamedPart(file, self._limits.max_file_size, self._beside)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
@@ -324,9 +336,11 @@ class _TextPart:
 class _StreamedPart:
     """A file part on its way into its writer."""
 
-    def __init__(self, file: FilePart, max_size: int | None) -> None:
+    def __init__(self, file: FilePart, max_size: int | None, beside: Executor | None) -> None:
+        limits = [limit for limit in (max_size, file.writer.max_size) if limit is not None]
         self._file = file
-        self._max_size = max_size
+        self._max_size = min(limits, default=None)
+        self._beside = beside
         self._size = 0
         self._batch = bytearray()
 
@@ -340,7 +354,7 @@ class _StreamedPart:
                 self._flush()
         else:
             self._flush()
-            self._file.writer.write(memoryview(data)[start:end])
+            self._file.writer.write(memoryview(data)[start:end], self._beside)
 
     def _flush(self) -> None:
         if self._batch:
