@@ -13,8 +13,9 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.wsgi import wrap_file
 
-from . import _plan
+from . import _plan, _urls
 from ._base import BaseHashFS
+from ._flask_request import upload_request_class
 from .signals import file_deleted, file_served, file_stored
 
 _CHUNK = 256 * 1024
@@ -107,15 +108,37 @@ class FlaskHashFS(BaseHashFS[Flask]):
         )
 
     def _respond(self, address: HashAddress, **wishes: Any) -> Response:
-        answer = self._answer(address, request.method, request.headers, **wishes)
+        server_header = self._server_header(address)
+        reads = request.method != "HEAD" and server_header is None
         try:
-            response = _send(answer.plan, answer.file, answer.size)
+            file, size = self.client.open_content(address, reads)
+        except FileNotFoundError:  # deleted since it was looked up
+            raise NotFound from None
+        try:
+            representation = self._represent(address, size, **wishes)
+            headers = request.headers if server_header is None else _without_range()
+            plan = _plan.plan(request.method, headers, representation)
+            has_body = bool(plan.body)
+            if server_header is not None and has_body:
+                plan = _handed_over(plan, server_header)
+            response = _send(plan, file, size)
         except BaseException:
-            answer.close()
+            if file is not None:
+                file.close()
             raise
-        if answer.serves_content and file_served.receivers:
-            file_served.send(_app(), extension=self, address=address, status=answer.plan.status)
+        if has_body and file_served.receivers:
+            file_served.send(_app(), extension=self, address=address, status=plan.status)
         return response
+
+    def _server_header(self, address: HashAddress) -> tuple[str, str] | None:
+        """Return the header by which the web server in front is told to send the file itself."""
+        internal = self._state["config"].accel_redirect
+        if internal is not None:
+            path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
+            return "X-Accel-Redirect", _urls.join(internal, path)
+        if current_app.config["USE_X_SENDFILE"]:
+            return "X-Sendfile", address.abspath
+        return None
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Flask):
@@ -124,7 +147,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         raise TypeError(f"FlaskHashFS needs a Flask app, not {type(app).__name__}{hint}")
 
     def _install(self, app: Flask) -> None:
-        pass
+        app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:
         address = self._routed(file)
@@ -152,6 +175,18 @@ class FlaskHashFS(BaseHashFS[Flask]):
 def _app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
+
+
+def _without_range() -> Headers:
+    """Return the request's headers without Range, which the server in front will answer."""
+    headers = Headers(list(request.headers))
+    headers.remove("Range")
+    return headers
+
+
+def _handed_over(plan: _plan.Plan, server_header: tuple[str, str]) -> _plan.Plan:
+    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    return _plan.Plan(plan.status, [*headers, server_header], ())
 
 
 def _send(plan: _plan.Plan, file: BinaryIO | None, size: int) -> Response:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cached_property
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -30,30 +28,18 @@ class Hops:
         """The limiter of the running event loop."""
         return _of_loop(self._limiter, self.threads)
 
-    @cached_property
-    def executor(self) -> Executor:
-        """As many threads for open files, which wait for nobody's parsing and hashing."""
-        return ThreadPoolExecutor(self.threads, "hashfs-read")
-
-    async def run(
-        self, call: Callable[..., T], *args: Any, undo: Callable[[T], None] | None = None
-    ) -> T:
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
         """Return ``call(*args)``, made in a worker thread.
 
         A cancelled task gives up waiting for a thread, but a call that has begun it sees to its
         end: nobody may close what a thread still uses.
-
-        Args:
-            call: What blocks.
-            args: Its arguments.
-            undo: Is given the result that no longer finds its task.
         """
         async with self.limiter:
             unlimited = _of_loop(_unlimited, math.inf)
-            return await finished(to_thread.run_sync(call, *args, limiter=unlimited), undo)
+            return await finished(to_thread.run_sync(call, *args, limiter=unlimited))
 
 
-async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:
+async def finished(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end, and only then give way to a cancellation."""
     task = asyncio.ensure_future(work)
     try:
@@ -64,9 +50,8 @@ async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) 
                 await asyncio.wait([task])
             except asyncio.CancelledError:
                 continue  # one is on its way already
-        # An error is retrieved in any case, or asyncio would log it.
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            undo(task.result())
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio would log it
         raise
 
 

@@ -94,9 +94,8 @@ def _uvicorn(http: str) -> Callable[[str, int, int], list[str]]:
         module, _, name = app.partition(":")
         factory = ["--factory"] if name.endswith("()") else []
         target = f"{module}:{name.removesuffix('()')}"
-        # Not by descriptor: uvicorn takes that for a Unix socket and leaves Nagle's delays on.
-        listen = ["--host", "127.0.0.1", "--port", str(port), "--http", http]
-        return ["-m", "uvicorn", "--no-access-log", *listen, *factory, target]
+        listen = ["--fd", str(descriptor), "--no-access-log", "--http", http]
+        return ["-m", "uvicorn", *listen, *factory, target]
 
     return command
 
@@ -125,7 +124,6 @@ COMMANDS: Mapping[str, Callable[[str, int, int], list[str]]] = {
     "granian": _granian("asgi"),
     "granian-wsgi": _granian("wsgi"),
 }
-_BY_PORT = ("uvicorn", "granian")  # so that another process may take the port before they do
 
 
 @contextlib.contextmanager
@@ -157,15 +155,11 @@ def serve(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-")))
         log_path = folder / "log"
-        # gunicorn would put the socket of its control into the home, one for all servers.
+        # Where gunicorn would put a socket for its control, which is one for all by default.
         env = {"XDG_RUNTIME_DIR": str(folder), **(env or {})}
-        for attempt in range(3):
-            server = _start(kind, app, env, cwd, options, log_path)
-            stack.callback(_stop, server)
-            if _answers(server, ready):
-                break
-            if attempt == 2 or "address already in use" not in server.log().lower():
-                raise RuntimeError(f"the server did not start:\n{server.log()}")
+        server = _start(kind, app, env, cwd, options, log_path)
+        stack.callback(_stop, server)
+        _wait(server, ready)
         yield server
 
 
@@ -183,9 +177,9 @@ def _start(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-        by_port = kind.startswith(_BY_PORT)
+        by_port = kind.startswith("granian")
         if by_port:
-            listener.close()
+            listener.close()  # it takes no descriptor: hope that nobody takes the port meanwhile
         else:
             listener.listen(128)
             listener.set_inheritable(True)
@@ -204,17 +198,16 @@ def _start(
     return Server(port, process, log_path)
 
 
-def _answers(server: Server, ready: str) -> bool:
-    """Wait for the server's first answer, or for its end."""
+def _wait(server: Server, ready: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break
         with contextlib.suppress(OSError, ValueError), server.connect() as client:
             client.request("GET", ready)
-            return server.process.poll() is None
+            return
         time.sleep(0.05)
-    return False
+    raise RuntimeError(f"the server did not start:\n{server.log()}")
 
 
 def _stop(server: Server) -> None:

@@ -1,0 +1,1067 @@
+"""Uploads into Flask: forms whose files arrive hashed, and bodies that must arrive whole."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import socket
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Request, request
+from multipart_cases import (
+    BOUNDARY,
+    FILE,
+    FILENAMES,
+    MALFORMED,
+    NAMED,
+    SMALL,
+    WELL_FORMED,
+    body_of,
+)
+from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from flask_hashfs import FlaskHashFS, IncompleteUploadError
+from flask_hashfs._flask_request import Body, open_body, upload_request_class
+from flask_hashfs._writer import UploadStream
+
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+LARGE = os.urandom(700_000)  # more than is kept in memory
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """Make a descriptor that a test leaves open an error of that test."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def app(root: Path) -> Flask:
+    app = Flask(__name__)
+    app.config.update(TESTING=True, HASHFS_ROOT_FOLDER=str(root), HASHFS_FSYNC=False)
+    return app
+
+
+@pytest.fixture
+def fs(app: Flask) -> FlaskHashFS:
+    return FlaskHashFS(app)
+
+
+def inventory(root: Path) -> list[Path]:
+    """Return everything below a store's root, hidden or not."""
+    return sorted(path for path in root.rglob("*") if not path.is_dir() or path.name == ".hashfs")
+
+
+def file_part(content: bytes, filename: str = "f.bin") -> bytes:
+    disposition = f'Content-Disposition: form-data; name="f"; filename="{filename}"\r\n\r\n'
+    return disposition.encode() + content
+
+
+def post(app: Flask, body: bytes = b"", url: str = "/", **options: Any) -> Any:
+    options.setdefault("content_type", FORM)
+    return app.test_client().post(url, data=body, **options)
+
+
+def promise(length: int) -> dict[str, str]:
+    """Return what makes a request's Content-Length another than its body's."""
+    return {"CONTENT_LENGTH": str(length)}
+
+
+def view(app: Flask) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    return app.route("/", methods=["GET", "POST"])
+
+
+def description(value: Any) -> Any:
+    """Return what an app can see of a form."""
+    if isinstance(value, FileStorage):
+        content = value.stream.read()
+        assert value.stream.tell() == len(content)
+        return (
+            value.name,
+            value.filename,
+            value.mimetype,
+            value.mimetype_params,
+            value.content_length,
+            list(value.headers),
+            bool(value),
+            content,
+        )
+    return [
+        (key, description(each) if isinstance(each, FileStorage) else each)
+        for key, each in value.items(multi=True)
+    ]
+
+
+def both(
+    app: Flask, seen: Callable[[], Any], body: bytes, **options: Any
+) -> tuple[tuple[int, Any], tuple[int, Any]]:
+    """Return what a view sees in this package's request and in the stock one, with the status."""
+    results = []
+    for each in (app, Flask("stock")):
+        result: list[Any] = []
+
+        def endpoint(result: list[Any] = result) -> str:
+            result.append(seen())
+            return ""
+
+        each.add_url_rule("/", view_func=endpoint, methods=["GET", "POST"])
+        each.config.update(
+            {key: value for key, value in app.config.items() if not key.startswith("HASHFS")}
+        )
+        each.config["PROPAGATE_EXCEPTIONS"] = False
+        results.append((post(each, body, **options).status_code, result))
+    return results[0], results[1]
+
+
+class TestParity:
+    """What a form means is what it means without this package."""
+
+    @pytest.mark.parametrize("body", WELL_FORMED.values(), ids=WELL_FORMED.keys())
+    def test_forms(self, app: Flask, fs: FlaskHashFS, root: Path, body: bytes) -> None:
+        ours, stock = both(
+            app, lambda: (description(request.form), description(request.files)), body
+        )
+        assert ours == stock
+        assert ours[0] == 200
+        assert not inventory(root)
+
+    @pytest.mark.parametrize("parameter", FILENAMES.values(), ids=FILENAMES.keys())
+    def test_filenames(self, app: Flask, fs: FlaskHashFS, parameter: bytes) -> None:
+        body = body_of(b'Content-Disposition: form-data; name="f"; ' + parameter + b"\r\n\r\nx")
+        ours, stock = both(
+            app, lambda: (description(request.form), description(request.files)), body
+        )
+        assert ours == stock
+        assert ours[0] == 200
+
+    @pytest.mark.parametrize(
+        "seen",
+        [
+            lambda: description(request.values),
+            lambda: request.get_data(),
+            lambda: (request.data, description(request.form)),
+            lambda: (request.get_data(parse_form_data=True), description(request.form)),
+            lambda: (request.get_data(), description(request.form), description(request.files)),
+            lambda: (description(request.form), request.get_data(), request.stream.read()),
+            lambda: (request.stream.read(), description(request.form)),
+            lambda: (request.stream.read(10), list(request.stream), request.stream.read()),
+            lambda: (request.stream.readline(), request.stream.readlines()),
+            lambda: (request.stream.readline(3), request.stream.readline(-1)),
+            lambda: request.get_json(force=True, silent=True),
+            lambda: request.get_json(),
+            lambda: request.form["missing"],
+            lambda: request.files["missing"],
+            lambda: request.form.to_dict(flat=False),
+            lambda: type(request.form).__name__ + type(request.files).__name__,
+            lambda: (request.content_length, request.mimetype, request.is_json),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("body", "content_type"),
+        [
+            (SMALL, FORM),
+            (b"a=1&b=2&a=3&c=%C5%BC", "application/x-www-form-urlencoded"),
+            (b"a=\xff", "application/x-www-form-urlencoded"),
+            (b'{"a": [1,\n2]}\nx', "application/json"),
+            (b'{"a": [1,\n2]}', "application/json"),
+            (b"line\nline\r\nno line", "text/plain"),
+            (b"", "text/plain"),
+            (b"anything", None),
+        ],
+    )
+    def test_every_way_to_read_a_body(
+        self,
+        app: Flask,
+        fs: FlaskHashFS,
+        seen: Callable[[], Any],
+        body: bytes,
+        content_type: str | None,
+    ) -> None:
+        ours, stock = both(app, seen, body, content_type=content_type)
+        assert ours == stock
+
+    def test_a_request_without_a_body_has_an_empty_form(self, app: Flask, fs: FlaskHashFS) -> None:
+        @view(app)
+        def seen() -> Any:
+            return [list(request.form), list(request.files), request.get_data().decode()]
+
+        environ = {"CONTENT_TYPE": FORM}
+        answer = app.test_client().get("/", environ_overrides=environ)
+        assert answer.json == [[], [], ""]
+
+    def test_the_test_client_uploads(self, app: Flask, fs: FlaskHashFS) -> None:
+        @view(app)
+        def seen() -> Any:
+            return {
+                "form": list(request.form.items(multi=True)),
+                "files": [
+                    [name, file.filename, file.mimetype, len(file.read())]
+                    for name, file in request.files.items(multi=True)
+                ],
+            }
+
+        data = {
+            "text": ["a", ""],
+            "files": [
+                (io.BytesIO(b"abc"), "a.txt"),
+                (io.BytesIO(b""), "b.png"),
+                (io.BytesIO(LARGE[:300_000]), "c"),
+            ],
+        }
+        answer = app.test_client().post("/", data=data)
+        assert answer.json == {
+            "form": [["text", "a"], ["text", ""]],
+            "files": [
+                ["files", "a.txt", "text/plain", 3],
+                ["files", "b.png", "image/png", 0],
+                ["files", "c", "application/octet-stream", 300_000],
+            ],
+        }
+
+    def test_the_parameter_storage_class_is_the_apps(self, app: Flask) -> None:
+        class Own(MultiDict[str, Any]):
+            pass
+
+        class OwnRequest(Request):
+            parameter_storage_class = Own
+
+        app.request_class = OwnRequest
+        FlaskHashFS(app)
+
+        @view(app)
+        def seen() -> Any:
+            assert type(request.form) is type(request.files) is Own
+            return list(request.form.items(multi=True))
+
+        body = WELL_FORMED["order and duplicates"]
+        expected = [["b", "0"], ["b", "2"], ["a", "1"], ["a", "3"], ["c", "4"]]
+        assert post(app, body).json == expected
+
+
+class TestStreaming:
+    """A file part is hashed and on the store's disk when the view sees it."""
+
+    @pytest.mark.parametrize("content", [b"", b"small", LARGE], ids=["empty", "small", "large"])
+    def test_put_is_a_link(
+        self, app: Flask, fs: FlaskHashFS, root: Path, content: bytes, monkeypatch: Any
+    ) -> None:
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            assert isinstance(file.stream, UploadStream)
+            if content is LARGE:
+                assert str(root) in os.readlink(f"/proc/self/fd/{file.stream.fileno()}")
+            monkeypatch.setattr("flask_hashfs._sources.copy", None)  # nothing is read again
+            file.read(3)
+            address = fs.put(file, "bin")
+            assert file.tell() == min(3, len(content))
+            return [address.id, address.is_duplicate]
+
+        body = body_of(file_part(content))
+        digest = hashlib.sha256(content).hexdigest()
+        assert post(app, body).json == [digest, False]
+        assert post(app, body).json == [digest, True]
+        (stored,) = inventory(root)
+        assert stored.read_bytes() == content
+        assert stored.suffix == ".bin"
+        assert stored.stat().st_mode & 0o777 == 0o664
+
+    @pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
+    def test_a_part_may_be_put_twice(
+        self, app: Flask, fs: FlaskHashFS, root: Path, content: bytes
+    ) -> None:
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            first = fs.put(file, ".txt")
+            assert file.read() == content
+            second = fs.put(file.stream, ".log")
+            return [first.is_duplicate, second.is_duplicate, first.id == second.id]
+
+        assert post(app, body_of(file_part(content))).json == [False, True, True]
+        stored = inventory(root)
+        assert [path.suffix for path in stored] == [".log", ".txt"]
+        assert os.path.samefile(*stored)
+
+    @pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
+    def test_a_part_may_be_put_delete_and_put_again(
+        self, app: Flask, fs: FlaskHashFS, root: Path, content: bytes
+    ) -> None:
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            fs.delete(fs.put(file).id)
+            assert not inventory(root)
+            return [fs.put(file).is_duplicate]
+
+        assert post(app, body_of(file_part(content))).json == [False]
+        assert [path.read_bytes() for path in inventory(root)] == [content]
+
+    def test_a_part_that_is_never_put_leaves_nothing(
+        self, app: Flask, fs: FlaskHashFS, root: Path
+    ) -> None:
+        kept = []
+
+        @view(app)
+        def ignore() -> Any:
+            kept.extend(request.files.getlist("f"))
+            fs.put(kept[1])
+            return ""
+
+        parts = [LARGE, b"put", LARGE + b"x", b"small"]
+        post(app, body_of(*map(file_part, parts)))
+        assert all(file.stream.writer.closed for file in kept)
+        assert [path.read_bytes() for path in inventory(root)] == [b"put"]
+
+    def test_a_view_that_raises_leaves_nothing(
+        self, app: Flask, fs: FlaskHashFS, root: Path
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+        kept = []
+
+        @view(app)
+        def fail() -> Any:
+            kept.extend(request.files.getlist("f"))
+            raise LookupError
+
+        answer = post(app, body_of(file_part(LARGE), file_part(b"small")))
+        assert answer.status_code == 500
+        assert all(file.stream.writer.closed for file in kept)
+        assert not inventory(root)
+
+    def test_a_stream_the_app_has_taken_apart_is_closed_too(
+        self, app: Flask, fs: FlaskHashFS, root: Path
+    ) -> None:
+        kept = []
+
+        @view(app)
+        def detach() -> Any:
+            for file in request.files.values():
+                kept.append(file.stream.writer)
+                file.stream.detach()
+                file.stream = io.BytesIO()
+            return ""
+
+        assert post(app, body_of(file_part(LARGE))).status_code == 200
+        assert kept[0].closed
+
+    def test_the_view_reads_and_seeks_but_does_not_write(self, app: Flask, fs: FlaskHashFS) -> None:
+        @view(app)
+        def read() -> Any:
+            stream = request.files["f"].stream
+            assert stream.readable()
+            assert stream.seekable()
+            assert not stream.writable()
+            with pytest.raises(io.UnsupportedOperation):
+                stream.write(b"x")
+            with pytest.raises(io.UnsupportedOperation):
+                stream.truncate(0)
+            # as Pillow does: peek at the head, jump about, read in small pieces
+            assert stream.read(16) == content[:16]
+            assert stream.tell() == 16
+            assert stream.seek(-5, os.SEEK_END) == len(content) - 5
+            assert stream.read() == content[-5:]
+            assert stream.read(1) == b""
+            assert stream.seek(2) == 2
+            assert stream.seek(3, os.SEEK_CUR) == 5
+            buffer = bytearray(7)
+            assert stream.readinto(buffer) == 7
+            assert buffer == content[5:12]
+            stream.seek(0)
+            assert stream.peek(4)[:4] == content[:4]
+            assert stream.read() == content
+            return ""
+
+        for content in (bytes(range(256)), LARGE):
+            assert post(app, body_of(file_part(content))).status_code == 200
+
+    def test_common_readers_work(self, app: Flask, fs: FlaskHashFS, tmp_path: Path) -> None:
+        rows = [["a", "b"], ["1", "żółw"]] * 20_000
+        text = "".join(",".join(row) + "\r\n" for row in rows)
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("table.csv", text)
+            file.writestr("large", LARGE)
+
+        @view(app)
+        def read() -> Any:
+            table, zipped = request.files.getlist("f")
+            assert list(csv.reader(io.TextIOWrapper(table, "utf-8", newline=""))) == rows
+            with zipfile.ZipFile(zipped.stream) as file:
+                assert file.read("table.csv").decode() == text
+                assert file.read("large") == LARGE
+            zipped.seek(0)
+            zipped.save(tmp_path / "saved.zip")
+            zipped.seek(0)
+            memory = io.BytesIO()
+            zipped.save(memory)
+            assert memory.getvalue() == archive.getvalue()
+            zipped.seek(0)
+            assert b"".join(zipped) == archive.getvalue()
+            return ""
+
+        assert (
+            post(app, body_of(file_part(text.encode()), file_part(archive.getvalue()))).status_code
+            == 200
+        )
+        assert (tmp_path / "saved.zip").read_bytes() == archive.getvalue()
+
+    def test_expected_digests_hold(self, app: Flask, fs: FlaskHashFS, root: Path) -> None:
+        @view(app)
+        def put() -> Any:
+            return fs.put(request.files["f"], expected=request.args["id"]).id
+
+        body, digest = body_of(file_part(LARGE)), hashlib.sha256(LARGE).hexdigest()
+        assert post(app, body, f"/?id={'0' * 64}").status_code == 400
+        assert not inventory(root)
+        assert post(app, body, f"/?id={digest.upper()}").text == digest
+
+    def test_streaming_can_be_switched_off(self, app: Flask, root: Path) -> None:
+        app.config["HASHFS_STREAM_UPLOADS"] = False
+        fs = FlaskHashFS(app)
+
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            assert not isinstance(file.stream, UploadStream)
+            file.stream.write(b"")
+            return fs.put(file).id
+
+        assert post(app, body_of(file_part(LARGE))).text == hashlib.sha256(LARGE).hexdigest()
+
+
+class TestStores:
+    """Several stores in one app."""
+
+    def test_parts_go_to_the_first_store_and_are_linked_into_the_others(
+        self, app: Flask, tmp_path: Path
+    ) -> None:
+        app.config.update(
+            HASHFS_AVATARS_ROOT_FOLDER=str(tmp_path / "avatars"),
+            HASHFS_MD5_ROOT_FOLDER=str(tmp_path / "md5"),
+            HASHFS_MD5_ALGORITHM="md5",
+        )
+        avatars = FlaskHashFS(app, name="avatars")
+        default, md5 = FlaskHashFS(app), FlaskHashFS(app, name="md5")
+
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            file.seek(5)
+            if file.filename == "large":
+                folder = os.readlink(f"/proc/self/fd/{file.fileno()}")
+                assert folder.startswith(str(tmp_path / "avatars"))
+            order = (default, md5, avatars) if "x" in request.args else (avatars, default, md5)
+            addresses = {fs.name: fs.put(file, "x") for fs in order}
+            assert file.tell() == 5
+            links[:] = [os.stat(addresses[name].abspath) for name in (None, "avatars")]
+            return {str(name): address.id for name, address in addresses.items()}
+
+        links: list[os.stat_result] = []
+        for url in ("/", "/?x"):
+            for content in (os.urandom(600_000), b"small" + url.encode()):
+                part = file_part(content, "large" if len(content) > 100 else "small")
+                assert post(app, body_of(part), url).json == {
+                    "None": hashlib.sha256(content).hexdigest(),
+                    "avatars": hashlib.sha256(content).hexdigest(),
+                    "md5": hashlib.md5(content).hexdigest(),
+                }
+                if len(content) > 100:
+                    assert os.path.samestat(*links)
+
+    def test_the_parser_stops_at_the_largest_limit_and_each_put_at_its_own(
+        self, app: Flask, tmp_path: Path
+    ) -> None:
+        app.config.update(
+            HASHFS_MAX_FILE_SIZE=10,
+            HASHFS_BIG_ROOT_FOLDER=str(tmp_path / "big"),
+            HASHFS_BIG_MAX_FILE_SIZE=20,
+        )
+        small, big = FlaskHashFS(app), FlaskHashFS(app, name="big")
+
+        @view(app)
+        def put() -> Any:
+            reached.append(request.files["f"].filename)
+            fs = big if "big" in request.args else small
+            return fs.put(request.files["f"]).id
+
+        reached: list[str] = []
+        assert post(app, body_of(file_part(b"x" * 10))).status_code == 200
+        assert post(app, body_of(file_part(b"x" * 11))).status_code == 413
+        assert post(app, body_of(file_part(b"x" * 20)), "/?big").status_code == 200
+        assert len(reached) == 3
+        assert post(app, body_of(file_part(b"x" * 21)), "/?big").status_code == 413
+        assert len(reached) == 3
+        assert small.name is None
+
+    def test_the_first_store_that_streams_takes_them(self, app: Flask, tmp_path: Path) -> None:
+        app.config.update(HASHFS_STREAM_UPLOADS=False, HASHFS_B_ROOT_FOLDER=str(tmp_path / "b"))
+        default, other = FlaskHashFS(app), FlaskHashFS(app, name="b")
+
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            assert file.stream.writer.folder.root == other.client.root
+            return [default.put(file).id, other.put(file).id]
+
+        digest = hashlib.sha256(LARGE).hexdigest()
+        assert post(app, body_of(file_part(LARGE))).json == [digest, digest]
+
+    def test_one_extension_may_serve_many_apps(self, tmp_path: Path) -> None:
+        fs = FlaskHashFS()
+        for name in ("a", "b"):
+            app = Flask(name)
+            app.config["HASHFS_ROOT_FOLDER"] = str(tmp_path / name)
+            fs.init_app(app)
+            view(app)(lambda: fs.put(request.files["f"]).abspath)
+            assert post(app, body_of(file_part(LARGE))).text.startswith(str(tmp_path / name))
+
+
+class TestMalformed:
+    """A form that is none is the client's error, and leaves nothing."""
+
+    @pytest.fixture(autouse=True)
+    def put_all(self, app: Flask, fs: FlaskHashFS) -> None:
+        @view(app)
+        def put() -> Any:
+            for file in request.files.values():
+                fs.put(file)
+            return ""
+
+    @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+    def test_malformed_forms(self, app: Flask, root: Path, body: bytes) -> None:
+        answer = post(app, body_of(file_part(LARGE)).removesuffix(b"--bound--\r\n") + body)
+        assert answer.status_code == 400
+        assert not inventory(root)
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            'multipart/form-data; boundary=""',
+            f"multipart/form-data; boundary={'x' * 300}",
+            "multipart/form-data; boundary=other",
+            "multipart/form-data; boundary*=utf-8''%0d%0a",
+            "multipart/form-data; boundary*=utf-8''%C5%BC",
+        ],
+    )
+    def test_impossible_boundaries(self, app: Flask, root: Path, content_type: str) -> None:
+        answer = post(app, SMALL, content_type=content_type)
+        assert answer.status_code == 400
+        assert not inventory(root)
+
+    def test_truncation_at_every_byte(self, app: Flask, root: Path) -> None:
+        body = SMALL.removesuffix(b"\r\n")
+        for at in range(1, len(body)):
+            assert post(app, body[:at]).status_code == 400, at
+        assert not inventory(root)
+        assert post(app, body).status_code == 200
+
+    def test_a_content_length_that_promises_more(self, app: Flask, root: Path) -> None:
+        for body in (SMALL, SMALL[:-20], b""):
+            assert post(app, body, environ_overrides=promise(len(SMALL) + 1)).status_code == 400
+        assert not inventory(root)
+
+    def test_a_content_length_that_promises_less(self, app: Flask, root: Path) -> None:
+        environ = promise(len(SMALL) - 20)
+        assert post(app, SMALL, environ_overrides=environ).status_code == 400
+        assert not inventory(root)
+
+    def test_the_error_stays(self, app: Flask) -> None:
+        @app.post("/twice")
+        def twice() -> Any:
+            with pytest.raises(BadRequest) as first:
+                request.files  # noqa: B018
+            with pytest.raises(BadRequest) as second:
+                request.form  # noqa: B018
+            assert second.value is first.value
+            return ""
+
+        assert post(app, MALFORMED["no final boundary"], "/twice").status_code == 200
+
+    @pytest.mark.parametrize("extension", ["x" * 256, "../../x", "a\x00", "", "a b", "ż"])
+    def test_the_extension_of_a_hostile_filename(
+        self, app: Flask, fs: FlaskHashFS, root: Path, extension: str
+    ) -> None:
+        @app.post("/extension")
+        def put_with_extension() -> Any:
+            file = request.files["f"]
+            try:
+                return fs.put(file, os.path.splitext(file.filename or "")[1]).relpath
+            except ValueError as error:
+                raise BadRequest(str(error)) from error
+
+        answer = post(app, body_of(file_part(b"x", f"a.{extension}")), "/extension")
+        assert answer.status_code == (200 if extension == "../../x" else 400)
+
+
+class TestLimits:
+    """Limits hold while the bytes arrive."""
+
+    @pytest.fixture(autouse=True)
+    def put_all(self, app: Flask) -> None:
+        @view(app)
+        def put() -> Any:
+            if "limit" in request.args:
+                request.max_content_length = request.args.get("limit", type=int)
+            if "parts" in request.args:
+                request.max_form_parts = request.args.get("parts", type=int)
+            if "memory" in request.args:
+                request.max_form_memory_size = request.args.get("memory", type=int)
+            fs: FlaskHashFS = app.extensions["hashfs"]["extension"]
+            return [fs.put(file).id for file in request.files.values()]
+
+    def test_a_file(self, app: Flask, root: Path) -> None:
+        app.config["HASHFS_MAX_FILE_SIZE"] = 300_000
+        FlaskHashFS(app)
+        assert post(app, body_of(file_part(LARGE[:300_000]))).status_code == 200
+        assert post(app, body_of(file_part(b"a"), file_part(LARGE[:300_001]))).status_code == 413
+        assert len(inventory(root)) == 1
+
+    def test_a_field(self, app: Flask) -> None:
+        app.config["MAX_FORM_MEMORY_SIZE"] = 1000
+        FlaskHashFS(app)
+        fields = [NAMED + b"\r\n" + b"x" * 1000] * 2
+        assert post(app, body_of(*fields, file_part(LARGE))).status_code == 200
+        assert post(app, body_of(NAMED + b"\r\n" + b"x" * 1001)).status_code == 413
+        assert post(app, body_of(*fields), "/?memory=999").status_code == 413
+
+    def test_the_parts(self, app: Flask, root: Path) -> None:
+        FlaskHashFS(app)
+        assert post(app, body_of(*[FILE] * 1000)).status_code == 200
+        assert post(app, body_of(*[NAMED] * 1001)).status_code == 413
+        assert post(app, body_of(*[file_part(b"%d" % n) for n in range(10_000)])).status_code == 413
+        assert len(inventory(root)) == 1
+        assert post(app, body_of(NAMED, NAMED), "/?parts=1").status_code == 413
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    def test_the_body(self, app: Flask, root: Path, terminated: bool) -> None:
+        FlaskHashFS(app)
+        body = body_of(file_part(LARGE))
+        environ = {"wsgi.input_terminated": True} if terminated else {}
+        limit = f"/?limit={len(body)}"
+        assert post(app, body, limit, environ_overrides=environ).status_code == 200
+        limit = f"/?limit={len(body) - 1}"
+        assert post(app, body, limit, environ_overrides=environ).status_code == 413
+        assert len(inventory(root)) == 1
+
+
+class TestTheAppsOwn:
+    """What the app has made its own stays so."""
+
+    def refuses_upload_streams(self, app: Flask) -> None:
+        FlaskHashFS(app)
+
+        @view(app)
+        def put() -> Any:
+            file = request.files["f"]
+            assert not isinstance(file.stream, UploadStream)
+            return file.read()
+
+        assert post(app, body_of(file_part(b"content"))).data == b"content"
+
+    def test_file_streams(self, app: Flask) -> None:
+        class Own(Request):
+            def _get_file_stream(self, *args: Any, **kwargs: Any) -> Any:
+                return io.BytesIO()
+
+        app.request_class = Own
+        self.refuses_upload_streams(app)
+
+    def test_the_form_parser(self, app: Flask) -> None:
+        class Parser(FormDataParser):
+            pass
+
+        class Own(Request):
+            form_data_parser_class = Parser
+
+        app.request_class = Own
+        self.refuses_upload_streams(app)
+
+    def test_how_the_form_parser_is_made(self, app: Flask) -> None:
+        class Own(Request):
+            def make_form_data_parser(self) -> FormDataParser:
+                return FormDataParser()
+
+        app.request_class = Own
+        self.refuses_upload_streams(app)
+
+    def test_a_class_made_afterwards(self, app: Flask) -> None:
+        app.config["HASHFS_B_ROOT_FOLDER"] = app.config["HASHFS_ROOT_FOLDER"]
+        FlaskHashFS(app, name="b")
+
+        class Own(app.request_class):  # type: ignore[name-defined,misc]
+            def _get_file_stream(self, *args: Any, **kwargs: Any) -> Any:
+                return io.BytesIO()
+
+        app.request_class = Own
+        self.refuses_upload_streams(app)
+
+    def test_the_stream(self, app: Flask) -> None:
+        class Own(Request):
+            @property
+            def stream(self) -> Any:
+                return io.BytesIO(b"its own")
+
+        app.request_class = Own
+        FlaskHashFS(app)
+        view(app)(lambda: request.get_data())
+        assert post(app, b"sent", content_type="text/plain").data == b"its own"
+
+    def test_methods_and_names(self, app: Flask) -> None:
+        class Own(Request):
+            """The app's."""
+
+            closed = 0
+
+            def close(self) -> None:
+                type(self).closed += 1
+                super().close()
+
+        app.request_class = Own
+        FlaskHashFS(app)
+        composed = app.request_class
+        assert issubclass(composed, Own)
+        assert (composed.__name__, composed.__module__) == ("Own", __name__)
+        assert upload_request_class(composed) is composed
+        view(app)(lambda: repr(request))
+        assert post(app, SMALL).text == "<Own 'http://localhost/' [POST]>"
+        assert composed.closed == 1
+
+
+class Source(io.BytesIO):
+    """A server's stream; it may fail at its end, as servers do, and it counts its reads."""
+
+    def __init__(self, content: bytes, error: BaseException | None = None) -> None:
+        super().__init__(content)
+        self.error = error
+        self.reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        data = super().read(size)
+        if self.error is not None and not data:
+            raise self.error
+        return data
+
+    def readline(self, size: int | None = -1) -> bytes:
+        data = super().readline(size)
+        if self.error is not None and not data:
+            raise self.error
+        return data
+
+
+def read_all(body: Any) -> bytes:
+    return body.read()
+
+
+def read_pieces(body: Any) -> bytes:
+    return b"".join(iter(lambda: body.read(7), b""))
+
+
+def read_lines(body: Any) -> bytes:
+    return b"".join(body)
+
+
+def read_into(body: Any) -> bytes:
+    buffer, found = bytearray(5), b""
+    while count := body.readinto(buffer):
+        found += buffer[:count]
+    return found
+
+
+READERS = [read_all, read_pieces, read_lines, read_into, lambda body: body.exhaust()]
+
+
+@pytest.mark.parametrize("read", READERS)
+class TestBody:
+    """`request.stream`, however it is read."""
+
+    CONTENT = b"line\n" * 10 + b"no line"
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    @pytest.mark.parametrize("max_size", [None, len(CONTENT), 1000])
+    def test_a_whole_body(
+        self, read: Callable[[Any], bytes], terminated: bool, max_size: int | None
+    ) -> None:
+        size = len(self.CONTENT)
+        body = Body(Source(self.CONTENT), size, terminated, max_size)
+        assert read(body) == self.CONTENT
+        assert body.tell() == size
+        assert body.is_exhausted
+        assert body.read(10) == body.read() == body.readline() == b""
+
+    def test_what_follows_is_left_unread(self, read: Callable[[Any], bytes]) -> None:
+        source = Source(self.CONTENT + b"next request")
+        assert read(Body(source, len(self.CONTENT), False, None)) == self.CONTENT
+        assert source.tell() == len(self.CONTENT)
+
+    def test_a_terminated_body_may_exceed_its_content_length(
+        self, read: Callable[[Any], bytes]
+    ) -> None:
+        """As where the server has decompressed it."""
+        assert read(Body(Source(self.CONTENT), 3, True, None)) == self.CONTENT
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    def test_a_short_body(self, read: Callable[[Any], bytes], terminated: bool) -> None:
+        body = Body(Source(self.CONTENT), len(self.CONTENT) + 1, terminated, None)
+        with pytest.raises(IncompleteUploadError) as first:
+            read(body)
+        with pytest.raises(IncompleteUploadError) as second:
+            read(body)
+        assert first.value is second.value
+
+    def test_an_endless_body(self, read: Callable[[Any], bytes]) -> None:
+        source = Source(self.CONTENT * 1000)
+        with pytest.raises(RequestEntityTooLarge, match="100 bytes"):
+            read(Body(source, None, True, 100))
+        assert source.tell() == 101
+
+    @pytest.mark.parametrize(
+        "error", [OSError("gone"), ValueError("I/O on closed file"), LookupError("no OSError")]
+    )
+    def test_a_broken_body(self, read: Callable[[Any], bytes], error: Exception) -> None:
+        body = Body(Source(self.CONTENT, error), None, True, None)
+        with pytest.raises(IncompleteUploadError) as caught:
+            read(body)
+        assert caught.value.__cause__ is error
+
+    @pytest.mark.parametrize("error", [RequestEntityTooLarge(), KeyboardInterrupt()])
+    def test_errors_that_mean_something_else_pass(
+        self, read: Callable[[Any], bytes], error: BaseException
+    ) -> None:
+        with pytest.raises(type(error)):
+            read(Body(Source(self.CONTENT, error), None, True, None))
+
+
+def test_lines_are_those_of_a_file() -> None:
+    content = b"a\n\n" + b"x" * 300_000 + b"\nb"
+    expected, body = io.BytesIO(content), Body(Source(content), len(content), False, None)
+    for size in (-1, 0, 1, 5, None, 299_999, 5, 1, -1, -1):
+        assert body.readline(size) == expected.readline(size)
+    body = Body(Source(content), None, True, None)
+    assert body.readlines() == io.BytesIO(content).readlines()
+    assert io.BufferedReader(Body(Source(content), None, True, None)).read() == content
+
+
+def test_a_closed_body_is_not_read() -> None:
+    body = Body(Source(b"x"), 1, False, None)
+    body.close()
+    with pytest.raises(ValueError, match="closed"):
+        body.read()
+
+
+def test_a_body_nobody_ends_is_empty() -> None:
+    """Without Content-Length a read of the socket would wait for ever."""
+    assert open_body({"wsgi.input": Source(b"x", AssertionError())}, None).read() == b""
+
+
+def test_a_content_length_over_the_limit_is_refused_unread() -> None:
+    environ = {"wsgi.input": Source(b"", AssertionError()), "CONTENT_LENGTH": "11"}
+    with pytest.raises(RequestEntityTooLarge, match="10 bytes"):
+        open_body(environ, 10)
+
+
+def test_raw_bodies_are_put_whole_or_not_at_all(app: Flask, fs: FlaskHashFS, root: Path) -> None:
+    @view(app)
+    def put() -> Any:
+        return fs.put(request.stream, max_size=1_000_000).id
+
+    raw = {"content_type": "application/octet-stream"}
+    assert post(app, LARGE, **raw).text == hashlib.sha256(LARGE).hexdigest()
+    too_long = promise(len(LARGE) + 1)
+    assert post(app, LARGE[::-1], environ_overrides=too_long, **raw).status_code == 400
+    assert post(app, LARGE * 2, **raw).status_code == 413
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    chunked = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b"x" * 11)}
+    headers = {"Transfer-Encoding": "chunked"}
+    answer = app.test_client().post("/", environ_overrides=chunked, headers=headers)
+    assert answer.status_code == 413
+    assert len(inventory(root)) == 1
+
+
+def test_outside_an_app_a_request_is_a_stock_one(fs: FlaskHashFS, app: Flask) -> None:
+    environ = {"method": "POST", "content_type": FORM}
+    with app.request_class.from_values(input_stream=io.BytesIO(SMALL), **environ) as req:
+        assert isinstance(req.files["f"].read(), bytes)
+        assert not isinstance(req.files["f"].stream, UploadStream)
+
+
+# Real servers, and clients that break off
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server of `upload_app`, and the root of its store."""
+
+    kind: str
+    server: Server
+    root: Path
+
+    def exchange(self, message: bytes, *, end: bool = False) -> Answer | None:
+        """Send bytes and, where asked to, break off; return the answer, if there is one."""
+        address = ("127.0.0.1", self.server.port)
+        with socket.create_connection(address, ANSWER_TIMEOUT) as client:
+            try:
+                client.sendall(message)
+                if end:
+                    client.shutdown(socket.SHUT_WR)
+            except OSError:  # answered and closed before all was sent
+                pass
+            with client.makefile("rb") as stream:
+                try:
+                    return _read_answer(stream, "POST")[0]
+                except (EOFError, ConnectionResetError):
+                    return None
+
+
+@pytest.fixture(scope="module", params=["gunicorn", "gthread", "granian-wsgi"])
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Peer]:
+    root = tmp_path_factory.mktemp("store")
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(root),
+        "FLASK_HASHFS_FSYNC": "false",
+        "FLASK_HASHFS_MAX_FILE_SIZE": "1000000",
+        "FLASK_MAX_CONTENT_LENGTH": "2000000",
+    }
+    with serve(request.param, "upload_app:flask_app()", env=env, ready="/descriptors") as server:
+        yield Peer(request.param, server, root)
+
+
+@pytest.fixture
+def peer(running: Peer) -> Iterator[Peer]:
+    """A server that holds nothing of its store open at the end, and whose every file is whole."""
+    yield running
+    with running.server.connect() as client:
+        answer = client.request("GET", "/descriptors")
+        assert (answer.status, json.loads(answer.body)) == (200, [])
+    for path in inventory(running.root):
+        id = "".join(path.relative_to(running.root).parts)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == id
+
+
+def http(path: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def chunked(body: bytes, size: int = 1000) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+UPLOADS = {
+    "raw": ("/raw", "Content-Type: application/octet-stream", os.urandom(400_000)),
+    "form": ("/form", f"Content-Type: {FORM}", body_of(file_part(os.urandom(400_000)))),
+    "small form": ("/form", f"Content-Type: {FORM}", body_of(NAMED, file_part(os.urandom(50)))),
+    "urlencoded": (
+        "/fields", "Content-Type: application/x-www-form-urlencoded", b"a=" + b"x" * 9000
+    ),
+    "data": ("/data", "Content-Type: text/plain", b"x" * 9000),
+}  # fmt: skip
+BROKEN_CHUNKS = {
+    "no last chunk": lambda body: chunked(body).removesuffix(b"0\r\n\r\n"),
+    "cut within a chunk": lambda body: chunked(body)[: len(body) // 2],
+    "cut within a size": lambda body: chunked(body, len(body))[:2],
+    "a size that is none": lambda body: b"5\r\nabcde\r\nxyz\r\n" + chunked(body),
+    "a negative size": lambda body: b"-5\r\nabcde\r\n" + chunked(body),
+    "a chunk longer than its size": lambda body: b"5\r\nabcdefgh\r\n" + chunked(body),
+    "no line break after a chunk": lambda body: b"5\r\nabcde" + chunked(body),
+}
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+def stored(answer: Answer | None) -> str:
+    assert answer is not None
+    assert answer.status == 200
+    found = json.loads(answer.body)
+    id: str = found["id"] if "id" in found else found["files"][0][2]
+    return id
+
+
+def assert_refused(peer: Peer, answer: Answer | None) -> None:
+    if answer is None:  # granian answers nobody who has closed his half of the connection
+        assert peer.kind == "granian-wsgi"
+    else:
+        assert answer.status == 400
+
+
+@pytest.mark.parametrize("kind", ["raw", "form", "small form"])
+def test_whole_bodies_on_a_server(peer: Peer, kind: str) -> None:
+    path, header, body = UPLOADS[kind]
+    id = stored(peer.exchange(http(path, header, f"Content-Length: {len(body)}", body=body)))
+    assert stored(peer.exchange(http(path, header, CHUNKED, body=chunked(body)))) == id
+    assert any("".join(file.parts).endswith(id[8:]) for file in inventory(peer.root))
+
+
+@pytest.mark.parametrize("kind", UPLOADS)
+def test_a_body_shorter_than_its_content_length(peer: Peer, kind: str) -> None:
+    path, header, body = UPLOADS[kind]
+    before = inventory(peer.root)
+    length = f"Content-Length: {len(body)}"
+    for at in (0, 1, 100, len(body) // 2, len(body) - 1):
+        cut = body[: min(at, len(body) - 1)]
+        assert_refused(peer, peer.exchange(http(path, header, length, body=cut), end=True))
+    assert inventory(peer.root) == before
+
+
+@pytest.mark.parametrize("broken", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS.keys())
+@pytest.mark.parametrize("kind", UPLOADS)
+def test_broken_chunking(peer: Peer, kind: str, broken: Callable[[bytes], bytes]) -> None:
+    path, header, body = UPLOADS[kind]
+    before = inventory(peer.root)
+    if peer.kind == "granian-wsgi":
+        pytest.skip("granian ends a broken chunked body like a whole one, and tells nobody")
+    message = http(path, header, CHUNKED, body=broken(body))
+    assert_refused(peer, peer.exchange(message, end=True))
+    assert inventory(peer.root) == before
+
+
+def test_limits_on_a_server(peer: Peer) -> None:
+    before = inventory(peer.root)
+    form = f"Content-Type: {FORM}"
+    for path, header, body in (
+        ("/raw", "Content-Type: x/y", b"x" * 1_000_001),
+        ("/form", form, body_of(file_part(b"x" * 1_000_001))),
+        ("/form", form, body_of(*[file_part(b"x" * 900_000)] * 3)),
+        ("/data", "Content-Type: x/y", b"x" * 2_000_001),
+    ):
+        for message in (
+            http(path, header, f"Content-Length: {len(body)}", body=body),
+            http(path, header, CHUNKED, body=chunked(body, 100_000)),
+        ):
+            answer = peer.exchange(message)
+            assert answer is None or answer.status == 413
+    assert inventory(peer.root) == before
+
+
+def test_every_byte_of_a_small_form_on_a_server(peer: Peer) -> None:
+    before = inventory(peer.root)
+    body = body_of(NAMED + b"\r\na", file_part(b"never stored"))
+    for at in range(0, len(body) - 1, 3):
+        length = f"Content-Length: {len(body)}"
+        message = http("/form", f"Content-Type: {FORM}", length, body=body[:at])
+        assert_refused(peer, peer.exchange(message, end=True))
+    assert inventory(peer.root) == before
