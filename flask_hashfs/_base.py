@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flask.sansio.app import App
 
 AppT = TypeVar("AppT", bound="App")
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
 _ATTRIBUTES = frozenset(HashFS.__annotations__) | {"fsync", "max_size"}
@@ -40,6 +41,7 @@ class BaseHashFS(Generic[AppT]):
 
     app: AppT | None = None
     name: str | None = None
+    _references: tuple[Callable[[], Any], ...] = ()
 
     def __init__(self, app: AppT | None = None, *, name: str | None = None) -> None:
         _config.key_prefix(name)
@@ -121,6 +123,25 @@ class BaseHashFS(Generic[AppT]):
                 the result to ``put`` as ``expected``. Source: RFC 9530.
         """
         return _plan.expected_digest(Headers(headers), self.client.algorithm)
+
+    def references(self, function: CallableT) -> CallableT:
+        """Register a callable that tells what is in use, for every later `prune`.
+
+        Args:
+            function: Called without arguments, within the app's context; it returns or yields
+                ids, paths or addresses. Under Quart it may be a coroutine function or an
+                asynchronous generator.
+
+        Returns:
+            The callable itself, so that this is a decorator.
+
+        Raises:
+            TypeError: It cannot be called.
+        """
+        if not callable(function):
+            raise TypeError(f"references takes a callable, not {function!r}")
+        self._references = (*self._references, function)
+        return function
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the current app's store."""

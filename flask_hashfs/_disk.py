@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -17,8 +18,12 @@ HIDDEN = ".hashfs"
 ATTEMPTS = 1000
 """How often a step is tried again that other processes can undo."""
 
-_TEMPORARY = os.path.join(HIDDEN, "tmp")
-_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+TEMPORARY = os.path.join(HIDDEN, "tmp")
+"""Where temporary files lie that have to have a name."""
+
+BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags for every open."""
+
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _PROC = "/proc/self/fd"
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
@@ -28,6 +33,29 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 def refuses_links(error: OSError) -> bool:
     """Tell whether `error` says that the file system does not link these two names."""
     return error.errno in _NO_LINKS
+
+
+def lstat(path: str) -> os.stat_result | None:
+    """Return what stands at `path`, no link followed, or None."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Open a file that is one: no link is followed, and a FIFO does not make anyone wait."""
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return fd
 
 
 def make_folders(path: str, mode: int) -> None:
@@ -83,7 +111,7 @@ def sync_file(fd: int) -> None:
 
 def sync_path(path: str) -> None:
     """Wait until the bytes of the file `path` are on the disk."""
-    fd = os.open(path, os.O_RDONLY | _BINARY)
+    fd = os.open(path, os.O_RDONLY | BINARY)
     try:
         sync_file(fd)
     finally:
@@ -95,7 +123,7 @@ def sync_folders(folder: str, root: str) -> None:
     if os.name == "nt":  # has no descriptor of a folder
         return
     while True:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _BINARY)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
         try:
             os.fsync(fd)
         finally:
@@ -108,7 +136,7 @@ def sync_folders(folder: str, root: str) -> None:
 class TemporaryFile:
     """An open file inside a root that no address names yet."""
 
-    __slots__ = ("_folder", "_placed", "_sealed", "fd", "path")
+    __slots__ = ("_folder", "_linked", "_placed", "_sealed", "fd", "path")
 
     def __init__(self, fd: int, path: str | None, folder: TemporaryFolder) -> None:
         self.fd = fd
@@ -116,6 +144,7 @@ class TemporaryFile:
         self._folder = folder
         self._sealed = False
         self._placed = False
+        self._linked = False  # to any name, if only to a spare one
 
     @property
     def placed(self) -> bool:
@@ -124,8 +153,8 @@ class TemporaryFile:
 
     @property
     def orphaned(self) -> bool:
-        """Whether the addresses that named this file are gone: the kernel links it no more."""
-        return self._placed and os.fstat(self.fd).st_nlink == 0
+        """Whether the names that this file has had are gone: the kernel links it no more."""
+        return (self._placed or self._linked) and os.fstat(self.fd).st_nlink == 0
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
@@ -148,6 +177,13 @@ class TemporaryFile:
         if sync:
             sync_file(self.fd)
         self._sealed = True
+
+    def touch(self) -> None:
+        """Date the file now."""
+        if os.utime in os.supports_fd:
+            os.utime(self.fd)
+        elif self.path is not None:
+            os.utime(self.path)
 
     def link(self, target: str) -> None:
         """Name the file `target`; only a rename, where links are refused, may overwrite.
@@ -179,7 +215,7 @@ class TemporaryFile:
 
     def reopen(self) -> int:
         """Open the file once more, to read, and return the descriptor."""
-        return os.open(self.path or f"{_PROC}/{self.fd}", os.O_RDONLY | _BINARY)
+        return os.open(self.path or f"{_PROC}/{self.fd}", os.O_RDONLY | BINARY)
 
     def close(self) -> None:
         """Close the file; without an address it is gone."""
@@ -194,16 +230,19 @@ class TemporaryFile:
             os.link(self.path, target)
         else:  # CPython follows the link below /proc only when src_dir_fd is given
             os.link(f"{_PROC}/{self.fd}", target, src_dir_fd=self.fd)
+        self._linked = True
 
     def _rename(self, target: str) -> None:
         assert self.path is not None
+        path = self.path
         if os.name == "nt":  # renames no open file
             os.close(self.fd)
-            os.replace(self.path, target)
-            self.fd = os.open(target, os.O_RDONLY | _BINARY)
+            os.replace(path, target)
+            self.fd = os.open(target, os.O_RDONLY | BINARY)
         else:
-            os.replace(self.path, target)
+            os.replace(path, target)
         self.path = None
+        self._folder.remove(path)
 
 
 class TemporaryFolder:
@@ -225,7 +264,7 @@ class TemporaryFolder:
         """
         while self._unnamed:
             try:
-                fd = os.open(self.root, _UNNAMED | os.O_RDWR | _BINARY, 0o600)
+                fd = os.open(self.root, _UNNAMED | os.O_RDWR | BINARY, 0o600)
             except FileNotFoundError:
                 make_folders(self.root, dmode)
             except OSError as error:
@@ -235,7 +274,7 @@ class TemporaryFolder:
             else:
                 return TemporaryFile(fd, None, self)
         path, fd = self._with_name(
-            lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), dmode
+            lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600), dmode
         )
         return TemporaryFile(fd, path, self)
 
@@ -255,7 +294,7 @@ class TemporaryFolder:
         remove_empty_folders(os.path.dirname(path), self.root)
 
     def _with_name(self, make: Callable[[str], T], dmode: int = 0o755) -> tuple[str, T]:
-        folder = os.path.join(self.root, _TEMPORARY)
+        folder = os.path.join(self.root, TEMPORARY)
         for _ in range(ATTEMPTS):
             name = os.path.join(folder, secrets.token_hex(16))
             try:

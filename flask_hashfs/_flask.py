@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator
+from datetime import timedelta
 from typing import IO, Any, BinaryIO, cast
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
@@ -70,6 +71,30 @@ class FlaskHashFS(BaseHashFS[Flask]):
         self.client.delete(file)
         if address is not None:
             file_deleted.send(_app(), extension=self, address=address)
+
+    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
+        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        return self.client.verify(quarantine=quarantine)
+
+    def prune(
+        self,
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        *,
+        older_than: timedelta = timedelta(hours=24),
+        dry_run: bool = False,
+        allow_empty: bool = False,
+    ) -> list[str]:
+        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+
+        In use is `keep` together with what the callables registered by `references` tell.
+        """
+        live = self.client.live()
+        live.update(keep)
+        for function in self._references:
+            live.update(function())
+        return self.client.prune(
+            live, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
+        )
 
     def send_file(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -10,14 +9,15 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import timedelta
 from typing import IO, Any, BinaryIO, cast
 
 import hashfs
 from hashfs import HashAddress
 from werkzeug.datastructures import FileStorage
 
-from . import _disk, _sources
+from . import _aside, _disk, _maintenance, _sources
 from ._writer import UploadStream, Writer
 from .exceptions import (
     DigestMismatchError,
@@ -28,7 +28,6 @@ from .exceptions import (
 
 logger = logging.getLogger("flask_hashfs")
 
-_ASIDE = os.path.join(_disk.HIDDEN, "aside")
 _EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
 
 
@@ -180,7 +179,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             FileExistsError: Another put was first.
             FileNotFoundError: The folder does not exist, or a delete was first.
         """
-        state = _lstat(path)
+        state = _disk.lstat(path)
         if state is None:
             return self._place_new(writer, id, path)
         if stat.S_ISREG(state.st_mode):
@@ -219,7 +218,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _heal(self, writer: Writer, id: str) -> None:
         """Replace what is damaged, under every name of the content, by what has arrived."""
         for name in self._names(id):
-            state = _lstat(name)
+            state = _disk.lstat(name)
             if state is not None and state.st_size != writer.size:
                 logger.warning(
                     "%s had %d bytes instead of %d; it is replaced by the content put now",
@@ -295,11 +294,16 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
         """Return the absolute path of a stored file, or None; it takes what `get` takes."""
         for name in _names_of(file):
-            path = self._find(name)
-            if path is None and self._restore(name):
+            for _ in range(_disk.ATTEMPTS):
                 path = self._find(name)
-            if path is not None:
-                return path
+                if path is not None:
+                    return path
+                restored = self._restore(self.id_named(name))
+                path = self._find(name)  # in any case: a sweep may just have put it back
+                if path is not None:
+                    return path
+                if not restored:
+                    break
         return None
 
     def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
@@ -323,7 +327,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             if path is None:
                 break
             try:
-                return open(path, mode, opener=_open_regular)
+                return open(path, mode, opener=_disk.open_regular)
             except FileNotFoundError:  # deleted since; by id another name may be left
                 continue
         raise NotStoredError(file)
@@ -337,10 +341,15 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Raises:
             FileNotFoundError: It has been deleted since it was looked up.
         """
-        if not read:
-            return None, os.lstat(address.abspath).st_size
-        file = io.FileIO(address.abspath, opener=_open_regular)
-        return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
+        while True:
+            try:
+                if not read:
+                    return None, os.lstat(address.abspath).st_size
+                file = io.FileIO(address.abspath, opener=_disk.open_regular)
+                return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
+            except FileNotFoundError:
+                if self.realpath(address.abspath) is None:  # not just moved by a sweep and back
+                    raise
 
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
@@ -360,6 +369,16 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             return None
         address = self.idpath(id)[len(self._prefix) :]
         return id if relpath == address or relpath.startswith(address + os.extsep) else None
+
+    def id_named(self, name: str) -> str | None:
+        """Return the id that a look-up of `name` would find stored, or None if it is no address."""
+        if self._is_id(name):
+            return name
+        try:
+            path = self._normal(os.path.join(self.root, name))
+        except (OSError, ValueError):  # a NUL, a loop of links
+            return None
+        return None if path is None else self.id_of(path[len(self._prefix) :])
 
     def _is_id(self, name: str) -> bool:
         return len(name) == self._id_length and not name.strip("0123456789abcdef")
@@ -381,12 +400,11 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """Return the normal form of `path` if it is a regular file inside the root."""
         if path.endswith(os.sep):
             return None
-        path = os.path.normpath(path)
-        if not path.startswith(self._prefix):
-            path = os.path.realpath(path)  # the root may be known by another path
-            if not path.startswith(self._prefix):
-                return None
-        state = _lstat(path)
+        normal = self._normal(path)
+        if normal is None:
+            return None
+        path = normal
+        state = _disk.lstat(path)
         if state is None or not stat.S_ISREG(state.st_mode):
             return None
         folder = os.path.dirname(path)
@@ -397,15 +415,20 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             folder = os.path.dirname(folder)
         return None if self._hides(path) else path
 
+    def _normal(self, path: str) -> str | None:
+        """Return the normal form of `path` if it lies inside the root."""
+        path = os.path.normpath(path)
+        if not path.startswith(self._prefix):
+            path = os.path.realpath(path)  # the root may be known by another path
+        return path if path.startswith(self._prefix) else None
+
     def _hides(self, path: str) -> bool:
         first = path[len(self._prefix) :].partition(os.sep)[0]
         return os.path.normcase(first) == _disk.HIDDEN
 
-    def _names(self, id: str, below: str = "") -> list[str]:
+    def _names(self, id: str) -> list[str]:
         """Return the paths of all names of a content, sorted: one for each extension."""
         folder, leaf = os.path.split(self.idpath(id))
-        if below:
-            folder = os.path.join(self.root, below, folder[len(self._prefix) :])
         try:
             with os.scandir(folder) as entries:
                 return sorted(
@@ -418,44 +441,16 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def _restore(self, name: str) -> bool:
-        """Put back what a prune has moved aside, and tell whether there was anything."""
-        aside = os.path.join(self.root, _ASIDE)
-        if not os.path.isdir(aside):
+    def _restore(self, id: str | None) -> bool:
+        """Put back what a sweep has moved aside of a content; tell whether there was anything."""
+        if id is None:
             return False
         try:
-            if self._is_id(name):
-                paths = self._names(name, _ASIDE)
-            else:
-                path = os.path.normpath(os.path.join(self.root, name))
-                path = os.path.join(aside, path.removeprefix(self._prefix))
-                state = _lstat(path) if path.startswith(os.path.join(aside, "")) else None
-                paths = [path] if state is not None and stat.S_ISREG(state.st_mode) else []
-        except (OSError, ValueError):
+            restored = [box.put_back() for box in _aside.boxes(self, id)]
+        except OSError as error:  # nothing may be written here, or no more
+            logger.warning("%s cannot be put back after an interrupted sweep: %s", id, error)
             return False
-        restored = [self._put_back(path) for path in paths]
         return any(restored)
-
-    def _put_back(self, aside: str) -> bool:
-        """Give a file that a prune moved aside its address again, unless it has been put anew."""
-        target = os.path.join(self.root, os.path.relpath(aside, os.path.join(self.root, _ASIDE)))
-        for _ in range(_disk.ATTEMPTS):
-            try:
-                os.link(aside, target)
-            except FileNotFoundError:
-                if not os.path.lexists(aside):
-                    return os.path.lexists(target)  # somebody else's put-back, or gone for good
-                self.makepath(os.path.dirname(target))
-                continue
-            except FileExistsError:
-                pass
-            except OSError as error:
-                if not _disk.refuses_links(error):
-                    raise
-                os.rename(aside, target)
-            self._temporary.remove(aside)
-            return True
-        return False
 
     # -- deleting --------------------------------------------------------------------------
 
@@ -470,13 +465,27 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             OSError: The file system refuses.
         """
         name = _names_of(file)[0]
-        path = self.realpath(name)
-        if path is None:
-            return
-        for each in self._names(name) if self._is_id(name) else [path]:
-            with contextlib.suppress(FileNotFoundError):
+        for _ in range(_disk.ATTEMPTS):
+            path = self.realpath(name)
+            if path is None or self._delete(name, path):
+                return
+
+    def _delete(self, name: str, path: str) -> bool:
+        """Delete a name, or all of an id; False if a sweep at work may have kept one."""
+        paths = self._names(name) if self._is_id(name) else [path]
+        done = True
+        for each in paths:
+            try:
                 os.unlink(each)
+            except FileNotFoundError:
+                done = False
         _disk.remove_empty_folders(os.path.dirname(path), self.root)
+        id = self.id_named(path)
+        if id is not None:
+            suffix = None if self._is_id(name) else path[len(self.idpath(id)) :]
+            for box in _aside.boxes(self, id):
+                done = not box.delete(suffix) and done
+        return done
 
     def remove_empty(self, subpath: str) -> None:
         """Remove `subpath` and its parents inside the root, as far up as they are empty."""
@@ -506,7 +515,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def size(self) -> int:
         """Return the total size in bytes of all files."""
-        return sum(state.st_size for path in self.files() if (state := _lstat(path)) is not None)
+        states = map(_disk.lstat, self.files())
+        return sum(state.st_size for state in states if state is not None)
 
     def _walk(self, folder: str) -> Iterator[tuple[list[str], str]]:
         folders, files = [], []
@@ -562,9 +572,70 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 repaired.append((path, address))
         return repaired
 
+    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
+        """Hash every content again, in several threads, to find what is damaged.
+
+        Args:
+            quarantine: Whether to move damaged files to ``.hashfs/quarantine``, so that the
+                next put of their content heals them.
+
+        Yields:
+            The address, as its path claims it, of every file whose bytes have another hash
+            or cannot be read from the disk any more. In no order.
+        """
+        return self.verify_each(quarantine)
+
+    def verify_each(
+        self, quarantine: bool, progress: Callable[[int], object] | None = None
+    ) -> Generator[HashAddress]:
+        """Verify, and call `progress` with the number of files looked at since its last call."""
+        return _maintenance.verify(self, quarantine=quarantine, progress=progress)
+
+    def prune(
+        self,
+        keep: Iterable[str | os.PathLike[str] | HashAddress] | _maintenance.Live = (),
+        *,
+        older_than: timedelta = timedelta(hours=24),
+        dry_run: bool = False,
+        allow_empty: bool = False,
+    ) -> list[str]:
+        """Delete every content, under all its names, that is neither in use nor young.
+
+        Files that are no content are left alone. Nothing is lost to a put at the same time.
+
+        Args:
+            keep: What is in use: ids, paths or addresses. It need not be stored.
+            older_than: The time since its last put that a content must have had.
+            dry_run: Whether to delete nothing and only tell what would be deleted.
+            allow_empty: Whether nothing at all may be in use.
+
+        Returns:
+            The ids of what was deleted.
+
+        Raises:
+            TypeError: An item of `keep` that names no file, or no timedelta; nothing is deleted.
+            ValueError: An item that no content can have as its address, or nothing is in use
+                at all; nothing is deleted.
+        """
+        return _maintenance.prune(
+            self, keep, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
+        )
+
+    def live(self) -> _maintenance.Live:
+        """Return an empty collection of what is in use, to be filled and given to `prune`."""
+        return _maintenance.Live(self)
+
+    def entries(self) -> Iterator[_maintenance.Entry]:
+        """Iterate over all regular files with their sizes and dates, hidden ones left out."""
+        return _maintenance.entries(self)
+
+    def stats(self) -> _maintenance.Stats:
+        """Return the store in numbers."""
+        return _maintenance.stats(self)
+
     def _move(self, path: str, target: str) -> bool:
         for _ in range(_disk.ATTEMPTS):
-            state, there = _lstat(path), _lstat(target)
+            state, there = _disk.lstat(path), _disk.lstat(target)
             if state is None:
                 return False
             if there is not None and there.st_size == state.st_size:
@@ -583,7 +654,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return False
 
     def _hash_file(self, path: str) -> str:
-        with open(path, "rb", buffering=0, opener=_open_regular) as file:
+        with open(path, "rb", buffering=0, opener=_disk.open_regular) as file:
             return hashlib.file_digest(file, self._new_hash).hexdigest()
 
     def _new_hash(self) -> hashlib._Hash:
@@ -625,25 +696,3 @@ def _names_of(file: object) -> tuple[str, ...]:
         "a stored file is named by a hash id, a path as str or PathLike, or a HashAddress, "
         f"not by {type(file).__name__}"
     )
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """Open a file that is one: no link is followed, and a FIFO does not make anyone wait."""
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        fd = os.open(path, flags)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return fd

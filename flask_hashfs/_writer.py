@@ -125,6 +125,8 @@ class Writer:
             self._spill()
         elif self._file.orphaned:
             self._copy()
+        elif not self._file.placed:
+            self._file.touch()  # it may have been written long ago, and ages from its put on
         assert self._file is not None
         return self._file
 

@@ -32,6 +32,7 @@ FLOORS = {
     "_hops": 0,
     "_media": 0,
     "_urls": 0,
+    "_aside": 1,
     "_config": 1,
     "_plan": 1,
     "_writer": 1,

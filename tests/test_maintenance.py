@@ -1,0 +1,616 @@
+"""Verify, prune and the sweep of left-overs: what they find, what they spare, what they survive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from schedules import stage
+
+from flask_hashfs import FlaskHashFS, HashAddress, HashFS
+
+DAY = timedelta(hours=24)
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> HashFS:
+    return HashFS(tmp_path / "root", fsync=False)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Flask:
+    app = Flask(__name__)
+    app.config["HASHFS_ROOT_FOLDER"] = tmp_path / "root"
+    return app
+
+
+@pytest.fixture
+def fs(app: Flask) -> Iterator[FlaskHashFS]:
+    fs = FlaskHashFS(app)
+    with app.app_context():
+        yield fs
+
+
+def id_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def age(path: str | os.PathLike[str], by: timedelta = 2 * DAY) -> None:
+    then = time.time() - by.total_seconds()
+    os.utime(path, (then, then))
+
+
+def put_old(store: HashFS, data: bytes, extension: str | None = None) -> HashAddress:
+    address = store.put(data, extension)
+    age(address.abspath)
+    return address
+
+
+def read(store: HashFS, file: Any) -> bytes:
+    with store.open(file) as stream:
+        data: bytes = stream.read()
+        return data
+
+
+def damage(path: str) -> None:
+    """Change the bytes of a file, but neither its size nor its date."""
+    state = os.stat(path)
+    with open(path, "r+b") as file:
+        data = file.read()
+        file.seek(0)
+        file.write(bytes([data[0] ^ 1]) + data[1:])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def everything(store: HashFS) -> list[str]:
+    """Every file and folder below the root, hidden ones too."""
+    root = Path(store.root)
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+
+
+def hidden(store: HashFS) -> list[str]:
+    root = Path(store.root)
+    return sorted(path.relative_to(root).as_posix() for path in root.glob(".hashfs/**/*"))
+
+
+# -- prune -------------------------------------------------------------------------------------
+
+
+def test_prune_deletes_what_is_neither_live_nor_young(store: HashFS) -> None:
+    live, dead = put_old(store, b"live"), put_old(store, b"dead", "txt")
+    young = store.put(b"young")
+    assert store.prune([live]) == [dead.id]
+    assert {address.id for address in map(store.get, store.files()) if address} == {
+        live.id,
+        young.id,
+    }
+    assert not hidden(store)
+    assert not Path(dead.abspath).parent.exists()
+
+
+def test_prune_deletes_all_names_of_a_content(store: HashFS) -> None:
+    put_old(store, b"dead", "txt")
+    put_old(store, b"dead", "bin")
+    put_old(store, b"dead")
+    put_old(store, b"live")
+    assert store.prune([id_of(b"live")]) == [id_of(b"dead")]
+    assert store.count() == 1
+
+
+def test_one_young_name_keeps_them_all(store: HashFS) -> None:
+    """Where links are refused, each name is a file with a date of its own."""
+    old = put_old(store, b"dead", "txt")
+    copy = Path(store.idpath(old.id) + ".bin")
+    copy.write_bytes(b"dead")
+    assert store.prune(allow_empty=True) == []
+    assert store.count() == 2
+    age(copy)
+    assert store.prune(allow_empty=True) == [old.id]
+    assert everything(store) == []
+
+
+def test_a_put_of_existing_content_renews_its_age(store: HashFS) -> None:
+    old = put_old(store, b"again")
+    assert store.put(b"again").is_duplicate
+    assert store.prune(allow_empty=True) == []
+    assert store.exists(old.id)
+
+
+def test_looking_and_reading_and_verifying_do_not_renew_the_age(store: HashFS) -> None:
+    old = put_old(store, b"old")
+    assert read(store, old) == b"old"
+    assert list(store.verify()) == []
+    assert store.prune(allow_empty=True) == [old.id]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda address: address,
+        lambda address: address.id,
+        lambda address: address.relpath,
+        lambda address: address.abspath,
+        lambda address: Path(address.abspath),
+        lambda address: Path(address.relpath),
+        lambda address: os.path.join("x", "..", address.relpath),
+        lambda address: address.id[:2] + "/" + address.id[2:] + ".txt",  # of another layout
+        lambda address: address.relpath.removesuffix(".txt") + ".png",  # of another name
+    ],
+)
+def test_live_is_every_form_of_a_look_up(store: HashFS, form: Callable[..., Any]) -> None:
+    live, dead = put_old(store, b"live", "txt"), put_old(store, b"dead", "txt")
+    assert store.prune(form(address) for address in [live]) == [dead.id]
+    assert store.exists(live)
+
+
+def test_live_are_paths_through_a_link_to_the_root(tmp_path: Path, store: HashFS) -> None:
+    live = put_old(store, b"live")
+    (tmp_path / "alias").symlink_to(store.root)
+    assert store.prune([tmp_path / "alias" / live.relpath]) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "error"),
+    [
+        (None, TypeError),
+        (3, TypeError),
+        (b"a" * 64, TypeError),
+        ("", ValueError),
+        ("a" * 63, ValueError),
+        ("a" * 65, ValueError),
+        ("A" * 64, ValueError),
+        ("readme.txt", ValueError),
+        ("../" + "a" * 64, ValueError),
+        ("a\0b", ValueError),
+        ("/etc/passwd", ValueError),
+    ],
+)
+def test_an_item_that_is_no_address_is_an_error_before_anything_is_deleted(
+    store: HashFS, item: Any, error: type[Exception]
+) -> None:
+    live, dead = put_old(store, b"live"), put_old(store, b"dead")
+    Path(store.root, "readme.txt").write_text("no content")
+    with pytest.raises(error, match="item"):
+        store.prune([live, item])
+    assert store.exists(live)
+    assert store.exists(dead)
+
+
+def test_an_id_that_is_not_stored_may_be_live(store: HashFS) -> None:
+    dead = put_old(store, b"dead")
+    assert store.prune(["a" * 64]) == [dead.id]
+
+
+@pytest.mark.parametrize("keep", ["a" * 64, b"a" * 64, None, 3, HashAddress("a" * 64, "a", "/a")])
+def test_keep_is_a_collection(store: HashFS, keep: Any) -> None:
+    put_old(store, b"dead")
+    with pytest.raises(TypeError, match="iterable of addresses"):
+        store.prune(keep)
+    assert store.count() == 1
+
+
+def test_an_empty_live_set_is_refused(store: HashFS) -> None:
+    dead = put_old(store, b"dead")
+    with pytest.raises(ValueError, match="allow_empty"):
+        store.prune()
+    with pytest.raises(ValueError, match="allow_empty"):
+        store.prune(iter(()), dry_run=True)
+    assert store.exists(dead)
+    assert store.prune(allow_empty=True) == [dead.id]
+
+
+@pytest.mark.parametrize(
+    ("older_than", "error"), [(3600, TypeError), ("24h", TypeError), (-DAY, ValueError)]
+)
+def test_older_than_is_a_duration(store: HashFS, older_than: Any, error: type[Exception]) -> None:
+    put_old(store, b"dead")
+    with pytest.raises(error, match="older_than"):
+        store.prune(allow_empty=True, older_than=older_than)
+    assert store.count() == 1
+
+
+def test_older_than_zero_takes_what_has_just_been_put(store: HashFS) -> None:
+    for number in range(50):
+        address = store.put(b"%d" % number)
+        assert store.prune(allow_empty=True, older_than=NOW) == [address.id]
+
+
+def test_a_dry_run_deletes_nothing(store: HashFS) -> None:
+    live, dead = put_old(store, b"live"), put_old(store, b"dead")
+    before = everything(store)
+    assert store.prune([live], dry_run=True) == [dead.id]
+    assert everything(store) == before
+
+
+def test_what_is_no_content_is_left_alone(store: HashFS) -> None:
+    put_old(store, b"dead")
+    root = Path(store.root)
+    (root / "photos").mkdir()
+    (root / "empty").mkdir()
+    strangers = [root / "readme.txt", root / "photos" / ("a" * 64), root / ("a" * 64)]
+    for path in strangers:
+        path.write_text("keep me")
+        age(path)
+    os.symlink("readme.txt", store.idpath("b" * 64).replace("/b/b/b/b/", "/"))
+    os.mkfifo(root / ("c" * 64))
+    assert len(store.prune(allow_empty=True)) == 1
+    assert all(path.exists() for path in strangers)
+    assert (root / "empty").is_dir()
+
+
+def test_a_tree_without_folders_is_pruned(tmp_path: Path) -> None:
+    store = HashFS(tmp_path / "flat", depth=0)
+    dead = put_old(store, b"dead", "tar.gz")
+    assert store.prune(allow_empty=True) == [dead.id]
+    assert everything(store) == []
+
+
+def test_a_missing_root_holds_nothing(store: HashFS) -> None:
+    assert store.prune(allow_empty=True) == []
+    assert list(store.verify()) == []
+    assert not Path(store.root).exists()
+
+
+def test_folders_that_a_killed_put_has_left_are_swept(store: HashFS) -> None:
+    store.put(b"x")
+    Path(store.idpath("a" * 64)).parent.mkdir(parents=True)
+    store.prune([id_of(b"x")])
+    assert not Path(store.root, "a").exists()
+
+
+def test_a_long_written_upload_is_young_when_it_is_put(store: HashFS) -> None:
+    with store.writer() as writer:
+        writer.write(bytes(1024 * 1024))
+        writer.finish()
+        assert writer.spilled
+        os.utime(writer.spilled.fd, (0, 0))
+        store.commit(writer)
+    assert store.prune(allow_empty=True) == []
+
+
+# -- references --------------------------------------------------------------------------------
+
+
+def test_references_tell_what_is_live(app: Flask, fs: FlaskHashFS) -> None:
+    kept, first, second = (put_old(fs.client, each) for each in (b"kept", b"first", b"second"))
+    dead = put_old(fs.client, b"dead")
+
+    @fs.references
+    def in_the_database() -> list[str]:
+        return [first.id]
+
+    @fs.references
+    def elsewhere() -> Iterator[HashAddress]:
+        yield second
+
+    assert in_the_database() == [first.id]
+    assert fs.prune([kept.relpath]) == [dead.id]
+    assert fs.count() == 3
+
+
+def test_references_that_yield_nothing_are_an_empty_live_set(fs: FlaskHashFS) -> None:
+    dead = put_old(fs.client, b"dead")
+    fs.references(list)
+    with pytest.raises(ValueError, match="allow_empty"):
+        fs.prune()
+    assert fs.prune(allow_empty=True) == [dead.id]
+
+
+def test_a_failing_reference_function_deletes_nothing(fs: FlaskHashFS) -> None:
+    put_old(fs.client, b"dead")
+
+    @fs.references
+    def broken() -> Iterator[str]:
+        yield "a" * 64
+        raise ConnectionError("no database")
+
+    with pytest.raises(ConnectionError):
+        fs.prune([])
+    assert fs.count() == 1
+
+
+def test_references_takes_callables_only(fs: FlaskHashFS) -> None:
+    with pytest.raises(TypeError, match="callable"):
+        fs.references(["a" * 64])  # type: ignore[type-var]
+
+
+def test_a_pickled_extension_has_no_references(fs: FlaskHashFS) -> None:
+    fs.references(list)
+    assert pickle.loads(pickle.dumps(fs))._references == ()
+
+
+def test_files_put_while_the_references_are_asked_are_young(fs: FlaskHashFS) -> None:
+    put_old(fs.client, b"dead")
+
+    @fs.references
+    def slow() -> Iterator[str]:
+        yield "a" * 64
+        time.sleep(0.05)
+        fs.put(b"new")
+
+    assert fs.prune(older_than=timedelta(milliseconds=20)) == [id_of(b"dead")]
+
+
+# -- verify ------------------------------------------------------------------------------------
+
+
+def test_verify_finds_every_damaged_file(store: HashFS) -> None:
+    addresses = [store.put(b"%d" % number * 1000, "bin") for number in range(200)]
+    big = store.put(random.Random(1).randbytes(5_000_000))
+    assert list(store.verify()) == []
+    for address in (*addresses[::20], big):
+        damage(address.abspath)
+    assert set(store.verify()) == {*addresses[::20], big}
+
+
+def test_verify_names_what_is_truncated_or_empty(store: HashFS) -> None:
+    one, two = store.put(b"truncated"), store.put(b"emptied")
+    os.truncate(one.abspath, 3)
+    os.truncate(two.abspath, 0)
+    assert {address.id for address in store.verify()} == {one.id, two.id}
+
+
+def test_verify_passes_over_what_is_no_content(store: HashFS) -> None:
+    store.put(b"x")
+    Path(store.root, "readme.txt").write_text("x")
+    Path(store.root, "d" * 64).write_text("in the wrong folder")
+    assert list(store.verify()) == []
+
+
+def test_quarantine_makes_room_for_the_next_put(fs: FlaskHashFS) -> None:
+    address = fs.put(b"precious", "txt")
+    damage(address.abspath)
+    [found] = fs.verify(quarantine=True)
+    assert found == address
+    assert fs.get(address) is None
+    kept = Path(fs.root, ".hashfs", "quarantine", address.relpath)
+    assert kept.read_bytes() == b"qrecious"
+    again = fs.put(b"precious", "txt")
+    assert not again.is_duplicate
+    assert read(fs.client, again) == b"precious"
+    assert list(fs.verify(quarantine=True)) == []
+    assert fs.count() == 1
+    assert kept.exists()
+
+
+def test_quarantine_never_overwrites(store: HashFS) -> None:
+    for mark in range(3):
+        address = store.put(b"precious")
+        Path(address.abspath).write_bytes(b"%d" % mark)
+        assert len(list(store.verify(quarantine=True))) == 1
+    kept = Path(store.root, ".hashfs", "quarantine", address.relpath)
+    assert [path.read_bytes() for path in sorted(kept.parent.iterdir())] == [b"0", b"1", b"2"]
+
+
+def test_quarantine_takes_every_name_of_a_damaged_file(store: HashFS) -> None:
+    one, two = store.put(b"precious", "a"), store.put(b"precious", "b")
+    damage(one.abspath)
+    assert {each.relpath for each in store.verify(quarantine=True)} == {one.relpath, two.relpath}
+    assert store.count() == 0
+
+
+def test_verify_may_be_given_up(store: HashFS) -> None:
+    for number in range(100):
+        damage(store.put(b"%d" % number).abspath)
+    found = store.verify()
+    next(found)
+    found.close()
+    assert len(list(store.verify())) == 100
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs /proc as root")
+def test_a_verify_that_cannot_read_says_so(store: HashFS) -> None:
+    address = store.put(b"x")
+    os.unlink(address.abspath)
+    os.symlink("/proc/self/mem", address.abspath)  # a link is no content
+    assert list(store.verify()) == []
+
+
+# -- left-overs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keeper", ["verify", "prune"])
+def test_old_temporary_files_are_swept(store: HashFS, keeper: str) -> None:
+    store.put(b"x")
+    folder = Path(store.root, ".hashfs", "tmp")
+    folder.mkdir(parents=True)
+    old, young = folder / "old", folder / "young"
+    for path, minutes in ((old, 61), (young, 59)):
+        path.write_bytes(b"partial")
+        age(path, timedelta(minutes=minutes))
+    run = {"verify": lambda: list(store.verify()), "prune": lambda: store.prune(["a" * 64])}
+    run[keeper]()
+    assert not old.exists()
+    assert young.exists()
+    age(young)
+    run[keeper]()
+    assert not (folder.parent).exists()
+
+
+def interrupted(store: HashFS, address: HashAddress) -> None:
+    """Leave what a sweep leaves that is killed after it has moved a content aside."""
+    from flask_hashfs._aside import Box
+
+    box = Box.make(store, address.id)
+    for path in store._names(address.id):
+        assert box.take(path)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda store, address: store.get(address.id) == address,
+        lambda store, address: store.get(address) == address,
+        lambda store, address: store.exists(address.relpath),
+        lambda store, address: store.exists(Path(address.abspath)),
+        lambda store, address: address.id in store,
+        lambda store, address: read(store, address.relpath) == b"content",
+        lambda store, address: store.put(b"content", "txt").is_duplicate,
+        lambda store, address: store.put(b"content").is_duplicate,
+    ],
+)
+def test_an_interrupted_sweep_hides_nothing(store: HashFS, look: Callable[..., bool]) -> None:
+    address = store.put(b"content", "txt")
+    interrupted(store, address)
+    assert look(store, address)
+    assert Path(address.abspath).read_bytes() == b"content"
+    assert not hidden(store)
+
+
+def test_what_an_interrupted_sweep_has_moved_is_put_back(store: HashFS) -> None:
+    live, dead = put_old(store, b"live", "txt"), put_old(store, b"dead")
+    interrupted(store, live)
+    interrupted(store, dead)
+    assert store.prune([live]) == [dead.id]
+    assert store.exists(live)
+    assert not hidden(store)
+
+
+def test_deleted_content_does_not_come_back_from_an_interrupted_sweep(store: HashFS) -> None:
+    one, two = store.put(b"content", "txt"), store.put(b"content", "bin")
+    interrupted(store, one)
+    store.delete(two.relpath)
+    assert store.exists(one.relpath)
+    assert not store.exists(two.relpath)
+    interrupted(store, one)
+    store.delete(one.id)
+    assert not store.exists(one.id)
+    assert everything(store) == []
+
+
+def test_a_younger_file_is_not_replaced_by_an_older_one(store: HashFS) -> None:
+    address = put_old(store, b"content")
+    interrupted(store, address)
+    os.makedirs(os.path.dirname(address.abspath), exist_ok=True)
+    Path(address.abspath).write_bytes(b"content")
+    assert store.prune(allow_empty=True) == []
+    assert store.exists(address)
+
+
+def test_a_file_takes_over_the_age_of_a_younger_one(store: HashFS) -> None:
+    address = store.put(b"content")
+    interrupted(store, address)
+    os.makedirs(os.path.dirname(address.abspath), exist_ok=True)
+    Path(address.abspath).write_bytes(b"content")
+    age(address.abspath)
+    assert store.prune(allow_empty=True) == []
+    assert store.exists(address)
+
+
+# -- races -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["linking", "links refused"])
+def racing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> HashFS:
+    if request.param:
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            if os.path.lexists(args[1]):
+                raise FileExistsError(17, "File exists", args[1])
+            os.lstat(args[0])
+            os.lstat(os.path.dirname(args[1]))
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr("flask_hashfs._disk._UNNAMED", 0)
+    return HashFS(tmp_path / "root", fsync=False)
+
+
+SEEDS = range(2000 if os.environ.get("HASHFS_TEST_LONG") else 40)
+
+
+def clear(store: HashFS) -> None:
+    store.delete(id_of(b"content"))
+    assert everything(store) == []
+
+
+@pytest.mark.parametrize("before", [[None], ["txt"], [None, "txt"]])
+def test_no_order_of_steps_loses_what_a_put_returned(
+    racing: HashFS, before: list[str | None]
+) -> None:
+    store = racing
+
+    def prune() -> None:
+        store.prune(allow_empty=True)
+
+    def look() -> None:
+        store.get(id_of(b"content"))
+
+    def put(extension: str | None) -> None:
+        address = store.put(b"content", extension)
+        for name in (address, address.id, address.relpath):
+            assert store.exists(name)
+        with store.open(address.relpath) as file:
+            assert file.read() == b"content"
+
+    with stage() as scene:
+        for seed in SEEDS:
+            for extension in before:
+                put_old(store, b"content", extension)
+            scene.play(
+                seed,
+                lambda: put(None),
+                lambda: put("txt"),
+                prune,
+                prune,
+                look,
+            )
+            assert store.exists(store.idpath(id_of(b"content")))
+            assert store.exists(store.idpath(id_of(b"content")) + ".txt")
+            assert store.prune(allow_empty=True) == []
+            assert not hidden(store)
+            clear(store)
+
+
+def test_no_order_of_steps_undoes_a_delete(racing: HashFS) -> None:
+    store = racing
+
+    def delete() -> None:
+        store.delete(id_of(b"content"))
+
+    def put_and_delete() -> None:
+        store.put(b"content", "txt")
+        store.delete(id_of(b"content"))
+
+    with stage() as scene:
+        for seed in SEEDS:
+            put_old(store, b"content")
+            scene.play(
+                seed,
+                put_and_delete,
+                lambda: store.prune(allow_empty=True),
+                lambda: store.get(id_of(b"content")),
+                delete,
+            )
+            assert everything(store) == []
+
+
+def test_no_order_of_steps_loses_healed_content(store: HashFS) -> None:
+    def put() -> None:
+        address = store.put(b"content")
+        with store.open(address) as file:
+            assert file.read() == b"content"
+
+    with stage() as scene:
+        for seed in SEEDS:
+            Path(put_old(store, b"content").abspath).write_bytes(b"cut")
+            scene.play(
+                seed,
+                put,
+                lambda: list(store.verify(quarantine=True)),
+                lambda: store.get(id_of(b"content")),
+            )
+            assert Path(store.idpath(id_of(b"content"))).read_bytes() == b"content"
+            shutil.rmtree(Path(store.root, ".hashfs"), ignore_errors=True)
+            clear(store)
