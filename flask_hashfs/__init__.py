@@ -1,5 +1,9 @@
 """Content-addressed file storage for Flask and Quart."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from hashfs import HashAddress
 
 from ._flask import FlaskHashFS
@@ -15,6 +19,9 @@ from .exceptions import (
 )
 from .signals import file_deleted, file_served, file_stored
 
+if TYPE_CHECKING:
+    from ._quart import QuartHashFS
+
 __all__ = [
     "ConfigError",
     "DigestMismatchError",
@@ -26,7 +33,21 @@ __all__ = [
     "IncompleteUploadError",
     "InvalidExtensionError",
     "NotStoredError",
+    "QuartHashFS",
     "file_deleted",
     "file_served",
     "file_stored",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "QuartHashFS":  # Flask apps need not wait for the import of Quart
+        from ._quart import QuartHashFS
+
+        globals()[name] = QuartHashFS
+        return QuartHashFS
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

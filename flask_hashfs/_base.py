@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import NotFound
 
 from . import _config, _plan, _urls
 from ._config import StoreConfig
+from ._plan import Plan
 from ._store import HashFS
 from ._writer import Writer
 from .exceptions import ConfigError
@@ -24,6 +27,23 @@ CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
 _ATTRIBUTES = frozenset(HashFS.__annotations__) | {"fsync", "max_size"}
+
+
+@dataclass(slots=True)
+class Answer:
+    """How a stored file answers a request: the plan, and the file as long as it is needed."""
+
+    address: HashAddress
+    size: int
+    file: BinaryIO | None
+    plan: Plan
+    serves_content: bool
+
+    def close(self) -> None:
+        """Close the file; it may be called again."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
 
 class BaseHashFS(Generic[AppT]):
@@ -182,6 +202,43 @@ class BaseHashFS(Generic[AppT]):
             return None
         return address if file in (address.id, address.relpath.replace(os.sep, "/")) else None
 
+    def _answer(self, address: HashAddress, method: str, headers: Headers, **wishes: Any) -> Answer:
+        """Open and measure a stored file, and plan how it answers a request.
+
+        Raises:
+            NotFound: It has been deleted since it was looked up.
+        """
+        server_header = self._server_header(address)
+        if server_header is not None:
+            headers = _without_range(headers)
+        try:
+            reads = method != "HEAD" and server_header is None
+            file, size = self.client.open_content(address, reads)
+        except FileNotFoundError:
+            raise NotFound from None
+        try:
+            plan = _plan.plan(method, headers, self._represent(address, size, **wishes))
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
+        answer = Answer(address, size, file, plan, serves_content=bool(plan.body))
+        if server_header is not None and plan.body:
+            answer.plan = _handed_over(plan, server_header)
+        if not answer.plan.body:
+            answer.close()
+        return answer
+
+    def _server_header(self, address: HashAddress) -> tuple[str, str] | None:
+        """Return the header by which the web server in front is told to send the file itself."""
+        internal = self._state["config"].accel_redirect
+        if internal is not None:
+            path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
+            return "X-Accel-Redirect", _urls.join(internal, path)
+        if self._current_app().config["USE_X_SENDFILE"]:
+            return "X-Sendfile", address.abspath
+        return None
+
     def _represent(
         self,
         address: HashAddress,
@@ -261,6 +318,18 @@ def upload_writer(app: App) -> Callable[[], Writer] | None:
     limit = None if None in limits else max(limits)
     client: HashFS = streaming[0]
     return lambda: client.new_writer(limit)
+
+
+def _without_range(headers: Headers) -> Headers:
+    """Return a request's headers without Range, which the server in front will answer."""
+    headers = Headers(list(headers))
+    headers.remove("Range")
+    return headers
+
+
+def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
+    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    return Plan(plan.status, [*headers, server_header], ())
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:

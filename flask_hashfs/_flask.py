@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.wsgi import wrap_file
 
-from . import _plan, _urls
+from . import _plan
 from ._base import BaseHashFS
 from ._flask_request import upload_request_class
 from .signals import file_deleted, file_served, file_stored
@@ -133,37 +133,15 @@ class FlaskHashFS(BaseHashFS[Flask]):
         )
 
     def _respond(self, address: HashAddress, **wishes: Any) -> Response:
-        server_header = self._server_header(address)
-        reads = request.method != "HEAD" and server_header is None
+        answer = self._answer(address, request.method, request.headers, **wishes)
         try:
-            file, size = self.client.open_content(address, reads)
-        except FileNotFoundError:  # deleted since it was looked up
-            raise NotFound from None
-        try:
-            representation = self._represent(address, size, **wishes)
-            headers = request.headers if server_header is None else _without_range()
-            plan = _plan.plan(request.method, headers, representation)
-            has_body = bool(plan.body)
-            if server_header is not None and has_body:
-                plan = _handed_over(plan, server_header)
-            response = _send(plan, file, size)
+            response = _send(answer.plan, answer.file, answer.size)
         except BaseException:
-            if file is not None:
-                file.close()
+            answer.close()
             raise
-        if has_body and file_served.receivers:
-            file_served.send(_app(), extension=self, address=address, status=plan.status)
+        if answer.serves_content and file_served.receivers:
+            file_served.send(_app(), extension=self, address=address, status=answer.plan.status)
         return response
-
-    def _server_header(self, address: HashAddress) -> tuple[str, str] | None:
-        """Return the header by which the web server in front is told to send the file itself."""
-        internal = self._state["config"].accel_redirect
-        if internal is not None:
-            path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
-            return "X-Accel-Redirect", _urls.join(internal, path)
-        if current_app.config["USE_X_SENDFILE"]:
-            return "X-Sendfile", address.abspath
-        return None
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Flask):
@@ -200,18 +178,6 @@ class FlaskHashFS(BaseHashFS[Flask]):
 def _app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
-
-
-def _without_range() -> Headers:
-    """Return the request's headers without Range, which the server in front will answer."""
-    headers = Headers(list(request.headers))
-    headers.remove("Range")
-    return headers
-
-
-def _handed_over(plan: _plan.Plan, server_header: tuple[str, str]) -> _plan.Plan:
-    headers = [header for header in plan.headers if header[0] != "Content-Length"]
-    return _plan.Plan(plan.status, [*headers, server_header], ())
 
 
 def _send(plan: _plan.Plan, file: BinaryIO | None, size: int) -> Response:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -28,18 +30,30 @@ class Hops:
         """The limiter of the running event loop."""
         return _of_loop(self._limiter, self.threads)
 
-    async def run(self, call: Callable[..., T], *args: Any) -> T:
+    @cached_property
+    def executor(self) -> Executor:
+        """As many threads for open files, which wait for nobody's parsing and hashing."""
+        return ThreadPoolExecutor(self.threads, "hashfs-read")
+
+    async def run(
+        self, call: Callable[..., T], *args: Any, undo: Callable[[T], None] | None = None
+    ) -> T:
         """Return ``call(*args)``, made in a worker thread.
 
         A cancelled task gives up waiting for a thread, but a call that has begun it sees to its
         end: nobody may close what a thread still uses.
+
+        Args:
+            call: What blocks.
+            args: Its arguments.
+            undo: Is given the result that no longer finds its task.
         """
         async with self.limiter:
             unlimited = _of_loop(_unlimited, math.inf)
-            return await finished(to_thread.run_sync(call, *args, limiter=unlimited))
+            return await finished(to_thread.run_sync(call, *args, limiter=unlimited), undo)
 
 
-async def finished(work: Coroutine[Any, Any, T]) -> T:
+async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:
     """Await `work` to its end, and only then give way to a cancellation."""
     task = asyncio.ensure_future(work)
     try:
@@ -50,8 +64,9 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
                 await asyncio.wait([task])
             except asyncio.CancelledError:
                 continue  # one is on its way already
-        if not task.cancelled():
-            task.exception()  # retrieved, or asyncio would log it
+        # An error is retrieved in any case, or asyncio would log it.
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            undo(task.result())
         raise
 
 

@@ -108,8 +108,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             TypeError: Nothing that can be stored.
             OSError: The content cannot be read, or the disk cannot take it.
         """
-        _suffix(extension)
-        self._expected(expected)
+        self.check_put(extension, expected)
         if isinstance(file, FileStorage):
             file = file.stream
         if isinstance(file, UploadStream) and self._takes(file.writer):
@@ -121,6 +120,17 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         with self.writer(max_size) as writer:
             _sources.copy(file, writer)
             return self.commit(writer, extension, expected=expected)
+
+    def check_put(self, extension: str | None = None, expected: str | None = None) -> None:
+        """Raise what `put` would raise for these, before any byte is read.
+
+        Raises:
+            InvalidExtensionError: `extension` cannot be part of a name.
+            ValueError: `expected` is no id.
+            TypeError: `expected` is no str.
+        """
+        _suffix(extension)
+        self._expected(expected)
 
     def writer(self, max_size: int | None = None) -> Writer:
         """Return a writer for one new content; `commit` stores it, `close` gives it up.

@@ -94,8 +94,9 @@ def _uvicorn(http: str) -> Callable[[str, int, int], list[str]]:
         module, _, name = app.partition(":")
         factory = ["--factory"] if name.endswith("()") else []
         target = f"{module}:{name.removesuffix('()')}"
-        listen = ["--fd", str(descriptor), "--no-access-log", "--http", http]
-        return ["-m", "uvicorn", *listen, *factory, target]
+        # Not by descriptor: uvicorn takes that for a Unix socket and leaves Nagle's delays on.
+        listen = ["--host", "127.0.0.1", "--port", str(port), "--http", http]
+        return ["-m", "uvicorn", "--no-access-log", *listen, *factory, target]
 
     return command
 
@@ -124,6 +125,7 @@ COMMANDS: Mapping[str, Callable[[str, int, int], list[str]]] = {
     "granian": _granian("asgi"),
     "granian-wsgi": _granian("wsgi"),
 }
+_BY_PORT = ("uvicorn", "granian")  # so that another process may take the port before they do
 
 
 @contextlib.contextmanager
@@ -155,11 +157,15 @@ def serve(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="server-")))
         log_path = folder / "log"
-        # Where gunicorn would put a socket for its control, which is one for all by default.
+        # gunicorn would put the socket of its control into the home, one for all servers.
         env = {"XDG_RUNTIME_DIR": str(folder), **(env or {})}
-        server = _start(kind, app, env, cwd, options, log_path)
-        stack.callback(_stop, server)
-        _wait(server, ready)
+        for attempt in range(3):
+            server = _start(kind, app, env, cwd, options, log_path)
+            stack.callback(_stop, server)
+            if _answers(server, ready):
+                break
+            if attempt == 2 or "address already in use" not in server.log().lower():
+                raise RuntimeError(f"the server did not start:\n{server.log()}")
         yield server
 
 
@@ -177,9 +183,9 @@ def _start(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-        by_port = kind.startswith("granian")
+        by_port = kind.startswith(_BY_PORT)
         if by_port:
-            listener.close()  # it takes no descriptor: hope that nobody takes the port meanwhile
+            listener.close()
         else:
             listener.listen(128)
             listener.set_inheritable(True)
@@ -198,16 +204,17 @@ def _start(
     return Server(port, process, log_path)
 
 
-def _wait(server: Server, ready: str) -> None:
+def _answers(server: Server, ready: str) -> bool:
+    """Wait for the server's first answer, or for its end."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break
         with contextlib.suppress(OSError, ValueError), server.connect() as client:
             client.request("GET", ready)
-            return
+            return server.process.poll() is None
         time.sleep(0.05)
-    raise RuntimeError(f"the server did not start:\n{server.log()}")
+    return False
 
 
 def _stop(server: Server) -> None:

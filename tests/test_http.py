@@ -32,7 +32,7 @@ from flask_hashfs import HashAddress, HashFS
 
 FLASK_SERVERS = ("gunicorn", "gthread", "granian-wsgi")
 QUART_SERVERS = ("hypercorn", "uvicorn", "uvicorn-httptools", "granian")
-THOROUGH = ("flask", "gunicorn", "gthread", "hypercorn")  # the others get every seventh case
+THOROUGH = ("flask", "gunicorn", "gthread", "uvicorn")  # the others get every seventh case
 SECRET = b"not for anybody"
 
 

@@ -44,10 +44,14 @@ FLOORS = {
     "_base": 6,
     "_cli": 7,
     "_flask_request": 7,
-    "_quart_asgi": 7,
+    "_quart_body": 7,
+    "_quart_files": 7,
+    "_quart_forms": 8,
+    "_quart_sources": 8,
     "_flask": 8,
-    "_quart": 8,
-    "__init__": 9,
+    "_quart_asgi": 9,
+    "_quart": 10,
+    "__init__": 11,
 }
 NO_FRAMEWORK = {"exceptions", "_plan", "_urls", "_writer"}
 

@@ -14,13 +14,9 @@ from quart.formparser import FormDataParser
 from quart.wrappers import Body
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs._quart_asgi import (
-    BATCH,
-    HIGH_WATER,
-    UploadBody,
-    connection_class,
-    upload_request_class,
-)
+from flask_hashfs._hops import Hops
+from flask_hashfs._quart_asgi import connection_class, upload_request_class
+from flask_hashfs._quart_body import BATCH, HIGH_WATER, UploadBody
 from flask_hashfs.exceptions import IncompleteUploadError
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +31,7 @@ def make_app(**config: Any) -> Quart:
 
 
 def installed(app: Quart) -> Quart:
-    app.request_class = upload_request_class(app.request_class)
+    app.request_class = upload_request_class(app.request_class, Hops(2))
     app.asgi_http_class = connection_class(app.asgi_http_class)
     return app
 

@@ -1,0 +1,306 @@
+"""QuartHashFS: the calls of FlaskHashFS, awaited, and the sender that speaks ASGI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from blinker import NamedSignal
+from flask.sansio.app import App
+from hashfs import HashAddress
+from quart import (
+    Quart,
+    Response,
+    current_app,
+    has_app_context,
+    has_request_context,
+    has_websocket_context,
+    request,
+    websocket,
+)
+from quart.wrappers.response import DataBody, ResponseBody
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import NotFound
+
+from . import _quart_sources
+from ._base import Answer, BaseHashFS
+from ._hops import Hops, finished
+from ._plan import ByteRange
+from ._quart_asgi import connection_class, upload_request_class
+from ._quart_files import CHUNK, Opening, StoredBody
+from ._store import HashFS
+from ._writer import Writer
+from .signals import file_deleted, file_served, file_stored
+
+T = TypeVar("T")
+
+_LISTED = 256  # names in one hop
+
+
+class QuartHashFS(BaseHashFS[Quart]):
+    """Content-addressed file storage for Quart.
+
+    Every attribute that is not documented here is the one of the app's store, `HashFS`.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    async def put(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> HashAddress:
+        """Store the content of `file` under its hash; see `HashFS.put`.
+
+        Args:
+            file: Besides what `HashFS.put` takes an async iterable of bytes, such as
+                ``request.body``, or an object with an async ``read``.
+            extension: Added to the stored file's name; no part of its identity.
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; the store's own limit holds as well.
+
+        Raises:
+            IncompleteUploadError: ``request.body`` ended before it was complete.
+        """
+        if _quart_sources.is_async(file):
+            address = await self._put_async(file, extension, expected, max_size)
+        else:
+            put = partial(self.client.put, expected=expected, max_size=max_size)
+            address = await self._hops.run(put, file, extension)
+        await self._tell(file_stored, address=address)
+        return address
+
+    async def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None; see `HashFS.get`."""
+        return await self._hops.run(self.client.get, file)
+
+    async def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; see `HashFS.exists`."""
+        return await self._hops.run(self.client.exists, file)
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> Opening:
+        """Open a stored file to read; see `HashFS.open`.
+
+        Returns:
+            To be awaited for an aiofiles file, or entered with ``async with``.
+        """
+        return Opening(self._hops, partial(self.client.open, file, mode))
+
+    async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file; see `HashFS.delete`."""
+        address = await self.get(file) if file_deleted.receivers else None
+        await self._hops.run(self.client.delete, file)
+        if address is not None:
+            await self._tell(file_deleted, address=address)
+
+    def files(self) -> AsyncIterator[str]:
+        """Iterate over the absolute paths of all files; see `HashFS.files`."""
+        return self._iterate(self.client.files)
+
+    def folders(self) -> AsyncIterator[str]:
+        """Iterate over the absolute paths of all folders that hold files; see `HashFS.folders`."""
+        return self._iterate(self.client.folders)
+
+    def corrupted(self, extensions: bool = True) -> AsyncIterator[tuple[str, HashAddress]]:
+        """Iterate over the files that lie in a wrong place; see `HashFS.corrupted`."""
+        return self._iterate(partial(self.client.corrupted, extensions), 1)
+
+    async def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
+        """Move every file to where its bytes belong; see `HashFS.repair`."""
+        return await self._hops.run(self.client.repair, extensions)
+
+    async def count(self) -> int:
+        """Return the number of files."""
+        return await self._hops.run(self.client.count)
+
+    async def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        return await self._hops.run(self.client.size)
+
+    async def send_file(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = True,
+    ) -> Response:
+        """Answer the current request with a stored file.
+
+        Args:
+            file: What `get` takes.
+            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            as_attachment: Whether the browser downloads rather than shows it; if None, as
+                ``HASHFS_INLINE_TYPES`` says for its type.
+            download_name: The name it is saved under; its id and extension if None.
+            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            private: Whether shared caches must not keep it.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        return await self._respond(
+            partial(self.client.get, file),
+            mimetype=mimetype,
+            as_attachment=as_attachment,
+            download_name=download_name,
+            max_age=max_age,
+            private=private,
+        )
+
+    # -- within ----------------------------------------------------------------------------
+
+    @property
+    def _hops(self) -> Hops:
+        hops: Hops = self._state["hops"]
+        return hops
+
+    async def _tell(self, signal: NamedSignal, **what: Any) -> None:
+        if signal.receivers:
+            app = cast(Quart, current_app._get_current_object())  # type: ignore[attr-defined]
+            wrap = cast("Callable[..., Any]", app.ensure_async)
+            await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
+
+    async def _put_async(
+        self, source: Any, extension: str | None, expected: str | None, max_size: int | None
+    ) -> HashAddress:
+        client, hops = self.client, self._hops
+        client.check_put(extension, expected)
+        writer = client.writer(max_size)
+        try:
+            async for batch, is_last in _quart_sources.batches(source):
+                if is_last:
+                    return await hops.run(_write_last, client, writer, batch, extension, expected)
+                await hops.run(writer.write, batch)
+            raise AssertionError("batches end with a last one")
+        except BaseException:
+            await finished(hops.run(writer.close))
+            raise
+
+    async def _iterate(
+        self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
+    ) -> AsyncIterator[T]:
+        hops, items = self._hops, iter(make())
+        while listed := await hops.run(lambda: list(islice(items, at_once))):
+            for item in listed:
+                yield item
+
+    async def _respond(self, find: Callable[[], HashAddress | None], **wishes: Any) -> Response:
+        """Answer with the file that `find` finds; it is looked up, opened and begun in one hop."""
+        hops = self._hops
+        ready = await hops.run(
+            self._ready, find, request.method, request.headers, wishes, undo=_close
+        )
+        answer, first = ready
+        response = _send(answer, first, hops)
+        if answer.serves_content:
+            await self._tell(file_served, address=answer.address, status=answer.plan.status)
+        return response
+
+    def _ready(
+        self,
+        find: Callable[[], HashAddress | None],
+        method: str,
+        headers: Headers,
+        wishes: dict[str, Any],
+    ) -> tuple[Answer, bytes]:
+        """Return the answer and the beginning of its first range, which may be all of it."""
+        address = find()
+        if address is None:
+            raise NotFound
+        answer = self._answer(address, method, headers, **wishes)
+        try:
+            return answer, _read_first(answer)
+        except BaseException:
+            answer.close()
+            raise
+
+    def _check_app(self, app: object) -> None:
+        if isinstance(app, Quart):
+            return
+        hint = "; use FlaskHashFS for a Flask app" if isinstance(app, App) else ""
+        raise TypeError(f"QuartHashFS needs a Quart app, not {type(app).__name__}{hint}")
+
+    def _install(self, app: Quart) -> None:
+        state = app.extensions[self._key]
+        state["hops"] = Hops(state["config"].worker_threads)
+        app.request_class = upload_request_class(app.request_class, state["hops"])
+        app.asgi_http_class = connection_class(app.asgi_http_class)
+
+    async def _serve(self, file: str) -> Response:
+        return await self._respond(partial(self._routed, file))
+
+    def _current_app(self) -> Quart:
+        return current_app
+
+    def _has_app(self) -> bool:
+        return has_app_context()
+
+    def _host_url(self) -> str:
+        if has_websocket_context():
+            return websocket.host_url.replace("ws", "http", 1)
+        if not has_request_context() and (host := current_app.config["SERVER_NAME"]):
+            scheme = "https" if current_app.config["PREFER_SECURE_URLS"] else "http"
+            return f"{scheme}://{host}/"
+        return request.host_url
+
+    def _mount(self) -> str:
+        if has_websocket_context():
+            return websocket.root_path
+        if has_request_context():
+            return request.root_path
+        return cast(str, current_app.config["APPLICATION_ROOT"])
+
+
+def _write_last(
+    client: HashFS, writer: Writer, batch: bytes, extension: str | None, expected: str | None
+) -> HashAddress:
+    """Do in one hop what remains when the last bytes are there."""
+    with writer:
+        writer.write(batch)
+        return client.commit(writer, extension, expected=expected)
+
+
+def _read_first(answer: Answer) -> bytes:
+    part = next((part for part in answer.plan.body if isinstance(part, ByteRange)), None)
+    if answer.file is None or part is None:
+        return b""
+    answer.file.seek(part.start)
+    first = answer.file.read(min(part.size, CHUNK))
+    if len(answer.plan.body) == 1 and len(first) == part.size:
+        answer.close()
+    return first
+
+
+def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
+    plan = answer.plan
+    body: ResponseBody
+    if answer.file is None:
+        body = DataBody(first)
+    else:
+        whole = plan.body == (ByteRange(0, answer.size),)
+        path = answer.address.abspath if whole else None
+        body = StoredBody(plan, answer.file, first, hops.executor, path)
+    response_class: Any = current_app.response_class
+    response: Response = response_class(body, plan.status, Headers(plan.headers))
+    response.timeout = None
+    if "Content-Type" not in dict(plan.headers):
+        del response.headers["Content-Type"]
+    return response
+
+
+def _close(ready: tuple[Answer, bytes]) -> None:
+    ready[0].close()

@@ -1,0 +1,199 @@
+"""Quart's request body, made to push back.
+
+Stock Quart takes from the server whatever the client sends, read or not. Here the connection stops
+asking for more while `HIGH_WATER` bytes lie unread: the client's own TCP window fills up, and the
+memory of a request is bounded whatever the view does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from quart.wrappers import Body
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from .exceptions import IncompleteUploadError
+
+HIGH_WATER = 512 * 1024
+BATCH = 256 * 1024
+
+
+class Owner(Protocol):
+    """What a body asks of its request."""
+
+    @property
+    def max_content_length(self) -> int | None:
+        """Bytes allowed now, or None."""
+
+    def patience(self, *, always: bool) -> float | None:
+        """Return the seconds of silence allowed to who waits for the body now."""
+
+
+class UploadBody(Body):
+    """A request body that keeps little unread and never passes a broken one off as whole.
+
+    It is read like Quart's own, ``async for data in body`` or ``await body``; `batch` besides hands
+    out pieces worth a thread hop. Limit and completeness are judged when somebody reads, so that a
+    limit set by the view counts for what has arrived already.
+    """
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        super().__init__(None, None)
+        self._expected = expected_content_length
+        self._default_limit = max_content_length
+        self._owner: weakref.ref[Owner] | None = None
+        self._received = 0
+        self._broken: str | None = None
+        self._room = asyncio.Event()
+        self._readers = 0
+        self._lifted = 0
+        self._abandoned = False
+
+    def bind(self, owner: Owner) -> None:
+        """Take the limit and the timeout from `owner` (weakly: it owns this body)."""
+        self._owner = weakref.ref(owner)
+
+    # What the view does.
+
+    def __aiter__(self) -> UploadBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await self._arrival(1, self._patience())
+        if not self._data:
+            raise StopAsyncIteration
+        return self._take()
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._whole().__await__()
+
+    async def batch(self) -> bytes:
+        """Return at least `BATCH` bytes, fewer at the end, none after it.
+
+        Raises:
+            RequestTimeout: The client was silent for longer than the request's ``body_timeout``.
+        """
+        await self._arrival(BATCH, self._patience(always=True))
+        return self._take()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether everything has arrived whole, and been read."""
+        return self._complete.is_set() and not self._data and self._broken is None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Say that this body will be read on, though perhaps not at this very moment."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    def clear(self) -> None:
+        super().clear()
+        self._room.set()
+
+    # What the connection does.
+
+    def append(self, data: bytes) -> None:
+        self._received += len(data)
+        if data and self._abandoned:
+            self._broken = "The request's body was not read before the response was sent."
+        elif data:
+            self._data += data
+            self._has_data.set()
+
+    def set_complete(self) -> None:
+        if self._expected is not None and self._received < self._expected:
+            self.set_broken()
+        super().set_complete()
+        self._room.set()
+
+    def set_broken(self) -> bool:
+        """Note that no more bytes will come; return whether more had to."""
+        if self._complete.is_set():
+            return False
+        if self._broken is None:
+            wanted = "" if self._expected is None else f" of {self._expected}"
+            self._broken = f"The request's body ended after {self._received}{wanted} bytes."
+        super().set_complete()
+        self._room.set()
+        return True
+
+    def abandon(self) -> None:
+        """Drop what is yet to come: the answer does not depend on it."""
+        if not self._complete.is_set():
+            self._abandoned = True
+            self._room.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for another message."""
+        while self._full:
+            self._room.clear()
+            await self._room.wait()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the body ended before it was complete."""
+        return self._broken is not None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody is reading, and so will be told how the body ended."""
+        return self._readers > 0
+
+    @property
+    def _full(self) -> bool:
+        lifted = self._lifted or self._abandoned or self._complete.is_set()
+        return not lifted and len(self._data) >= HIGH_WATER
+
+    async def _whole(self) -> bytes:
+        self._lifted += 1
+        self._room.set()
+        try:
+            await self._arrival(math.inf, self._patience())
+        finally:
+            self._lifted -= 1
+        return bytes(self._data)
+
+    async def _arrival(self, count: float, patience: float | None) -> None:
+        """Wait until `count` bytes are here or all that will ever be."""
+        with self.reading():
+            self._check()
+            while len(self._data) < count and not self._complete.is_set():
+                self._has_data.clear()
+                try:
+                    async with asyncio.timeout(patience):
+                        await self._has_data.wait()
+                except TimeoutError:
+                    raise RequestTimeout from None
+                self._check()
+
+    def _take(self) -> bytes:
+        data = bytes(self._data)
+        self.clear()
+        return data
+
+    def _check(self) -> None:
+        if self._must_raise is not None:
+            raise self._must_raise
+        limit = self._limit()
+        if limit is not None and max(self._received, self._expected or 0) > limit:
+            raise RequestEntityTooLarge
+        if self._broken is not None:
+            raise IncompleteUploadError(self._broken)
+
+    def _limit(self) -> int | None:
+        owner = self._owner and self._owner()
+        limit = owner.max_content_length if owner else None
+        return self._default_limit if limit is None else limit
+
+    def _patience(self, *, always: bool = False) -> float | None:
+        owner = self._owner and self._owner()
+        return owner.patience(always=always) if owner else None

@@ -1,0 +1,144 @@
+"""Stored files read under asyncio: an open one for the app, and the body of a response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import Executor
+from contextlib import suppress
+from io import TextIOBase
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from aiofiles.threadpool import wrap
+from aiofiles.threadpool.binary import AsyncBufferedReader
+from aiofiles.threadpool.text import AsyncTextIOWrapper
+from quart.wrappers.response import ResponseBody
+
+from ._hops import Hops, finished
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+
+CHUNK = 1024 * 1024
+
+SelfT = TypeVar("SelfT", bound="_Closing")
+
+
+class _Closing:
+    """Makes an aiofiles file an async context manager of its own."""
+
+    async def __aenter__(self: SelfT) -> SelfT:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await cast(Any, self).close()
+
+
+class BinaryReader(_Closing, AsyncBufferedReader):
+    """A stored file, open to read bytes."""
+
+
+class TextReader(_Closing, AsyncTextIOWrapper):
+    """A stored file, open to read text."""
+
+
+class Opening:
+    """A stored file about to be opened: await it, or enter it with ``async with``."""
+
+    def __init__(self, hops: Hops, opens: Callable[[], IO[Any]]) -> None:
+        self._hops = hops
+        self._opens = opens
+        self._file: BinaryReader | TextReader | None = None
+
+    def __await__(self) -> Generator[Any, None, BinaryReader | TextReader]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> BinaryReader | TextReader:
+        self._file = await self
+        return self._file
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            await self._file.close()
+
+    async def _open(self) -> BinaryReader | TextReader:
+        file = await self._hops.run(self._opens, undo=close)
+        kind = TextReader if isinstance(file, TextIOBase) else BinaryReader
+        return kind(cast(Any, file), None, self._hops.executor)
+
+
+class StoredBody(ResponseBody):
+    """The bytes of a plan, read from an open file; what has been read of it goes first.
+
+    Args:
+        plan: What to send.
+        file: Unbuffered; closed with the body.
+        first: The beginning of the plan's first range, and all the file has been read of.
+        executor: Where it is read.
+        path: Of the whole file, where the body is that and nothing else.
+    """
+
+    def __init__(
+        self, plan: Plan, file: BinaryIO, first: bytes, executor: Executor, path: str | None
+    ) -> None:
+        self.path = path
+        self._parts = plan.body
+        self._first = first
+        self._file = file
+        self._executor = executor
+
+    async def __aenter__(self) -> StoredBody:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await finished(self._reader().close())
+
+    def __del__(self) -> None:
+        close(self._file)  # of a response that was never sent
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        reader = self._reader()
+        first, self._first = self._first, b""
+        position = -1
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            start = part.start
+            if first:
+                yield first
+                position = start = start + len(first)
+                first = b""
+            if start != position and start < part.stop:
+                await finished(reader.seek(start))
+            while start < part.stop:
+                piece = await finished(reader.read(min(part.stop - start, CHUNK)))
+                if not piece:
+                    raise OSError("a stored file is shorter than when it was opened")
+                yield piece
+                start += len(piece)
+            position = start
+
+    def _reader(self) -> Any:
+        return wrap(self._file, executor=self._executor)
+
+
+def close(file: IO[Any]) -> None:
+    """Close a file that nobody waits for."""
+    with suppress(OSError):
+        file.close()

@@ -1,0 +1,138 @@
+"""Multipart forms under Quart: hashed and on the store's disk before the view sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from quart import current_app
+from quart.datastructures import FileStorage
+from quart.formparser import FormDataParser, ParserFunc
+from werkzeug.datastructures import MultiDict
+
+from ._base import upload_writer
+from ._hops import Hops, finished
+from ._multipart import FilePart, Limits, MultipartDecoder
+from ._quart_body import UploadBody
+from ._writer import UploadStream
+
+if TYPE_CHECKING:
+    from quart import Quart
+    from quart.wrappers import Body
+
+_INLINE = 64 * 1024  # parsed and hashed sooner than another thread would have begun
+_PIECE = 256 * 1024
+_STRETCH = 4 * 1024 * 1024  # copied in one hop
+
+
+class UploadedFile(FileStorage):
+    """A file of a form; saving it elsewhere does not block the event loop."""
+
+    def __init__(self, hops: Hops, part: FilePart) -> None:
+        stream = UploadStream(part.writer)
+        super().__init__(cast(BinaryIO, stream), part.filename, part.name, headers=part.headers)
+        self._hops = hops
+
+    async def save(  # type: ignore[override]
+        self, destination: str | os.PathLike[str] | BinaryIO, buffer_size: int = 16384
+    ) -> None:
+        """Copy what has not been read yet of the file.
+
+        Args:
+            destination: A path, or a file open for writing bytes, which stays open.
+            buffer_size: Without meaning here; Quart's own has it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        copying = self._copy(destination)
+        try:
+            while await self._hops.run(next, copying):
+                pass
+        finally:
+            await finished(self._hops.run(copying.close))
+
+    def _copy(self, destination: str | os.PathLike[str] | BinaryIO) -> Generator[bool, None, None]:
+        """Yield True after each stretch, then False."""
+        with _opened(destination) as target:
+            left = _STRETCH
+            while piece := self.stream.read(_PIECE):
+                target.write(piece)
+                left -= len(piece)
+                if left <= 0:
+                    yield True
+                    left = _STRETCH
+        yield False
+
+
+class UploadFormParser(FormDataParser):
+    """Quart's parser, but for the files of multipart forms, which go to the app's store."""
+
+    hops: Hops
+
+    def get_parse_func(self, mimetype: str, options: dict[str, str]) -> ParserFunc | None:
+        parse = super().get_parse_func(mimetype, options)
+        if parse is FormDataParser._parse_multipart:
+            return cast(ParserFunc, type(self)._parse_multipart)
+        return parse
+
+    async def _parse_multipart(
+        self, body: Body, mimetype: str, content_length: int | None, options: dict[str, str]
+    ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+        new_writer = upload_writer(_app())
+        if new_writer is None or not isinstance(body, UploadBody):
+            return await super()._parse_multipart(body, mimetype, content_length, options)
+        limits = Limits(
+            max_form_memory_size=self.max_form_memory_size, max_form_parts=self.max_form_parts
+        )
+        decoder = MultipartDecoder(options.get("boundary", ""), new_writer, limits)
+        try:
+            await self._decode(body, decoder)
+            fields, parts = decoder.finish()
+        except BaseException:
+            await finished(self.hops.run(decoder.close))
+            raise
+        files = [(part.name, UploadedFile(self.hops, part)) for part in parts]
+        kind = self.cls or MultiDict
+        return kind(fields), kind(files)
+
+    async def _decode(self, body: UploadBody, decoder: MultipartDecoder) -> None:
+        """Parse, hash and write one batch in another thread while the next one arrives."""
+        fed = 0
+        with body.reading():
+            while batch := await body.batch():
+                fed += len(batch)
+                if fed <= _INLINE:
+                    decoder.feed(batch)
+                else:
+                    await self.hops.run(decoder.feed, batch)
+
+
+def _opened(
+    destination: str | os.PathLike[str] | BinaryIO,
+) -> AbstractContextManager[BinaryIO]:
+    if isinstance(destination, (str, os.PathLike)):
+        return open(destination, "wb")
+    return nullcontext(destination)
+
+
+async def close_files(hops: Hops, files: Iterable[FileStorage]) -> None:
+    """Close the files of a form: freeing a large one may take the disk a while."""
+    spilled = [
+        file
+        for file in files
+        if isinstance(file.stream, UploadStream) and file.stream.writer.spilled is not None
+    ]
+    if spilled:
+        await finished(hops.run(_close_all, spilled))
+
+
+def _close_all(files: Iterable[FileStorage]) -> None:
+    for file in files:
+        file.close()
+
+
+def _app() -> Quart:
+    return cast("Quart", current_app._get_current_object())  # type: ignore[attr-defined]

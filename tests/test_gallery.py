@@ -1,0 +1,611 @@
+"""The demo gallery in a real browser, on Flask and on Quart.
+
+They need Playwright and Chromium (``tox run -e browser``, after ``apt-get install chromium``) and
+are skipped without. With HASHFS_TEST_SCREENSHOTS=<folder> they also leave the docs' pictures there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pictures import HEIGHT, SCENES, WIDTH, scene
+
+try:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import (
+        Browser,
+        CDPSession,
+        Download,
+        Page,
+        expect,
+        sync_playwright,
+    )
+except ImportError:
+    sync_playwright = None
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or sync_playwright is None,
+    reason="needs Chromium (apt-get install chromium) and Playwright (tox run -e browser)",
+)
+
+EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "gallery"
+SCREENSHOTS = os.environ.get("HASHFS_TEST_SCREENSHOTS")
+PICTURES = {
+    "gallery-files-1280-light.png",
+    "gallery-files-1280-dark.png",
+    "gallery-files-390-dark.png",
+    "gallery-uploads-1280-light.png",
+    "gallery-file-1280-dark.png",
+    "gallery-file-390-light.png",
+}
+MAX_FILE_SIZE = 20_000_000
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"waited in vain: {what}")
+
+
+class Gallery:
+    """One of the two apps, running as its own process on an empty folder."""
+
+    def __init__(self, framework: str, folder: Path, **config: str) -> None:
+        self.script = EXAMPLE / f"{framework}_app.py"
+        self.framework = framework
+        self.files = folder / "files"
+        self.log = folder / "log"
+        prefix = framework.upper()
+        settings = {"HASHFS_MAX_FILE_SIZE": str(MAX_FILE_SIZE)} | config
+        self.environment = os.environ | {
+            "GALLERY_INSTANCE": str(folder),
+            "PYTHONUNBUFFERED": "1",
+            **{f"{prefix}_{key}": value for key, value in settings.items()},
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, self.script, "--port", "0"],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: bool(self._address()) or self.process.poll() is not None, "a start")
+        assert self.process.poll() is None, self.log.read_text()
+        self.url = self._address()
+
+    def _address(self) -> str:
+        found = re.search(r"Running on (http://127\.0\.0\.1:[1-9]\d*)", self.log.read_text())
+        return found[1] if found else ""
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def stored(self) -> list[str]:
+        """Return the digests of all the files below the store's root, whatever they are."""
+        files = [path for path in self.files.rglob("*") if path.is_file()]
+        return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+
+    def open_files(self) -> list[str]:
+        """Return what the server holds open below the store's root, unnamed files too."""
+        names = []
+        for descriptor in Path(f"/proc/{self.process.pid}/fd").glob("*"):
+            try:
+                names.append(os.readlink(descriptor))
+            except FileNotFoundError:
+                continue
+        return [name for name in names if name.startswith(str(self.files))]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["flask"])
+def framework(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def gallery(framework: str, tmp_path: Path) -> Iterator[Gallery]:
+    gallery = Gallery(framework, tmp_path)
+    yield gallery
+    gallery.stop()
+    assert "Traceback" not in gallery.log.read_text()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console complained about; a test that means to cause some clears it."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, gallery: Gallery, complaints: list[str]) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gallery.url)
+    page = context.new_page()
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(gallery.url)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def photos(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return every scene of ``pictures`` as a JPEG file, drawn by the browser itself."""
+    folder = tmp_path_factory.mktemp("photos")
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    files = {}
+    for name in SCENES:
+        files[name] = folder / f"{name}.jpg"
+        page.set_content(f"<style>body{{margin:0}}</style>{scene(name)}")
+        page.screenshot(path=files[name], type="jpeg", quality=88)
+    page.close()
+    return files
+
+
+@pytest.fixture
+def photo(photos: dict[str, Path]) -> Path:
+    return photos["Red evening"]
+
+
+def digest(*files: Path | bytes) -> list[str]:
+    contents = [file if isinstance(file, bytes) else file.read_bytes() for file in files]
+    return sorted(hashlib.sha256(content).hexdigest() for content in contents)
+
+
+def choose(page: Page, *files: Path, outcome: str | re.Pattern[str] = re.compile("tored")) -> None:
+    """Choose files by the button and wait until each has come to its end."""
+    page.locator("#files").set_input_files(files)
+    for file in files:
+        row = page.locator(".transfer", has_text=file.name).last
+        expect(row.locator(".transfer-state")).to_contain_text(outcome)
+
+
+def drag(page: Page, kind: str, *files: Path) -> None:
+    """Move files from outside over the page, or drop them, as the desktop would."""
+    page.context.new_cdp_session(page).send(
+        "Input.dispatchDragEvent",
+        {
+            "type": kind,
+            "x": 640,
+            "y": 700,
+            "data": {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1},
+        },
+    )
+
+
+def slow_down(page: Page, bytes_per_second: int) -> CDPSession:
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    set_speed(session, bytes_per_second)
+    return session
+
+
+def set_speed(session: CDPSession, bytes_per_second: int) -> None:
+    session.send(
+        "Network.emulateNetworkConditions",
+        {
+            "offline": False,
+            "latency": 0,
+            "downloadThroughput": -1,
+            "uploadThroughput": bytes_per_second,
+        },
+    )
+
+
+def kb(size: int) -> str:
+    return f"{size / 1000:.3g} kB"
+
+
+def content_of(download: Download) -> bytes:
+    return Path(download.path()).read_bytes()
+
+
+# -- uploading
+
+
+def test_upload_by_the_button(page: Page, gallery: Gallery, photos: dict[str, Path]) -> None:
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    page.get_by_label("Your name").fill("Ada")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_text("Choose files").click()
+    chosen = list(photos.values())[:3]
+    chooser.value.set_files(chosen)
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(3)
+    expect(page.locator(".card")).to_have_count(3)
+    expect(page.get_by_text("Nothing here yet")).to_be_hidden()
+    page.reload()
+    expect(page.locator(".card")).to_have_count(3)
+    expect(page.locator(".meta").first).to_contain_text("Ada")
+    expect(page.get_by_label("Your name")).to_have_value("Ada")
+    assert gallery.stored() == digest(*chosen)
+
+
+def test_upload_by_drop(page: Page, gallery: Gallery, photos: dict[str, Path]) -> None:
+    chosen = list(photos.values())[:4]
+    drag(page, "dragEnter", *chosen)
+    drag(page, "dragOver", *chosen)
+    expect(page.locator("body")).to_have_class("dragging")
+    drag(page, "drop", *chosen)
+    expect(page.locator("body")).not_to_have_class("dragging")
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(4)
+    assert gallery.stored() == digest(*chosen)
+
+
+def test_upload_without_javascript(browser: Browser, gallery: Gallery, photo: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(gallery.url)
+    for outcome in "Stored", "Already stored":
+        page.locator("#files").set_input_files(photo)
+        page.get_by_role("button", name="Upload").click()
+        expect(page.locator(".messages")).to_contain_text(f"{photo.name}: {outcome}")
+    expect(page.locator(".card")).to_have_count(2)
+    page.locator(".card a").first.click()
+    page.get_by_text("Delete…").click()
+    page.get_by_role("button", name=f"Delete {photo.name}").click()
+    expect(page.locator(".messages")).to_contain_text(f"{photo.name}: deleted")
+    assert gallery.stored() == digest(photo)
+    context.close()
+
+
+def test_progress_is_shown(page: Page, gallery: Gallery, tmp_path: Path) -> None:
+    (large := tmp_path / "large.bin").write_bytes(content := os.urandom(3_000_000))
+    network = slow_down(page, 1_000_000)
+    page.locator("#files").set_input_files(large)
+    expect(page.locator(".transfer-state")).to_have_text(
+        re.compile(r"[\d.]+ .B of 3 MB at [\d.]+ .B/s")
+    )
+    bar = page.get_by_role("progressbar", name=f"Progress of {large.name}")
+    shares = set[float]()
+    wait_until(
+        lambda: shares.add(float(bar.get_attribute("value") or 0)) or len(shares) > 3,
+        "a progress bar that moves",
+    )
+    set_speed(network, -1)
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(1)
+    assert gallery.stored() == digest(content)
+    assert sorted(shares)[-1] <= 1
+
+
+def test_cancel_half_way_leaves_nothing(page: Page, gallery: Gallery, tmp_path: Path) -> None:
+    (large := tmp_path / "large.bin").write_bytes(os.urandom(8_000_000))
+    network = slow_down(page, 2_000_000)
+    page.locator("#files").set_input_files(large)
+    expect(page.get_by_text(re.compile("^[2-7].* MB of 8 MB"))).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".transfer-state")).to_have_text("Cancelled")
+    wait_until(lambda: not gallery.open_files(), "an end of the upload at the server")
+    assert gallery.stored() == []
+    set_speed(network, -1)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".transfer-state")).to_contain_text("Stored")
+    assert gallery.stored() == digest(large)
+
+
+def test_older_files_have_pages_of_their_own(page: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.txt" for number in range(50)]
+    for file in files:
+        file.write_text(file.name)
+    page.locator("#files").set_input_files(files)
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(50)
+    expect(page.locator(".totals dd").first).to_have_text("50")
+    page.get_by_role("button", name="Clear finished").click()
+    expect(page.locator(".transfer")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".card")).to_have_count(48)
+    page.get_by_role("link", name="Older files").click()
+    expect(page.locator(".card")).to_have_count(2)
+    page.get_by_role("link", name="Newest").click()
+    expect(page.locator(".card")).to_have_count(48)
+
+
+def test_waiting_uploads_can_be_cancelled(page: Page, gallery: Gallery, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(5)]
+    for file in files:
+        file.write_bytes(os.urandom(1_000_000))
+    network = slow_down(page, 200_000)
+    page.locator("#files").set_input_files(files)
+    page.get_by_role("button", name="Cancel: 4.bin").click()
+    expect(page.locator(".transfer", has_text="4.bin")).to_contain_text("Cancelled")
+    set_speed(network, -1)
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(4)
+    assert gallery.stored() == digest(*files[:4])
+
+
+def test_a_file_over_the_limit(
+    page: Page, gallery: Gallery, photo: Path, tmp_path: Path, complaints: list[str]
+) -> None:
+    (large := tmp_path / "large.bin").write_bytes(bytes(MAX_FILE_SIZE + 1))
+    page.locator("#files").set_input_files([large, photo])
+    expect(page.locator(".transfer", has_text=large.name)).to_contain_text(
+        "Too large: the limit is 20 MB a file"
+    )
+    expect(page.locator(".transfer", has_text=photo.name)).to_contain_text("Stored")
+    assert gallery.stored() == digest(photo)
+    complaints.clear()  # the browser logs every answer above 399
+
+
+def test_the_same_content_is_stored_once(
+    page: Page, gallery: Gallery, photo: Path, tmp_path: Path
+) -> None:
+    shutil.copy(photo, copy := tmp_path / "The same.jpg")
+    shutil.copy(photo, other := tmp_path / "The same.jpeg")
+    choose(page, photo)
+    choose(page, copy, other, outcome=re.compile(r"Already stored, [\d.]+ kB saved"))
+    expect(page.locator(".badge")).to_have_count(2)
+    size = photo.stat().st_size
+    expect(page.locator(".totals dd")).to_have_text(["3", kb(3 * size), kb(size), kb(2 * size)])
+    assert set(gallery.stored()) == set(digest(photo))
+    inodes = {path.stat().st_ino for path in gallery.files.rglob("*") if path.is_file()}
+    assert len(inodes) == 1
+
+    for left in 2, 1, 0:  # the content goes with its last item
+        page.goto(gallery.url)
+        page.locator(".card a").last.click()
+        expect(page.locator(".others li")).to_have_count(left)
+        page.get_by_text("Delete…").click()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.locator(".card")).to_have_count(left)
+        assert set(gallery.stored()) == (set(digest(photo)) if left else set())
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    assert list(gallery.files.iterdir()) == []
+
+
+# -- one file
+
+
+def test_detail_and_download(
+    page: Page, gallery: Gallery, photo: Path, tmp_path: Path, complaints: list[str]
+) -> None:
+    shutil.copy(photo, file := tmp_path / "Übung «eins», 100%.jpg")
+    choose(page, file)
+    page.get_by_role("link", name="View").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(file.name)
+    [expected] = digest(photo)
+    facts = page.locator(".facts")
+    for fact in expected, "image/jpeg", f"({photo.stat().st_size:,} bytes)":
+        expect(facts).to_contain_text(fact)
+    picture = page.locator(".stage img")
+    wait_until(lambda: picture.evaluate("image => image.naturalWidth") == WIDTH, "the picture")
+
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    url = page.evaluate("navigator.clipboard.readText()")
+    assert re.fullmatch(rf"{gallery.url}/media/[0-9a-f/]+\.jpg", url)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == file.name
+    assert content_of(download.value) == photo.read_bytes()
+    page.goto(url)
+    assert page.evaluate("document.contentType") == "image/jpeg"
+    complaints.clear()  # the browser's own page around a picture has styles, the file's CSP none
+
+
+def test_what_is_shown_in_the_browser(
+    page: Page, gallery: Gallery, tmp_path: Path, complaints: list[str]
+) -> None:
+    printed = page.context.new_page()
+    printed.set_content("<h1 style='background: rgb(200, 0, 0); height: 100vh'>")
+    printed.pdf(path=tmp_path / "red.pdf", print_background=True)
+    (tmp_path / "words.txt").write_text("grüße <b>not bold</b>", encoding="utf-8")
+    printed.screenshot(path=tmp_path / "shot.png")
+    printed.close()
+    choose(page, tmp_path / "red.pdf", tmp_path / "words.txt", tmp_path / "shot.png")
+
+    def open_file(name: str) -> str:
+        page.goto(gallery.url)
+        page.locator(".card", has_text=name).get_by_role("link").click()
+        page.get_by_role("link", name="Open").click()
+        page.wait_for_url("**/media/**")
+        return page.evaluate("document.contentType")
+
+    assert open_file("shot.png") == "image/png"
+    assert page.locator("img").evaluate("image => image.naturalWidth") == 1280
+    assert open_file("words.txt") == "text/plain"
+    assert page.locator("body").inner_text() == "grüße <b>not bold</b>"
+    assert open_file("red.pdf") == "application/pdf"
+    complaints.clear()
+
+
+HOSTILE = {
+    "page.html": "<!doctype html><title>quiet</title>{}<p>shown",
+    "page.xhtml": '<html xmlns="http://www.w3.org/1999/xhtml"><title>quiet</title>{}</html>',
+    "drawing.svg": '<svg xmlns="http://www.w3.org/2000/svg"><title>quiet</title>{}</svg>',
+}
+SCRIPT = "<script>document.title = 'ran'; fetch('/ran'); location = '/ran'</script>"
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["downloaded", "inline"])
+def test_an_uploaded_script_does_not_run(
+    browser: Browser, framework: str, tmp_path: Path, inline: bool
+) -> None:
+    """By default such files download. Shown inline, by an app that asks for it, they stay mute."""
+    types = '["text/html", "image/svg+xml", "application/xhtml+xml"]'
+    gallery = Gallery(framework, tmp_path, **({"HASHFS_INLINE_TYPES": types} if inline else {}))
+    context = browser.new_context()
+    page = context.new_page()
+    requests: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    for name, text in HOSTILE.items():
+        (tmp_path / name).write_text(text.format(SCRIPT))
+        page.goto(gallery.url)
+        choose(page, tmp_path / name)
+        page.get_by_role("link", name="View").click()
+        opened = page.get_by_role("link", name="Open")
+        if inline:
+            opened.click()
+            page.wait_for_url("**/media/**")
+            page.wait_for_load_state("networkidle")
+            assert page.title() == "quiet"
+        else:
+            with page.expect_download() as download:
+                opened.click()
+            assert content_of(download.value) == (tmp_path / name).read_bytes()
+    assert not [url for url in requests if url.endswith("/ran")]
+    context.close()
+    gallery.stop()
+
+
+def test_another_site_cannot_act_for_the_visitor(
+    page: Page, gallery: Gallery, photo: Path, complaints: list[str]
+) -> None:
+    choose(page, photo)
+    form = f'<form method="post" action="{gallery.url}/files/1/delete"><button>Win</button></form>'
+    page.route(
+        "http://other.example/", lambda route: route.fulfill(body=form, content_type="text/html")
+    )
+    page.goto("http://other.example/")
+    with page.expect_response(f"{gallery.url}/files/1/delete") as response:
+        page.get_by_role("button").click()
+    assert response.value.status == 403
+    expect(page.get_by_role("heading", level=1)).to_have_text("Forbidden")
+    assert gallery.stored() == digest(photo)
+    complaints.clear()
+
+
+# -- for everyone
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the element has the focus, and see that every stop on the way is marked."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        marked = page.evaluate(
+            """() => {
+              const at = document.activeElement;
+              const outline = (element) => element && getComputedStyle(element).outlineStyle;
+              return at === document.body || outline(at) !== "none"
+                || outline(at.nextElementSibling) !== "none";
+            }"""
+        )
+        assert marked, page.evaluate("document.activeElement.outerHTML")
+        if page.locator(selector).first.evaluate("it => it === document.activeElement"):
+            return
+    pytest.fail(f"no way by Tab to {selector}")
+
+
+def test_use_by_keyboard_alone(page: Page, gallery: Gallery, photo: Path) -> None:
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the skip link
+    expect(page.locator("main")).to_be_focused()
+    page.reload()
+    tab_to(page, "#theme")
+    page.keyboard.press("Enter")
+    tab_to(page, "#files")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files([photo])
+    expect(page.get_by_role("status").last).to_contain_text(f"{photo.name}: Stored")
+    tab_to(page, ".transfer button")
+    page.keyboard.press("Enter")  # dismiss the row
+    expect(page.locator("#files")).to_be_focused()
+    tab_to(page, ".card a")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text(photo.name)
+    tab_to(page, "summary")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".messages")).to_contain_text(f"{photo.name}: deleted")
+    assert gallery.stored() == []
+
+
+def test_the_theme_is_kept(page: Page) -> None:
+    def paper() -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = paper()
+    page.emulate_media(color_scheme="dark")
+    dark = paper()
+    assert light != dark
+    page.get_by_role("button", name="Theme: Auto").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: Light")).to_be_visible()
+    assert paper() == light
+    page.get_by_role("button", name="Theme: Light").click()
+    page.emulate_media(color_scheme="light")
+    assert paper() == dark
+
+
+def inspect(page: Page, name: str) -> None:
+    """Check a page in all its clothes, and take the docs' pictures of them."""
+    for width, height in (1280, 900), (390, 844), (320, 640):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        for colours in "light", "dark":
+            page.emulate_media(color_scheme=colours, reduced_motion="reduce")
+            violations = Axe().run(page).response["violations"]
+            assert not violations, [
+                (violation["id"], [node["html"] for node in violation["nodes"]])
+                for violation in violations
+            ]
+            picture = f"gallery-{name}-{width}-{colours}.png"
+            if SCREENSHOTS and picture in PICTURES:
+                page.evaluate("scrollTo(0, 0)")
+                page.screenshot(path=Path(SCREENSHOTS, picture))
+
+
+def test_every_page_in_every_size_and_colour(
+    page: Page, gallery: Gallery, photos: dict[str, Path], tmp_path: Path, complaints: list[str]
+) -> None:
+    inspect(page, "empty")
+
+    page.goto(gallery.url)
+    page.get_by_label("Your name").fill("Ada")
+    (report := tmp_path / "Report.pdf").write_bytes(b"%PDF-1.4 " + bytes(1_250_000))
+    (notes := tmp_path / "Notes.txt").write_text("words " * 900)
+    choose(page, *photos.values(), notes)
+    page.get_by_label("Your name").fill("Grace")
+    shutil.copy(photos["Lavender"], again := tmp_path / "From the south.jpg")
+    choose(page, again)
+    page.reload()
+    expect(page.locator(".card")).to_have_count(11)
+    inspect(page, "files")
+
+    page.goto(gallery.url)
+    network = slow_down(page, 150_000)
+    page.locator("#files").set_input_files([report, photos["Storm"], notes])
+    expect(page.locator(".transfer[data-state=duplicate]")).to_have_count(2)
+    expect(page.locator(".transfer[data-state=sending]")).to_contain_text(" at ")
+    inspect(page, "uploads")
+    set_speed(network, -1)
+
+    page.goto(gallery.url)
+    page.locator(".card", has_text=again.name).get_by_role("link").click()
+    page.get_by_text("Delete…").click()
+    inspect(page, "file")
+
+    page.goto(f"{gallery.url}/files/999")
+    inspect(page, "missing")
+    complaints.clear()
