@@ -1,0 +1,26 @@
+"""Sphinx configuration; built with ``tox run -e docs``, warnings are errors."""
+
+from importlib.metadata import version as installed_version
+
+project = "Flask-HashFS"
+author = "The Flask-HashFS maintainers"
+copyright = f"2026, {author}"
+release = installed_version("Flask-HashFS")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "examples"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"Flask-HashFS {release}"
+html_static_path = ["_static"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+default_role = "any"
+# Built without the network, so other projects' names are not links.
+nitpick_ignore_regex = [("py:.*", r"(?!flask_hashfs).*")]
