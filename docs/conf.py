@@ -21,6 +21,6 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-default_role = "any"
+default_role = "code"
 # Built without the network, so other projects' names are not links.
-nitpick_ignore_regex = [("py:.*", r"(?!flask_hashfs).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!flask_hashfs).*|flask_hashfs\._base\.AppT")]
