@@ -23,4 +23,4 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 default_role = "code"
 # Built without the network, so other projects' names are not links.
-nitpick_ignore_regex = [("py:.*", r"(?!flask_hashfs).*|flask_hashfs\._base\.AppT")]
+nitpick_ignore_regex = [("py:.*", r"(?!flask_hashfs).*|flask_hashfs\._.*")]
