@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -30,6 +30,7 @@ _QUARANTINE = os.path.join(_disk.HIDDEN, "quarantine")
 _BATCH = 32  # names that one thread takes at a time, if they have not
 _BATCH_SIZE = 4 * 1024 * 1024  # bytes before
 _CHUNK = 256 * 1024
+_HEARTBEAT = 0.1  # seconds that nobody waits longer for news of a verify
 
 
 class Store(Tree, Protocol):
@@ -227,6 +228,9 @@ class Live:
         flat = name.replace(os.sep, "/").replace("/", "").partition(os.extsep)[0]
         return self._store.id_named(flat) if flat.isalnum() else None
 
+    def __iter__(self) -> Iterator[str]:
+        return (digest.hex() for digest in self._digests)
+
     def __contains__(self, id: str) -> bool:
         return bytes.fromhex(id) in self._digests
 
@@ -236,7 +240,7 @@ class Live:
 
 def prune(
     store: Store,
-    keep: Iterable[object] | Live,
+    keep: Iterable[object],
     *,
     older_than: timedelta,
     dry_run: bool,
@@ -313,15 +317,11 @@ def _is_shard(store: Store, relpath: str) -> bool:
 # -- verify ------------------------------------------------------------------------------------
 
 
-def verify(
-    store: Store, *, quarantine: bool, progress: Callable[[int], object] | None = None
-) -> Generator[HashAddress]:
+def verify(store: Store, quarantine: bool) -> Generator[HashAddress | int]:
     """Yield the address of everything whose bytes have another hash; see `HashFS.verify`.
 
-    Args:
-        store: The store.
-        quarantine: Whether to move it aside.
-        progress: Called with the number of files looked at since its last call.
+    Between them come the numbers of names looked at, so that whoever waits can show progress,
+    or give up.
     """
     sweep(store)
     check = _Check(store, quarantine)
@@ -329,10 +329,7 @@ def verify(
         for found in check.results():
             if isinstance(found, BaseException):
                 raise found
-            if isinstance(found, HashAddress):
-                yield found
-            elif progress is not None:
-                progress(found)
+            yield found
     finally:
         check.stop()
 
@@ -354,7 +351,11 @@ class _Check:
     def results(self) -> Iterator[HashAddress | BaseException | int]:
         """Yield damaged addresses, errors, and numbers of names looked at."""
         while self._running:
-            found = self._found.get()
+            try:
+                found = self._found.get(timeout=_HEARTBEAT)
+            except queue.Empty:
+                yield 0
+                continue
             if found is None:
                 self._running -= 1
             else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -28,6 +30,7 @@ from werkzeug.exceptions import NotFound
 from . import _quart_sources
 from ._base import Answer, BaseHashFS
 from ._hops import Hops, finished
+from ._maintenance import Live
 from ._plan import ByteRange
 from ._quart_asgi import connection_class, upload_request_class
 from ._quart_files import CHUNK, Opening, StoredBody
@@ -38,6 +41,7 @@ from .signals import file_deleted, file_served, file_stored
 T = TypeVar("T")
 
 _LISTED = 256  # names in one hop
+_STEPS = 8  # of a verify in one hop: a cancelled one ends in less than a second
 
 
 class QuartHashFS(BaseHashFS[Quart]):
@@ -128,6 +132,39 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Return the total size in bytes of all files."""
         return await self._hops.run(self.client.size)
 
+    async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
+        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        steps = self.client.verify_steps(quarantine)
+        try:
+            async for step in self._iterate(lambda: steps, _STEPS):
+                if isinstance(step, HashAddress):
+                    yield step
+        finally:
+            await finished(self._hops.run(steps.close))
+
+    async def prune(
+        self,
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        *,
+        older_than: timedelta = timedelta(hours=24),
+        dry_run: bool = False,
+        allow_empty: bool = False,
+    ) -> list[str]:
+        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+
+        In use is `keep`, which may be asynchronous, together with what the callables
+        registered by `references` tell.
+        """
+        live = self.client.live()
+        await self._add(live, keep)
+        for function in self._references:
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                await self._add(live, function())
+            else:
+                await self._add(live, await self._hops.run(function))
+        prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
+        return await self._hops.run(partial(prune, allow_empty=allow_empty), live)
+
     async def send_file(
         self,
         file: str | os.PathLike[str] | HashAddress,
@@ -173,6 +210,21 @@ class QuartHashFS(BaseHashFS[Quart]):
             app = cast(Quart, current_app._get_current_object())  # type: ignore[attr-defined]
             wrap = cast("Callable[..., Any]", app.ensure_async)
             await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
+
+    async def _add(self, live: Live, items: Any) -> None:
+        """Add what is in use, waiting for it where it has to be awaited."""
+        if inspect.isawaitable(items):
+            items = await items
+        if not isinstance(items, AsyncIterable):
+            await self._hops.run(live.update, items)
+            return
+        batch: list[object] = []
+        async for item in items:
+            batch.append(item)
+            if len(batch) == _LISTED:
+                await self._hops.run(live.update, batch)
+                batch = []
+        await self._hops.run(live.update, batch)
 
     async def _put_async(
         self, source: Any, extension: str | None, expected: str | None, max_size: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -9,7 +10,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, BinaryIO, cast
 
@@ -593,17 +594,18 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             The address, as its path claims it, of every file whose bytes have another hash
             or cannot be read from the disk any more. In no order.
         """
-        return self.verify_each(quarantine)
+        with contextlib.closing(self.verify_steps(quarantine)) as steps:
+            for step in steps:
+                if isinstance(step, HashAddress):
+                    yield step
 
-    def verify_each(
-        self, quarantine: bool, progress: Callable[[int], object] | None = None
-    ) -> Generator[HashAddress]:
-        """Verify, and call `progress` with the number of files looked at since its last call."""
-        return _maintenance.verify(self, quarantine=quarantine, progress=progress)
+    def verify_steps(self, quarantine: bool) -> Generator[HashAddress | int]:
+        """Verify, and yield between what is damaged how many more files have been looked at."""
+        return _maintenance.verify(self, quarantine)
 
     def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] | _maintenance.Live = (),
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,

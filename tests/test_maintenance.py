@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import pickle
 import random
 import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from flask import Flask
+from quart import Quart, current_app
 from schedules import stage
 
-from flask_hashfs import FlaskHashFS, HashAddress, HashFS
+from flask_hashfs import FlaskHashFS, HashAddress, HashFS, QuartHashFS
 
 DAY = timedelta(hours=24)
 NOW = timedelta(0)
@@ -614,3 +620,100 @@ def test_no_order_of_steps_loses_healed_content(store: HashFS) -> None:
             assert Path(store.idpath(id_of(b"content"))).read_bytes() == b"content"
             shutil.rmtree(Path(store.root, ".hashfs"), ignore_errors=True)
             clear(store)
+
+
+# -- under Quart -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quart_fs(tmp_path: Path) -> QuartHashFS:
+    app = Quart(__name__)
+    app.config.update(HASHFS_ROOT_FOLDER=tmp_path / "root", HASHFS_FSYNC=False)
+    fs = QuartHashFS(app)
+    fs.app = app
+    return fs
+
+
+def store_of(fs: QuartHashFS) -> HashFS:
+    assert fs.app is not None
+    store: HashFS = fs.app.extensions["hashfs"]["client"]
+    return store
+
+
+@pytest.mark.anyio
+class TestQuart:
+    async def test_prune_asks_every_kind_of_reference_function(self, quart_fs: QuartHashFS) -> None:
+        fs, store = quart_fs, store_of(quart_fs)
+        put = partial(to_thread.run_sync, put_old, store)
+        kept = [await put(b"%d" % number) for number in range(5)]
+        dead = await put(b"dead")
+
+        @fs.references
+        def plain() -> list[str]:
+            with open(os.devnull):  # may block
+                return [kept[1].id]
+
+        @fs.references
+        def generator() -> Iterator[HashAddress]:
+            assert current_app.name
+            yield kept[2]
+
+        @fs.references
+        async def coroutine() -> list[str]:
+            await asyncio.sleep(0)
+            return [kept[3].relpath]
+
+        @fs.references
+        async def stream() -> AsyncIterator[str]:
+            for _ in range(1000):
+                yield kept[4].abspath
+
+        assert fs.app is not None
+        async with fs.app.app_context():
+            assert await fs.prune([kept[0]], dry_run=True) == [dead.id]
+            assert await fs.prune([kept[0]]) == [dead.id]
+            assert await fs.count() == 5
+
+    async def test_prune_takes_an_asynchronous_keep(self, quart_fs: QuartHashFS) -> None:
+        async def keep() -> AsyncIterator[str]:
+            yield "a" * 64
+
+        dead = await to_thread.run_sync(put_old, store_of(quart_fs), b"dead")
+        assert quart_fs.app is not None
+        async with quart_fs.app.app_context():
+            with pytest.raises(ValueError, match="allow_empty"):
+                await quart_fs.prune()
+            assert await quart_fs.prune(keep()) == [dead.id]  # type: ignore[arg-type]
+
+    async def test_verify_and_quarantine(self, quart_fs: QuartHashFS) -> None:
+        store = store_of(quart_fs)
+        addresses = [await to_thread.run_sync(store.put, b"%d" % number) for number in range(100)]
+        await to_thread.run_sync(damage, addresses[7].abspath)
+        assert quart_fs.app is not None
+        async with quart_fs.app.app_context():
+            assert [each async for each in quart_fs.verify()] == [addresses[7]]
+            assert [each async for each in quart_fs.verify(quarantine=True)] == [addresses[7]]
+            assert [each async for each in quart_fs.verify()] == []
+            assert await quart_fs.count() == 99
+
+    async def test_a_cancelled_verify_leaves_no_thread(self, quart_fs: QuartHashFS) -> None:
+        store = store_of(quart_fs)
+        for number in range(100):
+            address = await to_thread.run_sync(store.put, b"%d" % number)
+            await to_thread.run_sync(damage, address.abspath)
+        found = asyncio.Event()
+
+        async def verify() -> None:
+            async with aclosing(quart_fs.verify()) as damaged:
+                async for _ in damaged:
+                    found.set()
+                    await asyncio.Event().wait()
+
+        assert quart_fs.app is not None
+        async with quart_fs.app.app_context():
+            task = asyncio.create_task(verify())
+            await found.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not [each for each in threading.enumerate() if each.name == "hashfs-verify"]
