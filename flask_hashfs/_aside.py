@@ -34,6 +34,7 @@ class Tree(Protocol):
 
     def idpath(self, id: str, extension: str = "") -> str:
         """Return the address of a content, without an extension."""
+        ...
 
     def makepath(self, path: str) -> None:
         """Create a folder and its missing parents."""
