@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ._writer import Bytes, Writer
 
+T = TypeVar("T")
+
+_SMALL_CHUNK = 64 * 1024
 _CHUNK = 256 * 1024
 _LARGE = 4 * 1024 * 1024  # from here on a second thread pays for itself
 _LARGE_CHUNK = 1024 * 1024
+
+_NO_FILE = {  # what opening a path that names no file ends with
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ENODEV,
+}
 
 
 def copy(source: object, writer: Writer) -> None:
@@ -29,18 +43,43 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
+    whole = _small(source)
+    if whole is not None:
+        writer.write(whole)
+        return
+    pump = _Pump(writer)
+    try:
+        _copy(source, pump)
+    finally:
+        pump.close()
+
+
+def _small(source: object) -> bytes | None:
+    """Return the content of what is in memory and small: most of what a web app puts."""
+    if type(source) is bytes:
+        data = source
+    elif type(source) is io.BytesIO:
+        data = source.getvalue()  # which shares its memory, and knows no position
+    else:
+        return None
+    return data if len(data) <= _CHUNK else None
+
+
+def _copy(source: object, pump: _Pump) -> None:
     if isinstance(source, (str, os.PathLike)):
         with _open(source) as file:
-            _copy_raw(file, writer)
+            _copy_raw(file, pump)
     elif hasattr(source, "read"):
-        with _from_start(source):
-            _copy_file(source, writer)
+        _copy_seekable(source, pump)
     elif (data := _as_bytes(source)) is not None:
-        with data:
-            _copy_pieces(_slices(data), writer, len(data))
+        try:
+            _copy_bytes(data, pump)
+        finally:
+            if isinstance(data, memoryview):
+                data.release()  # or the error of a failed put would keep the object locked
     elif isinstance(source, Iterable):
         for piece in source:
-            writer.write(_piece(piece))
+            pump.write(_piece(piece))
     else:
         raise TypeError(
             "put takes a path, bytes, a readable object or an iterable of bytes, "
@@ -50,93 +89,107 @@ def copy(source: object, writer: Writer) -> None:
 
 def _open(path: str | os.PathLike[str]) -> io.FileIO:
     try:
-        is_file = stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        is_file = False
-    except (NotADirectoryError, ValueError):  # a path through a file; one with a NUL
-        is_file = False
-    if not is_file:
-        raise ValueError(f"Object must be a valid file path or a readable object: {path!r}")
-    return io.FileIO(os.fspath(path))
+        return io.FileIO(os.fspath(path), opener=_open_regular)
+    except ValueError:  # a NUL, a lone surrogate
+        pass
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+    raise ValueError(f"Object must be a valid file path or a readable object: {path!r:.300}")
 
 
-def _as_bytes(source: object) -> memoryview | None:
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file that is one: a FIFO does not make anyone wait."""
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _as_bytes(source: object) -> bytes | memoryview | None:
+    if type(source) is bytes:
+        return source
     try:
         view = memoryview(source)  # type: ignore[arg-type]
     except TypeError:
         return None
-    return (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
-
-
-@contextmanager
-def _from_start(file: Any) -> Iterator[None]:
-    """Read a seekable file from its start, as hashfs does, and restore its position."""
     try:
-        seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek")
-        position = file.tell() if seekable else None
-    except (OSError, AttributeError):  # says it can, but cannot
-        position = None
+        return view.cast("B")
+    except (
+        TypeError,
+        ValueError,
+    ):  # not contiguous, empty, or of unusual items
+        return view.tobytes()
+
+
+def _copy_seekable(file: Any, pump: _Pump) -> None:
+    """Copy a file from its start, as hashfs does, and restore its position; or from where it is."""
+    position = _position(file)
     if position is None:
-        yield
+        _copy_file(file, pump)
         return
     file.seek(0)
     try:
-        yield
+        _copy_file(file, pump)
     finally:
         if not getattr(file, "closed", False):
             file.seek(position)
 
 
-def _copy_file(file: Any, writer: Writer) -> None:
+def _position(file: Any) -> Any:
+    """Return the position of a file that can be sought, or None."""
+    try:
+        seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek")
+        return file.tell() if seekable else None
+    except (AttributeError, io.UnsupportedOperation, NotImplementedError):
+        return None  # says it can, but cannot
+    except OSError as error:
+        if error.errno != errno.ESPIPE:  # a text file being iterated over: part of it is gone
+            raise
+        return None
+
+
+def _copy_file(file: Any, pump: _Pump) -> None:
     if type(file) is io.BytesIO:
-        with file.getbuffer() as data:
-            _copy_pieces(_slices(data), writer, len(data))
+        _copy_bytes(file.getvalue(), pump)
     elif isinstance(file, (io.RawIOBase, io.BufferedIOBase)) and hasattr(file, "readinto"):
-        _copy_raw(file, writer)
+        _copy_raw(file, pump)
     else:
-        while piece := file.read(_CHUNK):
+        while piece := _not_none(file.read(_CHUNK)):
             # text is encoded as hashfs does
-            writer.write(piece.encode() if isinstance(piece, str) else _piece(piece))
+            pump.write(piece.encode() if isinstance(piece, str) else _piece(piece))
 
 
-def _copy_raw(file: Any, writer: Writer) -> None:
-    """Copy through one buffer that is used again: fresh ones cost more than the hash."""
-    with memoryview(bytearray(_CHUNK)) as buffer:
-        while count := _read_into(file, buffer):
-            writer.write(buffer[:count])
-            if writer.size >= _LARGE:
-                break
-        else:
+def _copy_raw(file: Any, pump: _Pump) -> None:
+    """Copy small content in few calls, the rest through one buffer: fresh ones cost a lot."""
+    for _ in range(_CHUNK // _SMALL_CHUNK):
+        piece = _not_none(file.read(_SMALL_CHUNK))
+        if not piece:
             return
-    with memoryview(bytearray(_LARGE_CHUNK)) as buffer, _second_thread() as beside:
-        while count := _read_into(file, buffer):
-            writer.write(buffer[:count], beside)
+        pump.write(piece)
+    with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
+        size = _CHUNK
+        while count := _not_none(file.readinto(buffer[:size])):
+            pump.write(buffer[:count])
+            if pump.is_large:
+                size = _LARGE_CHUNK
 
 
-def _read_into(file: Any, buffer: memoryview) -> int:
-    count: int | None = file.readinto(buffer)
-    if count is None:
+def _copy_bytes(data: bytes | memoryview, pump: _Pump) -> None:
+    if len(data) <= _LARGE_CHUNK:
+        pump.write(data)
+        return
+    with memoryview(data) as view:
+        for start in range(0, len(view), _LARGE_CHUNK):
+            with view[start : start + _LARGE_CHUNK] as piece:
+                pump.write(piece)
+
+
+def _not_none(read: T | None) -> T:
+    if read is None:
         raise BlockingIOError("the object to store is in non-blocking mode and has no bytes yet")
-    return count
-
-
-def _copy_pieces(pieces: Iterable[memoryview], writer: Writer, size: int) -> None:
-    if size < _LARGE:
-        for piece in pieces:
-            writer.write(piece)
-    else:
-        with _second_thread() as beside:
-            for piece in pieces:
-                writer.write(piece, beside)
-
-
-def _slices(data: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(data), _LARGE_CHUNK):
-        yield data[start : start + _LARGE_CHUNK]
-
-
-def _second_thread() -> Executor:
-    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
+    return read
 
 
 def _piece(piece: object) -> Bytes:
@@ -146,3 +199,24 @@ def _piece(piece: object) -> Bytes:
     if data is None:
         raise TypeError(f"the object to store yields {type(piece).__name__}, but must yield bytes")
     return data
+
+
+class _Pump:
+    """Writes pieces; the later ones of a large content in a second thread, beside the hashing."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._beside: Executor | None = None
+
+    @property
+    def is_large(self) -> bool:
+        return self._writer.size >= _LARGE
+
+    def write(self, piece: Bytes) -> None:
+        if self._beside is None and self.is_large:
+            self._beside = ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
+        self._writer.write(piece, self._beside)
+
+    def close(self) -> None:
+        if self._beside is not None:
+            self._beside.shutdown()
