@@ -27,6 +27,7 @@ BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _PROC = "/proc/self/fd"
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -74,12 +75,14 @@ def make_folders(path: str, mode: int) -> None:
         except FileNotFoundError:
             make_folders(os.path.dirname(path), mode)
         except FileExistsError:
-            if os.path.isdir(path):
+            state = lstat(path)
+            if state is None:  # removed since
+                continue
+            if stat.S_ISDIR(state.st_mode) or os.path.isdir(path):
                 return
-            if os.path.lexists(path):
-                raise NotADirectoryError(
-                    errno.ENOTDIR, "A folder is needed here, but this is none", path
-                ) from None
+            raise NotADirectoryError(
+                errno.ENOTDIR, "A folder is needed here, but this is none", path
+            ) from None
         else:
             return
 
@@ -123,26 +126,48 @@ def sync_folders(folder: str, root: str) -> None:
     if os.name == "nt":  # has no descriptor of a folder
         return
     while True:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync_folder(folder)
         if len(folder) <= len(root):
             return
         folder = os.path.dirname(folder)
 
 
+def sync_above(root: str) -> None:
+    """Wait until the entry of `root` is on the disk, and those of the folders it lies in.
+
+    Those that the process may not read are not its own making, and left out.
+    """
+    if os.name == "nt":
+        return
+    folder, above = root, os.path.dirname(root)
+    while above != folder:
+        folder, above = above, os.path.dirname(above)
+        with contextlib.suppress(PermissionError):
+            _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
 class TemporaryFile:
     """An open file inside a root that no address names yet."""
 
-    __slots__ = ("_folder", "_linked", "_placed", "_sealed", "fd", "path")
+    __slots__ = ("_folder", "_linked", "_mode", "_placed", "_synced", "fd", "path")
 
     def __init__(self, fd: int, path: str | None, folder: TemporaryFolder) -> None:
         self.fd = fd
         self.path = path
         self._folder = folder
-        self._sealed = False
+        self._mode: int | None = None
+        self._synced = False
         self._placed = False
         self._linked = False  # to any name, if only to a spare one
 
@@ -167,16 +192,15 @@ class TemporaryFile:
 
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
-        if self._sealed:
-            return
-        if mode is not None:
+        if mode is not None and mode != self._mode:
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, mode)
             elif self.path is not None:
                 os.chmod(self.path, mode)
-        if sync:
+            self._mode = mode
+        if sync and not self._synced:
             sync_file(self.fd)
-        self._sealed = True
+            self._synced = True
 
     def touch(self) -> None:
         """Date the file now."""
@@ -202,10 +226,15 @@ class TemporaryFile:
             self._rename(target)
         self._placed = True
 
-    def replace(self, target: str) -> None:
-        """Name the file `target`, in the place of whatever has that name now."""
+    def replace(self, target: str, dmode: int) -> None:
+        """Name the file `target`, in the place of whatever has that name now.
+
+        Args:
+            target: A path on the file's own device.
+            dmode: Mode of the folder for a name in between.
+        """
         try:
-            with self._folder.spare_name(self._link) as name:
+            with self._folder.spare_name(self._link, dmode) as name:
                 os.replace(name, target)
         except OSError as error:
             if self.path is None or self._placed or not refuses_links(error):
@@ -220,8 +249,11 @@ class TemporaryFile:
     def close(self) -> None:
         """Close the file; without an address it is gone."""
         fd, self.fd = self.fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
             os.close(fd)
+        finally:
             if self.path is not None:
                 self._folder.remove(self.path)
 
@@ -254,6 +286,8 @@ class TemporaryFolder:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.is_new = True
+        """Whether the root may have been made by this process and not be on the disk yet."""
         self._unnamed = bool(_UNNAMED) and os.path.isdir(_PROC)
 
     def create(self, dmode: int) -> TemporaryFile:
@@ -262,10 +296,13 @@ class TemporaryFolder:
         Raises:
             OSError: The root cannot be made or written.
         """
-        while self._unnamed:
+        for _ in range(ATTEMPTS):
+            if not self._unnamed:
+                break
             try:
                 fd = os.open(self.root, _UNNAMED | os.O_RDWR | BINARY, 0o600)
             except FileNotFoundError:
+                self.is_new = True
                 make_folders(self.root, dmode)
             except OSError as error:
                 if error.errno not in _NO_UNNAMED_FILES:
@@ -279,9 +316,9 @@ class TemporaryFolder:
         return TemporaryFile(fd, path, self)
 
     @contextlib.contextmanager
-    def spare_name(self, make: Callable[[str], object]) -> Iterator[str]:
+    def spare_name(self, make: Callable[[str], object], dmode: int) -> Iterator[str]:
         """Let `make` create a file under a name of its own, removed at the end if still there."""
-        name, _ = self._with_name(make)
+        name, _ = self._with_name(make, dmode)
         try:
             yield name
         finally:
@@ -293,12 +330,16 @@ class TemporaryFolder:
             os.unlink(path)
         remove_empty_folders(os.path.dirname(path), self.root)
 
-    def _with_name(self, make: Callable[[str], T], dmode: int = 0o755) -> tuple[str, T]:
+    def _with_name(self, make: Callable[[str], T], dmode: int) -> tuple[str, T]:
         folder = os.path.join(self.root, TEMPORARY)
-        for _ in range(ATTEMPTS):
-            name = os.path.join(folder, secrets.token_hex(16))
-            try:
-                return name, make(name)
-            except FileNotFoundError:  # not made yet, or another put has just left it empty
-                make_folders(folder, dmode)
-        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
+        try:
+            for _ in range(ATTEMPTS):
+                name = os.path.join(folder, secrets.token_hex(16))
+                try:
+                    return name, make(name)
+                except FileNotFoundError:  # not made yet, or another put has just left it empty
+                    make_folders(folder, dmode)
+            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
+        except BaseException:
+            remove_empty_folders(folder, self.root)
+            raise

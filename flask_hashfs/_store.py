@@ -105,7 +105,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             InvalidExtensionError: `extension` cannot be part of a name.
             FileTooLargeError: The content is larger than allowed.
             DigestMismatchError: The content is not the `expected` one.
-            ValueError: A path that names no file, or an `expected` that is no id.
+            ValueError: A path that names no file, or a file object that is closed.
             TypeError: Nothing that can be stored.
             OSError: The content cannot be read, or the disk cannot take it.
         """
@@ -127,11 +127,11 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
         Raises:
             InvalidExtensionError: `extension` cannot be part of a name.
-            ValueError: `expected` is no id.
             TypeError: `expected` is no str.
         """
         _suffix(extension)
-        self._expected(expected)
+        if expected is not None and not isinstance(expected, str):
+            raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
 
     def writer(self, max_size: int | None = None) -> Writer:
         """Return a writer for one new content; `commit` stores it, `close` gives it up.
@@ -139,8 +139,12 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Args:
             max_size: Bytes allowed; the store's own ``max_size`` holds as well.
         """
-        limits = [limit for limit in (max_size, self.max_size) if limit is not None]
-        return self.new_writer(min(limits, default=None))
+        return self.new_writer(self._limit(max_size))
+
+    def _limit(self, max_size: int | None) -> int | None:
+        if max_size is None or self.max_size is None:
+            return self.max_size if max_size is None else max_size
+        return min(max_size, self.max_size)
 
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes, whatever the store's own ``max_size``."""
@@ -156,23 +160,23 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Raises:
             InvalidExtensionError: `extension` cannot be part of a name.
             DigestMismatchError: The content is not the `expected` one.
+            ValueError: The writer is closed.
             OSError: The disk cannot take it.
         """
         suffix = _suffix(extension)
+        if writer.closed:
+            raise ValueError("this content was given up, or its stream closed")
         id = writer.finish()
-        expected = self._expected(expected)
-        if expected is not None and expected != id:
+        if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         path = self.idpath(id) + suffix
-        folder = os.path.dirname(path)
+        folder = path.rpartition(os.sep)[0]
         try:
             for _ in range(_disk.ATTEMPTS):
                 try:
                     is_duplicate = self._place(writer, id, path)
                     if self.fsync:
-                        if is_duplicate:  # its writer may not have waited for the disk
-                            _disk.sync_path(path)
-                        _disk.sync_folders(folder, self.root)
+                        self._sync(path, is_duplicate)
                     return HashAddress(id, path[len(self._prefix) :], path, is_duplicate)
                 except FileExistsError:  # another put was first: look again
                     continue
@@ -200,7 +204,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             return True
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
-        self._sealed(writer).replace(path)  # a link or a device, which is no content
+        self._publish(writer, path, over=True)  # a link or a device, which is no content
         return False
 
     def _place_new(self, writer: Writer, id: str, path: str) -> bool:
@@ -208,7 +212,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if not names and self._restore(id):
             raise FileExistsError(errno.EEXIST, "Put back", path)
         if not names:
-            self._sealed(writer).link(path)
+            self._publish(writer, path)
             return False
         if any(os.lstat(name).st_size != writer.size for name in names):
             self._heal(writer, id)
@@ -217,14 +221,37 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except OSError as error:
             if not _disk.refuses_links(error):
                 raise
-            self._sealed(writer).link(path)
+            self._publish(writer, path)
         self._renew(path)
         return True
 
-    def _sealed(self, writer: Writer) -> _disk.TemporaryFile:
+    def _publish(self, writer: Writer, path: str, *, over: bool = False) -> None:
+        """Name the content `path`: a link to the writer's file, a copy where that is refused."""
         file = writer.file()
+        if file.orphaned:
+            file = writer.copied()
+        try:
+            self._link(file, path, over)
+        except OSError as error:
+            if not (file.placed and _disk.refuses_links(error)):
+                raise
+            self._link(writer.copied(), path, over)
+
+    def _link(self, file: _disk.TemporaryFile, path: str, over: bool) -> None:
         file.seal(self.fmode, self.fsync)
-        return file
+        if over:
+            file.replace(path, self.dmode)
+        else:
+            file.link(path)
+
+    def _sync(self, path: str, is_duplicate: bool) -> None:
+        """Wait until the content and the folders that lead to it are on the disk."""
+        if is_duplicate:  # its writer may not have waited for the disk
+            _disk.sync_path(path)
+        _disk.sync_folders(os.path.dirname(path), self.root)
+        if self._temporary.is_new:
+            _disk.sync_above(self.root)
+            self._temporary.is_new = False
 
     def _heal(self, writer: Writer, id: str) -> None:
         """Replace what is damaged, under every name of the content, by what has arrived."""
@@ -237,7 +264,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                     state.st_size,
                     writer.size,
                 )
-                self._sealed(writer).replace(name)
+                self._publish(writer, name, over=True)
 
     def _renew(self, path: str) -> None:
         """Make stored content as young as a new put, so that no prune takes it for old."""
@@ -251,7 +278,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _put_upload(
         self, writer: Writer, extension: str | None, expected: str | None, max_size: int | None
     ) -> HashAddress:
-        limit = self.writer(max_size).max_size
+        limit = self._limit(max_size)
         if limit is not None and writer.size > limit:
             raise FileTooLargeError(limit)
         return self.commit(writer, extension, expected=expected)
@@ -264,22 +291,11 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if writer.algorithm != self.algorithm or file is None:
             return False
         state = os.fstat(file.fd)
-        if file.placed and self.fmode not in (None, stat.S_IMODE(state.st_mode)):
+        mode = 0o600 if self.fmode is None else self.fmode
+        if file.placed and mode != stat.S_IMODE(state.st_mode):
             return False  # it has a mode already, and would share it
         self.makepath(self.root)
         return state.st_dev == os.stat(self.root).st_dev
-
-    def _expected(self, expected: str | None) -> str | None:
-        if expected is None:
-            return None
-        if not isinstance(expected, str):
-            raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
-        id = expected.lower()
-        if not self._is_id(id):
-            raise ValueError(
-                f"expected must be {self._id_length} hexadecimal digits, not {expected!r}"
-            )
-        return id
 
     # -- looking up ------------------------------------------------------------------------
 
@@ -361,6 +377,20 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             except FileNotFoundError:
                 if self.realpath(address.abspath) is None:  # not just moved by a sweep and back
                     raise
+
+    def idpath(self, id: str, extension: str | None = "") -> str:
+        """Return the path that the content `id` has, or would have, with this extension."""
+        suffix = extension or ""
+        if suffix and not suffix.startswith(os.extsep):
+            suffix = os.extsep + suffix
+        return self._prefix + os.sep.join(self.shard(id)) + suffix
+
+    def shard(self, id: str) -> list[str]:
+        """Split an id into the names of its folders and of its file."""
+        width, end = self.width, self.depth * self.width
+        parts = [id[start : start + width] for start in range(0, end, width or 1)]
+        parts.append(id[end:])
+        return parts if len(id) > end else [part for part in parts if part]
 
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
@@ -509,6 +539,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Raises:
             NotADirectoryError: A file stands in the way.
         """
+        if not os.path.isdir(self.root):
+            self._temporary.is_new = True
         _disk.make_folders(path, self.dmode)
 
     # -- listing ---------------------------------------------------------------------------

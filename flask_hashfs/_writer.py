@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TypeAlias
 
@@ -42,8 +43,8 @@ class Writer:
         self.closed = False
         self._folder = folder
         self._dmode = dmode
-        self._hash = hashlib.new(algorithm, usedforsecurity=False)
-        self._memory = bytearray()
+        self._hash = _new_hash(algorithm).copy()
+        self._memory: bytes | bytearray = b""
         self._file: TemporaryFile | None = None
         self._id: str | None = None
 
@@ -62,31 +63,42 @@ class Writer:
         if self.closed or self._id is not None:
             raise ValueError("write to a content that is closed or finished")
         try:
-            self._write(data, beside)
+            size = self.size + len(data)
+            if self.max_size is not None and size > self.max_size:
+                raise FileTooLargeError(self.max_size)
+            self.size = size
+            if self._file is None and size <= MEMORY_LIMIT:
+                self._hash.update(data)
+                self._remember(data)
+            else:
+                self._write_through(data, beside)
         except BaseException:
             self.close()  # hash and file may differ now: never to be published
             raise
 
-    def _write(self, data: Bytes, beside: Executor | None) -> None:
-        size = self.size + len(data)
-        if self.max_size is not None and size > self.max_size:
-            raise FileTooLargeError(self.max_size)
-        self.size = size
+    def _remember(self, data: Bytes) -> None:
+        memory = self._memory
+        if not memory and type(data) is bytes:
+            self._memory = data  # the whole content, most of the time: not copied
+            return
+        if not isinstance(memory, bytearray):
+            memory = bytearray(memory)
+        memory += data
+        self._memory = memory
+
+    def _write_through(self, data: Bytes, beside: Executor | None) -> None:
         if self._file is None:
-            if size <= MEMORY_LIMIT:
-                self._hash.update(data)
-                self._memory += data
-                return
             self._spill()
         assert self._file is not None
+        written = None
         if beside is not None and len(data) >= _BESIDE:
-            written = beside.submit(self._file.write, data)
-            try:
-                self._hash.update(data)
-            finally:
-                written.result()
-        else:
+            written = _submit(beside, self._file, data)
+        try:
             self._hash.update(data)
+        finally:
+            if written is not None:
+                written.result()
+        if written is None:
             self._file.write(data)
 
     def finish(self) -> str:
@@ -114,17 +126,11 @@ class Writer:
         return self._folder
 
     def file(self) -> TemporaryFile:
-        """Return the file that holds the finished content, made now if it was in memory.
-
-        A file whose every address has been deleted since is linked no more, so another
-        one is made in its place.
-        """
+        """Return the file that holds the finished content, made now if it was in memory."""
         if self.closed:
             raise ValueError("this content was given up")
         if self._file is None:
             self._spill()
-        elif self._file.orphaned:
-            self._copy()
         elif not self._file.placed:
             self._file.touch()  # it may have been written long ago, and ages from its put on
         assert self._file is not None
@@ -135,7 +141,7 @@ class Writer:
         """The file, if the content has outgrown memory."""
         return self._file
 
-    def getvalue(self) -> bytearray | None:
+    def getvalue(self) -> bytes | bytearray | None:
         """Return the content, not to be changed, or None where it is in a file."""
         return None if self._file is not None else self._memory
 
@@ -161,7 +167,7 @@ class Writer:
     def close(self) -> None:
         """Give up whatever of the content no address names; it may be called again."""
         self.closed = True
-        self._memory = bytearray()
+        self._memory = b""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -185,11 +191,14 @@ class Writer:
             file.close()
             raise
         self._file = file
-        self._memory = bytearray()
+        self._memory = b""
 
-    def _copy(self) -> None:
-        old, new = self._file, self._folder.create(self._dmode)
-        assert old is not None
+    def copied(self) -> TemporaryFile:
+        """Return a copy, made now, of the file that holds the finished content.
+
+        It takes that file's place, which then keeps only the addresses that it has.
+        """
+        old, new = self.file(), self._folder.create(self._dmode)
         try:
             with memoryview(bytearray(MEMORY_LIMIT)) as buffer:
                 position = 0
@@ -201,6 +210,7 @@ class Writer:
             raise
         self._file = new
         old.close()
+        return new
 
 
 class _Content(io.RawIOBase):
@@ -239,7 +249,10 @@ class _Content(io.RawIOBase):
             file = self._writer.spilled
             if file is None:
                 raise io.UnsupportedOperation("fileno: this content is in memory")
-            self._fd = file.reopen()  # read-only: the writer's own may be a published file
+            try:  # read-only: the writer's own may be a published file
+                self._fd = file.reopen()
+            except OSError as error:
+                raise io.UnsupportedOperation(f"fileno: {error}") from error
         return self._fd
 
     def close(self) -> None:
@@ -269,5 +282,19 @@ class UploadStream(ContentReader):
 
     def close(self) -> None:
         """Close the stream and its writer."""
-        super().close()
-        self.writer.close()
+        try:
+            super().close()
+        finally:
+            self.writer.close()
+
+
+@functools.cache
+def _new_hash(algorithm: str) -> hashlib._Hash:
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _submit(beside: Executor, file: TemporaryFile, data: Bytes) -> Future[None] | None:
+    try:
+        return beside.submit(file.write, data)
+    except RuntimeError:  # the interpreter is shutting down and starts no thread
+        return None
