@@ -23,7 +23,7 @@ from .exceptions import IncompleteUploadError
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 1024 * 1024
 LARGE_BODY = 4 * 1024 * 1024
 
 RequestT = TypeVar("RequestT", bound=Request)

@@ -81,9 +81,10 @@ class MultipartDecoder:
         beside: Executor | None = None,
     ) -> None:
         self._delimiter = b"--" + _check_boundary(boundary)
+        self._line = b"\r\n" + self._delimiter
+        self._bodyless = b"\r\n" + self._line
         self._opening = self._delimiter + b"\r\n"
-        self._closing = b"\r\n" + self._delimiter + b"--\r\n"
-        self._bodyless = b"\r\n\r\n" + self._delimiter
+        self._closing = self._line + b"--\r\n"
         self._new_writer = new_writer
         self._limits = Limits() if limits is None else limits
         self._beside = beside
@@ -94,6 +95,7 @@ class MultipartDecoder:
         self._headers = _HeaderLines()
         self._in_preamble = True
         self._in_headers = False
+        self._in_content = False
         self._ended = False
         self._closed = False
         self._carry = b""
@@ -164,8 +166,23 @@ class MultipartDecoder:
             data, self._carry = self._carry + data, b""
         if self._in_preamble:
             data = self._skip_preamble(data)
-        if data:
+        if self._in_content and data.find(self._line) < 0:
+            self._pass_on(data)
+        elif data:
+            end = data[-len(self._line) - 2 :]
+            self._in_content = False
             self._parse(data)
+            self._in_content = self._part is not None and _is_plain(end, len(self._line) + 2)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Write what holds no delimiter to the file or field that it is part of.
+
+        The parser need not look for one as well: it keeps nothing back now.
+        """
+        assert self._part is not None
+        tail = _overlap(data, self._line)
+        self._part.write(data, 0, len(data) - tail)
+        self._carry = data[len(data) - tail :]
 
     def _skip_preamble(self, data: bytes) -> bytes:
         """Return what begins with the first delimiter; nothing while it has not been seen."""
@@ -398,6 +415,11 @@ def _disposition(headers: Headers) -> tuple[str, str | None]:
 
 def _ends_delimiter(follows: bytes) -> bool:
     return follows in (b"\r\n", b"--") or follows[:1] in (b" ", b"\t")
+
+
+def _is_plain(end: bytes, size: int) -> bool:
+    """Tell whether content that ends so cannot have begun a delimiter, nor its padding."""
+    return len(end) == size and b"\r" not in end and not end.endswith((b" ", b"\t"))
 
 
 def _overlap(data: bytes, needle: bytes) -> int:

@@ -36,6 +36,9 @@ WELL_FORMED = {
     "epilogue": SMALL + b"\r\n--bound\r\nanything\r\n\r\n--bound\r\n",
     "no line break at the end": SMALL.removesuffix(b"\r\n"),
     "padded delimiters": SMALL.replace(b"--bound\r\n", b"--bound \t\r\n"),
+    "long padding behind delimiters": SMALL.replace(
+        b"--bound\r\n", b"--bound" + b" " * 50 + b"\r\n"
+    ),
     "no body, no blank line": body_of(NAMED, FILE, NAMED),
     "no body, then a padded delimiter": body_of(FILE, NAMED).replace(b"bound\r", b"bound \r"),
     "content like a delimiter": body_of(
