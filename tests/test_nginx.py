@@ -1,0 +1,129 @@
+"""X-Accel-Redirect behind a real nginx: the configuration that docs/serving.md gives works."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import START_TIMEOUT, Client, serve
+
+from flask_hashfs import HashFS
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx, Debian's package nginx-light")
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def documented_location(root: Path) -> str:
+    """Return the internal location as the documentation has it, for this root."""
+    block = re.search(r"```nginx\n(location /protected/ .*?)```", PAGE.read_text(), re.DOTALL)
+    assert block is not None
+    return block.group(1).replace("/var/lib/myapp/uploads/", f"{root}/")
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, app_port: int, root: Path) -> Iterator[Client]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "nginx.conf"
+    config.write_text(f"""
+        daemon off;
+        pid {folder}/nginx.pid;
+        error_log stderr;
+        {"user root;" if getpass.getuser() == "root" else ""}
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{ proxy_pass http://127.0.0.1:{app_port}; }}
+                {documented_location(root)}
+            }}
+        }}
+    """)
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(config)])
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        with Client(port) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module", params=["gunicorn:flask_app()", "uvicorn:quart_app()"])
+def site(request, tmp_path_factory):
+    """Yield a client of nginx in front of an app, and the address of a file in its store."""
+    folder = tmp_path_factory.mktemp("nginx")
+    kind, app = request.param.split(":")
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(folder / "store"),
+        "FLASK_HASHFS_PATH_PREFIX": "/files",
+        "FLASK_HASHFS_SERVE_FILES": "true",
+        "FLASK_HASHFS_ACCEL_REDIRECT": "/protected/",
+    }
+    address = HashFS(folder / "store").put(CONTENT, "bin")
+    with (
+        serve(kind, f"http_app:{app}", env=env) as server,
+        nginx(folder, server.port, folder / "store") as client,
+    ):
+        yield client, address
+
+
+def test_nginx_sends_the_file_with_the_headers_of_the_app(site):
+    client, address = site
+    answer = client.request("GET", f"/files/{address.id}")
+    assert (answer.status, answer.body) == (200, CONTENT)
+    assert (answer.get("Server") or "").startswith("nginx")
+    assert answer.get("X-Accel-Redirect") is None
+    assert answer.get("ETag") == f'"{address.id}"'
+    assert answer.get("Cache-Control") == "max-age=31536000, immutable"
+    assert answer.get("X-Content-Type-Options") == "nosniff"
+    assert "sandbox" in (answer.get("Content-Security-Policy") or "")
+    assert (answer.get("Repr-Digest") or "").startswith("sha-256=:")
+    assert (answer.get("Content-Disposition") or "").startswith("attachment")
+    assert answer.get("Last-Modified") is None
+
+
+def test_nginx_answers_ranges(site):
+    client, address = site
+    answer = client.request("GET", f"/files/{address.id}", [("Range", "bytes=10-19")])
+    assert (answer.status, answer.body) == (206, CONTENT[10:20])
+    assert answer.get("Content-Range") == f"bytes 10-19/{len(CONTENT)}"
+
+
+def test_the_app_answers_conditions(site):
+    client, address = site
+    known = [("If-None-Match", f'"{address.id}"')]
+    assert client.request("GET", f"/files/{address.id}", known).status == 304
+
+
+def test_the_internal_location_is_closed(site):
+    client, address = site
+    assert client.request("GET", f"/protected/{address.relpath}").status == 404
