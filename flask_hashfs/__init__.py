@@ -16,6 +16,7 @@ from .exceptions import (
     IncompleteUploadError,
     InvalidExtensionError,
     NotStoredError,
+    StoreUnavailableError,
 )
 from .signals import file_deleted, file_served, file_stored
 
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidExtensionError",
     "NotStoredError",
     "QuartHashFS",
+    "StoreUnavailableError",
     "file_deleted",
     "file_served",
     "file_stored",

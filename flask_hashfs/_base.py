@@ -12,9 +12,11 @@ from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 
-from . import _config, _plan, _urls
+from . import _config, _objects, _plan, _urls
 from ._config import StoreConfig
-from ._plan import Plan
+from ._object_file import ObjectFile
+from ._object_store import ObjectStore
+from ._plan import ByteRange, Plan
 from ._store import HashFS
 from ._writer import Writer
 from .exceptions import ConfigError
@@ -27,6 +29,8 @@ CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
 _ATTRIBUTES = frozenset(HashFS.__annotations__) | {"fsync", "max_size"}
+
+_REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
 
 
 @dataclass(slots=True)
@@ -218,6 +222,12 @@ class BaseHashFS(Generic[AppT]):
             raise NotFound from None
         try:
             plan = _plan.plan(method, headers, self._represent(address, size, **wishes))
+            location = self._redirection(address, plan, wishes)
+            if isinstance(file, ObjectFile) and location is None:
+                parts = [part for part in plan.body if isinstance(part, ByteRange)]
+                file.expect((part.start, part.stop) for part in parts)
+        except FileNotFoundError:
+            raise NotFound from None
         except BaseException:
             if file is not None:
                 file.close()
@@ -225,6 +235,8 @@ class BaseHashFS(Generic[AppT]):
         answer = Answer(address, size, file, plan, serves_content=bool(plan.body))
         if server_header is not None and plan.body:
             answer.plan = _handed_over(plan, server_header)
+        elif location is not None:
+            answer.plan = location
         if not answer.plan.body:
             answer.close()
         return answer
@@ -236,8 +248,33 @@ class BaseHashFS(Generic[AppT]):
             path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
             return "X-Accel-Redirect", _urls.join(internal, path)
         if self._current_app().config["USE_X_SENDFILE"]:
-            return "X-Sendfile", address.abspath
+            local_path = self.client.local_path(address)
+            return None if local_path is None else ("X-Sendfile", local_path)
         return None
+
+    def _redirection(
+        self, address: HashAddress, plan: Plan, wishes: Mapping[str, Any]
+    ) -> Plan | None:
+        """Return the plan that sends the client to the object store, where that is allowed.
+
+        Only for the file as the object store itself would describe it, and never for a
+        private one: whoever has the URL can read it.
+        """
+        settings: StoreConfig = self._state["config"]
+        client = self.client
+        if (
+            not settings.serve_redirect
+            or plan.status not in (200, 206)
+            or any(value is not None and value is not False for value in wishes.values())
+            or not isinstance(client, ObjectStore)
+            or not client.signs
+        ):
+            return None
+        url, seconds = client.signed_url(address, _REDIRECTED_FOR)
+        caching = f"max-age={min(seconds, settings.max_age or seconds)}"
+        return Plan(
+            302, [("Location", url), ("Cache-Control", caching), ("Content-Length", "0")], ()
+        )
 
     def _represent(
         self,
@@ -334,6 +371,17 @@ def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:
     try:
+        if _objects.is_url(config.root_folder):
+            return ObjectStore(
+                config.root_folder,
+                depth=config.depth,
+                width=config.width,
+                algorithm=config.algorithm,
+                max_size=config.max_file_size,
+                options=config.store_options,
+                max_age=config.max_age,
+                inline_types=config.inline_types,
+            )
         return HashFS(
             config.root_folder,
             depth=config.depth,

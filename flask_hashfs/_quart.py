@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from datetime import timedelta
 from functools import partial
+from io import FileIO
 from itertools import islice
 from typing import Any, TypeVar, cast
 
@@ -343,7 +344,7 @@ def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
     if answer.file is None:
         body = DataBody(first)
     else:
-        whole = plan.body == (ByteRange(0, answer.size),)
+        whole = isinstance(answer.file, FileIO) and plan.body == (ByteRange(0, answer.size),)
         path = answer.address.abspath if whole else None
         body = StoredBody(plan, answer.file, first, hops.executor, path)
     response_class: Any = current_app.response_class

@@ -392,6 +392,11 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         parts.append(id[end:])
         return parts if len(id) > end else [part for part in parts if part]
 
+    def local_path(self, address: HashAddress) -> str | None:
+        """Return the path of a stored file on this machine, or None where it has none."""
+        path: str = address.abspath
+        return path
+
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
 

@@ -32,16 +32,24 @@ class Writer:
         folder: Where the file is made, once one is needed.
         dmode: Mode of the folders made for it.
         max_size: Bytes allowed, or None.
+        memory_limit: Bytes kept in memory before a file is opened.
     """
 
     def __init__(
-        self, algorithm: str, folder: TemporaryFolder, dmode: int, max_size: int | None = None
+        self,
+        algorithm: str,
+        folder: TemporaryFolder,
+        dmode: int,
+        max_size: int | None = None,
+        *,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self.algorithm = algorithm
         self.max_size = max_size
         self.size = 0
         self.closed = False
         self._folder = folder
+        self._memory_limit = memory_limit
         self._dmode = dmode
         self._hash = _new_hash(algorithm).copy()
         self._memory: bytes | bytearray = b""

@@ -8,9 +8,10 @@
       ├─ NotStoredError          (FileNotFoundError)      nothing is stored under that name
       ├─ FileTooLargeError       (RequestEntityTooLarge)  413: over max_size
       ├─ DigestMismatchError     (BadRequest)             400: the content has another digest
-      └─ IncompleteUploadError   (BadRequest)             400: the request's body ended early
+      ├─ IncompleteUploadError   (BadRequest)             400: the request's body ended early
+      └─ StoreUnavailableError   (ServiceUnavailable)     503: the object store fails
 
-The last three are HTTP errors too: left unhandled in a view they answer with their status.
+The last four are HTTP errors too: left unhandled in a view they answer with their status.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import errno
 import os
 
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, ServiceUnavailable
 
 __all__ = [
     "ConfigError",
@@ -28,7 +29,10 @@ __all__ = [
     "IncompleteUploadError",
     "InvalidExtensionError",
     "NotStoredError",
+    "StoreUnavailableError",
 ]
+
+_RETRY_AFTER = 5  # seconds
 
 
 class HashFSError(Exception):
@@ -78,3 +82,20 @@ class DigestMismatchError(HashFSError, BadRequest):
 
 class IncompleteUploadError(HashFSError, BadRequest):
     """The request's body ended, or became unreadable, before it was complete."""
+
+
+class StoreUnavailableError(HashFSError, ServiceUnavailable):
+    """The object store does not answer, or not as it should; ``reason`` says how.
+
+    The reason is for the log: the response says no more than that the storage is unavailable.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__("The file storage is unavailable.", retry_after=_RETRY_AFTER)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.reason}"
+
+    def __reduce__(self) -> tuple[type[StoreUnavailableError], tuple[str]]:
+        return type(self), (self.reason,)
