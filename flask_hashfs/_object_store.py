@@ -158,6 +158,8 @@ class ObjectStore(HashFS):
             if not names:
                 self._send(writer, key, create=True)
                 return False
+            if any(name.key == key for name in names):
+                raise ExistsError
             self._heal_objects(writer, names)
             self._add_name(writer, names[0], key)
         elif found.size != writer.size:

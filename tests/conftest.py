@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import object_stores
 import pytest
 from blockbuster import blockbuster_ctx
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not object_stores.ENDPOINT:
+        terminalreporter.write_line(object_stores.LEFT_OUT)
 
 
 @pytest.fixture

@@ -1,0 +1,540 @@
+"""What is an object store's own, beside the contract it shares with the local store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from flask import Flask
+from object_stores import KINDS, empty, keys, needs_s3, new_url, object_store, options
+
+from flask_hashfs import (
+    ConfigError,
+    FileTooLargeError,
+    FlaskHashFS,
+    HashFS,
+    NotStoredError,
+    StoreUnavailableError,
+)
+from flask_hashfs import _object_store as module
+from flask_hashfs._object_store import ObjectStore
+from flask_hashfs._objects import SMALL
+
+HELLO = hashlib.sha256(b"hello").hexdigest()
+LARGE = os.urandom(1024) * (SMALL // 1024 + 3000)
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    with object_store(request.param) as store:
+        yield store
+
+
+def aged(monkeypatch: pytest.MonkeyPatch, age: timedelta) -> None:
+    """Let the clock of this side be ahead, so that everything stored now is old."""
+    now = module._now
+    monkeypatch.setattr(module, "_now", lambda: now() + age)
+
+
+# -- putting and finding ---------------------------------------------------------------------------
+
+
+def test_a_small_and_a_large_content_come_back(store: ObjectStore) -> None:
+    for data in (b"", b"hello", LARGE):
+        address = store.put(io.BytesIO(data), "bin")
+        assert address.id == hashlib.sha256(data).hexdigest()
+        assert address.abspath == f"{store.root}/{address.relpath}"
+        assert not address.is_duplicate
+        assert store.put(data, ".bin") == address._replace(is_duplicate=True)
+        with store.open(address) as file:
+            assert file.read() == data
+    assert store.count() == len(keys(store)) == 3
+    assert store.size() == 5 + len(LARGE)
+
+
+def test_a_duplicate_is_not_sent(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(LARGE)
+    store.put(b"hello")
+    monkeypatch.setattr(store._objects, "put", None)
+    monkeypatch.setattr(store._objects, "upload", None)
+    assert store.put(LARGE).is_duplicate
+    assert store.put(b"hello").is_duplicate
+
+
+def test_an_address_is_found_in_every_form(store: ObjectStore) -> None:
+    address = store.put(b"hello", "tar.gz")
+    for name in (address, address.id, address.relpath, address.abspath):
+        found = store.get(name)
+        assert found == address
+        assert store.exists(name)
+        assert name in store
+    assert store.realpath(HELLO) == address.abspath
+    assert pickle.loads(pickle.dumps(found)) == address
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "/", ".", "..", "../x", "a/..", "/etc/passwd", "a\0b", "x" * 2000, "a//"),
+        *(".hashfs/x", "s3://other/bucket/key", "\udcff", "a\nb", "*", "%2e%2e/x"),
+        *(HELLO.upper(), HELLO[:-1]),
+    ],
+)
+def test_what_is_no_name_is_not_stored(store: ObjectStore, name: str) -> None:
+    store.put(b"hello")
+    assert not store.exists(name)
+    assert store.get(name) is None
+    store.delete(name)
+    with pytest.raises(NotStoredError):
+        store.open(name)
+    assert store.count() == 1
+
+
+def test_a_name_outside_the_root_is_not_stored() -> None:
+    outer = ObjectStore("memory://")
+    address = outer.put(b"hello")
+    assert not outer.exists("/" + address.relpath)
+    assert not outer.exists("../" + address.relpath)
+    assert outer.exists("x/../" + address.relpath)
+
+
+def test_other_extensions_are_names_of_their_own(store: ObjectStore) -> None:
+    for data in (b"hello", LARGE):
+        names = [store.put(data, extension) for extension in ("txt", "asc", "", "png")]
+        assert [name.is_duplicate for name in names] == [False, True, True, True]
+        assert store.get(names[0].id) == names[2]._replace(is_duplicate=False)
+        store.delete(names[2])
+        assert store.get(names[0].id) == names[1]._replace(is_duplicate=False)
+        store.delete(names[0].id)
+    assert keys(store) == []
+
+
+def test_the_type_goes_with_the_name(store: ObjectStore) -> None:
+    for data in (b"hello", LARGE):
+        for extension, content_type, shown in (
+            (".txt", "text/plain; charset=utf-8", "inline"),
+            (".html", "text/html; charset=utf-8", "attachment"),
+            (".asc", "application/octet-stream", "attachment"),
+            (".log", "text/plain; charset=utf-8", "inline"),
+        ):
+            address = store.put(data, extension)
+            stored = store._objects
+            attributes = stored._obstore.get(stored._store, address.relpath).attributes
+            assert attributes["Content-Type"] in (content_type, "text/x-log; charset=utf-8")
+            assert attributes["Cache-Control"] == "max-age=31536000, immutable"
+            assert attributes["Content-Disposition"].startswith(shown)
+
+
+@pytest.mark.parametrize("data", [b"hello", LARGE], ids=["small", "large"])
+def test_a_duplicate_of_another_size_is_healed_under_every_name(
+    store: ObjectStore, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = store.put(data, "txt"), store.put(data, "log")
+    for address in (first, second):
+        store._objects.put(address.relpath, b"cut", {}, create=False)
+    with caplog.at_level(logging.WARNING, "flask_hashfs"):
+        assert store.put(data, "txt").is_duplicate
+    assert len(caplog.records) == 2
+    assert store.open(first).read() == store.open(second).read() == data
+
+
+def test_sixteen_writers_end_with_one_object(store: ObjectStore) -> None:
+    for data in (b"hello" * 1000, LARGE):
+        barrier = threading.Barrier(16)
+
+        def put(_: int, data: bytes = data, barrier: threading.Barrier = barrier) -> Any:
+            barrier.wait()
+            return store.put(data)
+
+        with ThreadPoolExecutor(16) as pool:
+            addresses = list(pool.map(put, range(16)))
+        assert len({address.id for address in addresses}) == 1
+        if len(data) <= SMALL:
+            assert sum(not address.is_duplicate for address in addresses) == 1
+        assert store.open(addresses[0]).read() == data
+    assert len(keys(store)) == 2
+
+
+def test_what_fails_leaves_nothing(store: ObjectStore) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield LARGE
+        raise RuntimeError("gone")
+
+    with pytest.raises(RuntimeError, match="gone"):
+        store.put(pieces())
+    with pytest.raises(FileTooLargeError):
+        store.put(LARGE, max_size=SMALL)
+    assert keys(store) == []
+
+
+def test_uploads_wait_outside_the_store(store: ObjectStore) -> None:
+    with store.writer() as writer:
+        writer.write(bytes(SMALL))
+        assert writer.getvalue() is not None
+        writer.write(b"1")
+        assert writer.getvalue() is None
+        assert writer.spilled is not None
+        assert writer.spilled.path is None
+        assert keys(store) == []
+        assert not store.commit(writer).is_duplicate
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_reading_seeks(store: ObjectStore) -> None:
+    address = store.put(LARGE)
+    with store.open(address) as file:
+        assert isinstance(file, io.BufferedReader)
+        for position, size in ((0, 10), (5_000_000, 3), (1, 1), (len(LARGE) - 4, 10), (7, 2**21)):
+            assert file.seek(position) == position
+            assert file.read(size) == LARGE[position : position + size]
+        assert file.seek(-3, os.SEEK_END) == len(LARGE) - 3
+        assert file.read() == LARGE[-3:]
+        assert file.read() == b""
+        file.seek(len(LARGE) + 100)
+        assert file.read() == b""
+        with pytest.raises(io.UnsupportedOperation):
+            file.fileno()
+        with pytest.raises(io.UnsupportedOperation):
+            file.write(b"1")
+    with pytest.raises(ValueError):
+        file.read()
+
+
+def test_ranges_that_are_announced_are_asked_for_exactly(store: ObjectStore) -> None:
+    address = store.put(LARGE)
+    file, size = store.open_content(address)
+    assert size == len(LARGE)
+    with file:  # type: ignore[union-attr]
+        ranges = [(0, 5), (100, 4_000_000), (8_000_000, size), (7, 7)]
+        file.expect(ranges)  # type: ignore[union-attr]
+        store.delete(address)
+        for start, stop in ranges:
+            file.seek(start)  # type: ignore[union-attr]
+            data = b""
+            while len(data) < stop - start:
+                data += file.read(stop - start - len(data))  # type: ignore[union-attr]
+            assert data == LARGE[start:stop]
+
+
+def test_text_modes_read(store: ObjectStore) -> None:
+    address = store.put(b"zwei\nZeilen\n")
+    with store.open(address, "r") as file:
+        assert list(file) == ["zwei\n", "Zeilen\n"]
+    for mode in ("w", "r+", "ab", "x", "rb+", ""):
+        with pytest.raises(ValueError, match="never changed"):
+            store.open(address, mode)
+
+
+def test_a_file_deleted_while_open_is_not_there(store: ObjectStore) -> None:
+    address = store.put(LARGE)
+    with store.open(address) as file:
+        store.delete(address)
+        with pytest.raises(FileNotFoundError):
+            file.read()
+
+
+# -- keeping in order ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"hello", LARGE], ids=["small", "large"])
+def test_a_duplicate_of_some_age_becomes_young(
+    store: ObjectStore, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = store.put(data, "txt")
+    before = store._objects.head(address.relpath)
+    assert before is not None
+    time.sleep(1.1)  # S3's clock has seconds
+    store.put(data, "txt")
+    assert store._objects.head(address.relpath) == before
+    aged(monkeypatch, timedelta(minutes=61))
+    assert store.put(data, "txt").is_duplicate
+    after = store._objects.head(address.relpath)
+    assert after is not None
+    assert after.modified > before.modified
+    assert keys(store) == [address.relpath]
+    assert store.open(address).read() == data
+
+
+def test_verify_finds_damage_of_the_same_size(store: ObjectStore) -> None:
+    good, bad = store.put(b"good"), store.put(b"hello", "txt")
+    store._objects.put("stray", b"", {}, create=True)
+    store._objects.put(bad.relpath, b"hallo", {}, create=False)
+    assert list(store.verify()) == [bad]
+    assert list(store.verify(quarantine=True)) == [bad]
+    assert list(store.verify()) == []
+    assert not store.exists(bad)
+    assert sorted(store.files()) == sorted([good.abspath, f"{store.root}/stray"])
+    assert not store.put(b"hello", "txt").is_duplicate
+    assert store.open(bad).read() == b"hello"
+
+
+def test_repair_moves_what_lies_wrong(store: ObjectStore) -> None:
+    store._objects.put("somewhere/x.txt", b"hello", {}, create=True)
+    target = store.idpath(HELLO, ".txt")
+    (moved,) = store.repair()
+    assert moved[0] == f"{store.root}/somewhere/x.txt"
+    assert moved[1].abspath == target
+    assert list(store.files()) == [target]
+    assert store.repair() == []
+
+
+def test_prune_deletes_what_is_old_and_not_live(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = [store.put(str(n).encode(), "txt") for n in range(4)]
+    dead = [store.put(b"dead", "txt"), store.put(b"dead", "log")]
+    store._objects.put("stray", b"", {}, create=True)
+    keep = [live[0], live[1].id, live[2].relpath, live[3].abspath]
+    assert store.prune(keep) == []
+    aged(monkeypatch, timedelta(hours=25))
+    assert store.prune(keep, dry_run=True) == [dead[0].id]
+    assert store.prune(keep) == []  # the object store's own clock decides
+    monkeypatch.setattr(module, "YOUNGEST_PRUNED", timedelta(0))
+    time.sleep(1.1)
+    assert store.prune(keep, older_than=timedelta(seconds=1)) == [dead[0].id]
+    assert {found.key for found in store._objects.list()} == {
+        "stray",
+        *(address.relpath for address in live),
+    }
+
+
+@pytest.mark.parametrize(
+    ("keep", "older_than", "words"),
+    [
+        (["nothing"], timedelta(days=1), "is no address"),
+        ([], timedelta(days=1), "nothing is live"),
+        ([HELLO], timedelta(minutes=119), "two hours"),
+    ],
+)
+def test_prune_refuses(keep: list[str], older_than: timedelta, words: str) -> None:
+    store = ObjectStore("memory://")
+    store.put(b"hello")
+    with pytest.raises(ValueError, match=words):
+        store.prune(keep, older_than=older_than)
+    assert store.count() == 1
+
+
+def test_no_put_that_races_with_prunes_ends_without_its_file(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = 0.05 if store.root.startswith("memory") else 1.0  # of the object store's own clock
+    monkeypatch.setattr(module, "RENEWED_AFTER", timedelta(seconds=unit))
+    monkeypatch.setattr(module, "YOUNGEST_PRUNED", timedelta(0))
+    until = time.monotonic() + 3 + 5 * unit
+    pruned: list[str] = []
+
+    def put(n: int) -> None:
+        random = Random(n)
+        while time.monotonic() < until:
+            data = bytes([random.randrange(8)])
+            address = store.put(data)
+            assert store.open(address).read() == data
+            time.sleep(random.random() * 6 * unit)
+
+    def prune() -> None:
+        while time.monotonic() < until:
+            pruned.extend(store.prune(allow_empty=True, older_than=timedelta(seconds=4 * unit)))
+
+    with ThreadPoolExecutor(6) as pool:
+        puts = [pool.submit(put, n) for n in range(4)]
+        for job in [*puts, pool.submit(prune), pool.submit(prune)]:
+            job.result()
+    assert pruned
+    assert [key for key in keys(store) if key.startswith(".hashfs")] == []
+
+
+def test_what_killed_processes_left_is_swept(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store._objects.put(".hashfs/renew/abc", b"copy", {}, create=True)
+    store._objects.put(".hashfs/pruning", HELLO.encode(), {}, create=True)
+    assert list(store.verify()) == []
+    assert len(keys(store)) == 2
+    aged(monkeypatch, timedelta(hours=2))
+    assert list(store.verify()) == []
+    store.put(b"hello")
+    assert keys(store) == [store.get(HELLO).relpath]  # type: ignore[union-attr]
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+NOBODY = {"endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 1}}
+NOBODY |= {"access_key_id": "x", "secret_access_key": "y", "region": "us-east-1"}
+
+
+def test_an_object_store_that_is_down_is_said_to_be() -> None:
+    store = ObjectStore("s3://bucket/prefix", options=NOBODY)
+    for call in (
+        lambda: store.put(b"hello"),
+        lambda: store.put(LARGE),
+        lambda: store.get(HELLO),
+        lambda: store.delete(HELLO),
+        lambda: list(store.files()),
+        lambda: store.open("a/b"),
+        lambda: list(store.verify()),
+    ):
+        with pytest.raises(StoreUnavailableError, match="503 Service Unavailable"):
+            call()
+
+
+def test_the_route_answers_503_and_the_app_stays_up() -> None:
+    app = Flask(__name__)
+    app.config.update(
+        HASHFS_ROOT_FOLDER="s3://bucket/prefix",
+        HASHFS_STORE_OPTIONS=NOBODY,
+        HASHFS_SERVE_FILES=True,
+        HASHFS_PATH_PREFIX="/files",
+    )
+    FlaskHashFS(app)
+    app.get("/")(lambda: "up")
+    for method in ("GET", "HEAD"):
+        response = app.test_client().open(f"/files/{HELLO}", method=method)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert b"127.0.0.1" not in response.data
+    assert app.test_client().get("/").data == b"up"
+
+
+def test_a_pickled_error_stays_what_it_is() -> None:
+    error = pickle.loads(pickle.dumps(StoreUnavailableError("why")))
+    assert isinstance(error, StoreUnavailableError)
+    assert error.reason == "why"
+    assert "why" in str(error)
+    assert "why" not in error.get_description()
+
+
+FORK = """
+import os, sys, warnings
+from flask_hashfs._object_store import ObjectStore
+store = ObjectStore(sys.argv[1], options=eval(sys.argv[2]))
+used = sys.argv[3] == "used"
+if used:
+    store.put(b"hello")
+pid = os.fork()
+if not pid:
+    try:
+        print(store.put(b"hello").id[:4], flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(store.put(b"hello").is_duplicate)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("used", ["used", "new"])
+def test_a_used_store_in_a_forked_child_is_an_error(kind: str, used: str) -> None:
+    url = "memory://" if kind == "memory" else new_url()
+    given = {} if kind == "memory" else options()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FORK, url, repr(given), used],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    finally:
+        if kind == "s3":
+            empty(ObjectStore(url, options=given))
+    child, parent = done.stdout.splitlines()
+    if used == "used":
+        assert "before the process forked" in child
+        assert parent == "True"
+    else:
+        assert child == HELLO[:4]
+
+
+# -- set-up ----------------------------------------------------------------------------------------
+
+
+def test_the_config_makes_an_object_store() -> None:
+    app = Flask(__name__)
+    app.config.update(
+        HASHFS_ROOT_FOLDER="s3://bucket/a/b/",
+        HASHFS_STORE_OPTIONS={"endpoint": "http://127.0.0.1:9", "timeout": "5s"},
+        HASHFS_DEPTH=2,
+        HASHFS_WIDTH=2,
+        HASHFS_ALGORITHM="md5",
+        HASHFS_MAX_FILE_SIZE=10,
+    )
+    fs = FlaskHashFS(app)
+    with app.app_context():
+        assert isinstance(fs.client, ObjectStore)
+        assert isinstance(fs.client, HashFS)
+        assert fs.client.root == "s3://bucket/a/b"
+        assert fs.client.idpath("0" * 32) == f"s3://bucket/a/b/00/00/{'0' * 28}"
+        assert fs.client.max_size == 10
+
+
+@pytest.mark.parametrize(
+    ("url", "given"),
+    [
+        ("s3://bucket", {"no_such_option": "1"}),
+        ("s3://bucket", {"retry_config": {"max_retries": "many"}}),
+        ("memory://", {"endpoint": "http://127.0.0.1"}),
+        ("memory://name", {}),
+        ("s3://", {}),
+    ],
+)
+def test_a_bad_option_is_a_config_error(url: str, given: dict[str, Any]) -> None:
+    app = Flask(__name__)
+    app.config.update(HASHFS_ROOT_FOLDER=url, HASHFS_STORE_OPTIONS=given)
+    with pytest.raises(ConfigError, match="HASHFS_ROOT_FOLDER"):
+        FlaskHashFS(app)
+
+
+def test_without_obstore_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    app = Flask(__name__)
+    app.config["HASHFS_ROOT_FOLDER"] = "memory://"
+    with pytest.raises(ConfigError, match=r"pip install Flask-HashFS\[s3\]"):
+        FlaskHashFS(app)
+
+
+def test_importing_the_package_imports_no_obstore() -> None:
+    code = "import sys, flask_hashfs; print('obstore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# -- signed URLs -----------------------------------------------------------------------------------
+
+
+@needs_s3
+def test_a_signed_url_is_the_same_for_a_while_and_can_be_read() -> None:
+    from urllib.request import urlopen
+
+    with object_store("s3") as store:
+        address = store.put(b"hello", "txt")
+        url, seconds = store.signed_url(address, 3600)
+        assert 0 < seconds <= 3600
+        with urlopen(url) as response:
+            assert response.read() == b"hello"
+            assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        if seconds > 5:
+            assert store.signed_url(address, 3600)[0] == url
+
+
+def test_memory_signs_nothing() -> None:
+    store = ObjectStore("memory://")
+    with pytest.raises(ConfigError, match="signs no URLs"):
+        store.signed_url(store.put(b"hello"), 3600)
