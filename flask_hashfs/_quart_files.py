@@ -9,8 +9,7 @@ from io import TextIOBase
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from aiofiles.threadpool import wrap
-from aiofiles.threadpool.binary import AsyncBufferedReader
+from aiofiles.threadpool.binary import AsyncBufferedReader, AsyncFileIO
 from aiofiles.threadpool.text import AsyncTextIOWrapper
 from quart.wrappers.response import ResponseBody
 
@@ -135,7 +134,7 @@ class StoredBody(ResponseBody):
             position = start
 
     def _reader(self) -> Any:
-        return wrap(self._file, executor=self._executor)
+        return AsyncFileIO(self._file, None, self._executor)
 
 
 def close(file: IO[Any]) -> None:
