@@ -10,14 +10,16 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 
 from . import _disk, _media, _plan
+from ._maintenance import Entry, Live, Stats
 from ._object_file import ObjectFile
 from ._objects import CHUNK, SMALL, ExistsError, Found, Objects
 from ._store import HashFS, _names_of, _suffix
@@ -445,38 +447,35 @@ class ObjectStore(HashFS):
 
     # -- keeping in order ------------------------------------------------------------------
 
-    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
-        """Read every content again, and iterate over those whose bytes differ from their name.
-
-        Args:
-            quarantine: Whether to move them aside, so that the next put heals them.
-
-        Yields:
-            The address, as the key claims it.
-        """
+    def verify_each(
+        self, quarantine: bool, progress: Callable[[int], object] | None = None
+    ) -> Generator[HashAddress]:
+        """Verify, and call `progress` with the number of files looked at since its last call."""
         self._sweep()
         for found in self._all():
             id = self.id_of(found.key)
             if id is None:
                 continue
             try:
-                if self._hash_object(found) == id:
-                    continue
-                if quarantine:
-                    self._move_object(found, _QUARANTINE + found.key)
+                is_damaged = self._hash_object(found) != id
+                if is_damaged and quarantine:
+                    self._move_object(found, self._place_in_quarantine(found.key))
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            yield HashAddress(id, found.key, self._prefix + found.key)
+            if is_damaged:
+                yield HashAddress(id, found.key, self._prefix + found.key)
+            if progress is not None:
+                progress(1)
 
     def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        keep: Iterable[str | os.PathLike[str] | HashAddress] | Live = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,
         allow_empty: bool = False,
     ) -> list[str]:
-        """Delete every content that is not live and was not put lately, under all its names.
+        """Delete every content that is not live and was not put lately; see `HashFS.prune`.
 
         Args:
             keep: What is live, in every form of a look-up.
@@ -489,33 +488,32 @@ class ObjectStore(HashFS):
 
         Raises:
             ValueError: Something live is no address, nothing is, or `older_than` is too short.
+            StoreUnavailableError: The object store fails; nothing live has been deleted.
         """
+        if not isinstance(older_than, timedelta):
+            raise TypeError(f"older_than must be a timedelta, not {older_than!r}")
         if older_than < YOUNGEST_PRUNED:
             raise ValueError(
                 f"older_than is {older_than}, but must be two hours or more on an object store, "
                 "where a put makes content young again only once it is an hour old"
             )
-        live = {self._live(item) for item in keep}
+        live = keep if isinstance(keep, Live) else Live(self, keep)
         if not live and not allow_empty:
-            raise ValueError("nothing is live: pass allow_empty=True to delete all content")
-        self._sweep()
+            raise ValueError(
+                "nothing is live, so everything would be deleted: "
+                "pass allow_empty=True if that is what you want"
+            )
         old = self._old_contents(live, older_than)
         if dry_run:
             return list(old)
+        self._sweep()
         ids, pruned = list(old), []
         for start in range(0, len(ids), _PRUNED_AT_ONCE):
-            batch = ids[start : start + _PRUNED_AT_ONCE]
-            pruned += self._prune_batch({id: old[id] for id in batch}, older_than)
+            batch = {id: old[id] for id in ids[start : start + _PRUNED_AT_ONCE]}
+            pruned += self._prune_batch(batch, live.since, older_than)
         return pruned
 
-    def _live(self, item: object) -> str:
-        name = _names_of(item)[-1]
-        id = name if self._is_id(name) else self.id_of(self._normal(name) or "")
-        if id is None:
-            raise ValueError(f"{item!r} is no address of this store, so nothing is deleted")
-        return id
-
-    def _old_contents(self, live: set[str], older_than: timedelta) -> dict[str, list[str]]:
+    def _old_contents(self, live: Live, older_than: timedelta) -> dict[str, list[str]]:
         """Return the keys of each content that may be deleted, as far as a listing tells."""
         limit = _now() - older_than
         old: dict[str, list[str]] = {}
@@ -529,14 +527,16 @@ class ObjectStore(HashFS):
             old.setdefault(id, []).append(found.key)
         return {id: keys for id, keys in old.items() if id not in young}
 
-    def _prune_batch(self, old: dict[str, list[str]], older_than: timedelta) -> list[str]:
-        """Delete what is still old, announced so that a put of the same content waits.
+    def _prune_batch(
+        self, old: dict[str, list[str]], since: int, older_than: timedelta
+    ) -> list[str]:
+        """Delete what was old at `since`, announced so that a put of the same content waits.
 
         A put writes first and then looks for the announcement; here it is announced first
         and then looked at the age: one of the two sees the other.
         """
         with self._announced(old) as (started, now):
-            limit = now - older_than
+            limit = now - older_than - timedelta(microseconds=(time.time_ns() - since) // 1000)
             pruned = [id for id, keys in old.items() if self._all_older(keys, limit)]
             if time.monotonic() - started > _DELETES_WITHIN:
                 raise StoreUnavailableError("the object store is too slow to prune it safely")
@@ -591,6 +591,38 @@ class ObjectStore(HashFS):
         found = self._objects.head(key)
         return found is not None and _now() - found.modified > _LEFT_OVER_AFTER
 
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over all objects with their sizes and dates, hidden ones left out."""
+        for found in self._all():
+            id = self.id_of(found.key)
+            yield Entry(id, found.key, found.size, found.modified.timestamp())
+
+    def stats(self) -> Stats:
+        """Return the store in numbers."""
+        result, ids = Stats(), set()
+        for entry in self.entries():
+            if entry.id is None:
+                result.strangers += 1
+                continue
+            result.files += 1
+            result.bytes += entry.size  # further names are copies here
+            ids.add(bytes.fromhex(entry.id))
+            if result.largest is None or entry.size > result.largest.size:
+                result.largest = entry
+            if result.oldest is None or entry.mtime < result.oldest.mtime:
+                result.oldest = entry
+        result.contents = len(ids)
+        result.left_overs = sum(1 for _ in self._objects.list(_RENEWING.rstrip("/")))
+        result.quarantined = sum(1 for _ in self._objects.list(_QUARANTINE.rstrip("/")))
+        return result
+
+    def id_named(self, name: str) -> str | None:
+        """Return the id that a look-up of `name` would find, or None if it is no address."""
+        if self._is_id(name):
+            return name
+        key = self._normal(name)
+        return None if key is None else self.id_of(key)
+
     def _sweep(self) -> None:
         """Delete what a process left that was killed while it renewed something."""
         limit = _now() - _LEFT_OVER_AFTER
@@ -607,6 +639,12 @@ class ObjectStore(HashFS):
         else:
             self._move_object(source, self.relpath(target))
         return True
+
+    def _place_in_quarantine(self, key: str) -> str:
+        """Return a key that nothing is kept under yet."""
+        taken = {found.key for found in self._objects.list(_QUARANTINE + posixpath.dirname(key))}
+        places = chain([_QUARANTINE + key], (f"{_QUARANTINE}{key}.{n}" for n in count(1)))
+        return next(place for place in places if place not in taken)
 
     def _move_object(self, source: Found, target: str) -> None:
         if source.size <= _COPIED_AT_MOST:

@@ -277,6 +277,7 @@ def test_verify_finds_damage_of_the_same_size(store: ObjectStore) -> None:
     assert list(store.verify()) == [bad]
     assert list(store.verify(quarantine=True)) == [bad]
     assert list(store.verify()) == []
+    assert store.stats().quarantined == 1
     assert not store.exists(bad)
     assert sorted(store.files()) == sorted([good.abspath, f"{store.root}/stray"])
     assert not store.put(b"hello", "txt").is_duplicate
@@ -316,7 +317,7 @@ def test_prune_deletes_what_is_old_and_not_live(
 @pytest.mark.parametrize(
     ("keep", "older_than", "words"),
     [
-        (["nothing"], timedelta(days=1), "is no address"),
+        (["nothing"], timedelta(days=1), "must be the address"),
         ([], timedelta(days=1), "nothing is live"),
         ([HELLO], timedelta(minutes=119), "two hours"),
     ],
@@ -369,6 +370,18 @@ def test_what_killed_processes_left_is_swept(
     assert list(store.verify()) == []
     store.put(b"hello")
     assert keys(store) == [store.get(HELLO).relpath]  # type: ignore[union-attr]
+
+
+def test_stats_count(store: ObjectStore) -> None:
+    store.put(b"hello", "txt")
+    store.put(b"hello", "log")
+    address = store.put(b"hello, world")
+    store._objects.put("stray", b"12", {}, create=True)
+    stats = store.stats()
+    assert (stats.files, stats.contents, stats.bytes, stats.strangers) == (3, 2, 22, 1)
+    assert stats.largest is not None
+    assert stats.largest.relpath == address.relpath
+    assert {entry.relpath for entry in store.entries()} == set(keys(store))
 
 
 # -- failures --------------------------------------------------------------------------------------
