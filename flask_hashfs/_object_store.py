@@ -345,9 +345,11 @@ class ObjectStore(HashFS):
             return flat[len(id) :]
         return posixpath.splitext(relpath)[1]
 
-    def idpath(self, id: str, extension: str = "") -> str:
+    def idpath(self, id: str, extension: str | None = "") -> str:
         """Return the URL of the content with the hash `id`."""
-        suffix = extension if not extension or extension.startswith(".") else "." + extension
+        suffix = extension or ""
+        if suffix and not suffix.startswith("."):
+            suffix = "." + suffix
         return self._prefix + self._key_of(id) + suffix
 
     def haspath(self, path: str) -> bool:

@@ -75,7 +75,7 @@ class Writer:
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
             self.size = size
-            if self._file is None and size <= MEMORY_LIMIT:
+            if self._file is None and size <= self._memory_limit:
                 self._hash.update(data)
                 self._remember(data)
             else:
