@@ -10,7 +10,7 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 from typing import IO, Any, BinaryIO, NamedTuple, cast
@@ -130,11 +130,13 @@ class ObjectStore(HashFS):
             InvalidExtensionError: `extension` cannot be part of a name.
             DigestMismatchError: The content is not the `expected` one.
             StoreUnavailableError: The object store fails.
+            ValueError: The writer is closed.
         """
+        if writer.closed:
+            raise ValueError("this content was given up, or its stream closed")
         suffix = _suffix(extension)
         id = writer.finish()
-        expected = self._expected(expected)
-        if expected is not None and expected != id:
+        if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         key = self._key_of(id) + suffix
         for _ in range(_ATTEMPTS):
@@ -449,10 +451,8 @@ class ObjectStore(HashFS):
 
     # -- keeping in order ------------------------------------------------------------------
 
-    def verify_each(
-        self, quarantine: bool, progress: Callable[[int], object] | None = None
-    ) -> Generator[HashAddress]:
-        """Verify, and call `progress` with the number of files looked at since its last call."""
+    def verify_steps(self, quarantine: bool) -> Generator[HashAddress | int]:
+        """Verify, and yield between what is damaged how many more files have been looked at."""
         self._sweep()
         for found in self._all():
             id = self.id_of(found.key)
@@ -466,12 +466,11 @@ class ObjectStore(HashFS):
                 continue
             if is_damaged:
                 yield HashAddress(id, found.key, self._prefix + found.key)
-            if progress is not None:
-                progress(1)
+            yield 1
 
     def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] | Live = (),
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,
