@@ -111,6 +111,7 @@ class TestParity:
     def test_what_the_store_does_on_the_disk_is_awaited(self) -> None:
         calls = dict(inspect.getmembers(HashFS, inspect.isfunction))
         pure = {"check_put", "computehash", "id_of", "idpath", "relpath", "shard", "suffix_of"}
+        pure |= {"local_path"}
         inner = {"commit", "haspath", "makepath", "new_writer", "open_content", "realpath"}
         inner |= {"remove_empty", "unshard", "writer"}
         inner |= {"entries", "id_named", "live", "stats", "verify_steps"}
