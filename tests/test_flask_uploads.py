@@ -35,6 +35,8 @@ from flask_hashfs import FlaskHashFS, IncompleteUploadError
 from flask_hashfs._flask_request import Body, open_body, upload_request_class
 from flask_hashfs._writer import UploadStream
 
+resource = pytest.importorskip("resource")
+
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 LARGE = os.urandom(700_000)  # more than is kept in memory
 
@@ -315,6 +317,38 @@ class TestStreaming:
 
         assert post(app, body_of(file_part(content))).json == [False]
         assert [path.read_bytes() for path in inventory(root)] == [content]
+
+    @pytest.mark.parametrize("length_known", [True, False])
+    def test_a_body_of_many_pieces(
+        self, app: Flask, fs: FlaskHashFS, root: Path, length_known: bool
+    ) -> None:
+        view(app)(lambda: [fs.put(file).id for file in request.files.values()])
+        contents = [LARGE * 9, b"small", os.urandom(1_500_000)]
+        body = body_of(*map(file_part, contents))
+        environ: dict[str, Any] = {} if length_known else {"wsgi.input_terminated": True}
+        headers = {} if length_known else {"Transfer-Encoding": "chunked"}
+        answer = post(app, body, environ_overrides=environ, headers=headers)
+        assert answer.json == [hashlib.sha256(contents[0]).hexdigest()]
+        assert [path.read_bytes() for path in inventory(root)] == [contents[0]]
+
+    @pytest.mark.parametrize("size", [2_000_000, 6_000_000])
+    def test_a_full_disk_leaves_nothing(
+        self, app: Flask, fs: FlaskHashFS, root: Path, size: int
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+        view(app)(lambda: fs.put(request.files["f"]).id)
+        body = body_of(file_part(b"small"), file_part(b"x" * size))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+        try:
+            answer = app.test_client().post(
+                "/", input_stream=io.BytesIO(body), content_type=FORM, content_length=len(body)
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert answer.status_code == 500
+        assert not inventory(root)
+        assert post(app, body).status_code == 200
 
     def test_a_part_that_is_never_put_leaves_nothing(
         self, app: Flask, fs: FlaskHashFS, root: Path
