@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from pictures import HEIGHT, SCENES, WIDTH, scene
 
@@ -609,3 +611,23 @@ def test_every_page_in_every_size_and_colour(
     page.goto(f"{gallery.url}/files/999")
     inspect(page, "missing")
     complaints.clear()
+
+
+# -- behind the pages
+
+
+def test_a_content_stays_as_long_as_an_item_uses_it(gallery: Gallery) -> None:
+    """Visitors who add and delete the same content all at once never lose a file in use."""
+    content = os.urandom(1000)
+
+    def visit(visitor: int) -> None:
+        with httpx.Client(base_url=gallery.url, headers={"Accept": "application/json"}) as client:
+            for _ in range(12):
+                answer = client.post("/files", files={"files": (f"{visitor}.bin", content)})
+                item = answer.json()["files"][0]["item"]
+                assert client.get(f"/files/{item}/download").content == content
+                assert client.post(f"/files/{item}/delete").status_code == 303
+
+    with ThreadPoolExecutor(6) as visitors:
+        list(visitors.map(visit, range(6)))
+    assert gallery.stored() == []
