@@ -1,0 +1,101 @@
+"""The gallery on Quart: ``python docs/examples/gallery/quart_app.py``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pages
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from metadata import Catalog, Item
+from quart import Quart, flash, redirect, render_template, request, session, url_for
+from quart.utils import run_sync
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import HTTPException
+
+from flask_hashfs import HashAddress, QuartHashFS
+
+
+def create_app() -> Quart:
+    folder = pages.instance_folder()
+    app = Quart(__name__)
+    app.config.update(pages.settings(folder))
+    app.config.from_prefixed_env()
+    pages.prepare(app, "Quart")
+    fs = QuartHashFS(app)
+    catalog = Catalog(folder / "gallery.sqlite")
+    fs.references(catalog.addresses)
+
+    @app.before_request
+    async def check_origin():
+        pages.refuse_foreign_forms(request)
+
+    @app.after_request
+    async def add_headers(response):
+        pages.harden(response.headers)
+        return response
+
+    @app.errorhandler(HTTPException)
+    async def show_trouble(error):
+        trouble = pages.trouble(error)
+        if pages.wants_json(request):
+            return trouble, error.code
+        return await render_template("trouble.html", **trouble), error.code
+
+    @app.get("/")
+    async def index():
+        before = request.args.get("before", type=int)
+        return await render_template("index.html", **await run_sync(pages.index)(catalog, before))
+
+    @app.post("/files")
+    async def upload():
+        owner = session["owner"] = pages.owner_name((await request.form).get("owner"))
+        files = pages.chosen((await request.files).getlist("files"))
+        kept = [await keep(file, owner) for file in files]
+        if not pages.wants_json(request):
+            for item, address in kept:
+                await flash(f"{item.name}: {pages.outcome(item, address)}")
+            return redirect(url_for("index"), 303)
+        return {
+            "totals": await render_template(
+                "_totals.html", totals=await run_sync(catalog.totals)()
+            ),
+            "files": [
+                pages.result(item, address)
+                | {"card": await render_template("_card.html", item=item)}
+                for item, address in kept
+            ],
+        }
+
+    async def keep(file: FileStorage, owner: str) -> tuple[Item, HashAddress]:
+        address = await fs.put(file, pages.extension(file))
+        item = await run_sync(catalog.add)(pages.new_item(file, address, owner))
+        if not await fs.exists(address):  # its last other item was deleted in between
+            await fs.put(file, pages.extension(file))
+        return item, address
+
+    @app.get("/files/<int:item_id>")
+    async def detail(item_id):
+        return await render_template(
+            "detail.html", **await run_sync(pages.detail)(catalog, item_id)
+        )
+
+    @app.get("/files/<int:item_id>/download")
+    async def download(item_id):
+        item = await run_sync(catalog.get)(item_id)
+        return await fs.send_file(item.address, as_attachment=True, download_name=item.name)
+
+    @app.post("/files/<int:item_id>/delete")
+    async def delete(item_id):
+        # The item and its file go in one transaction, in one thread: hence the plain client.
+        name = await run_sync(catalog.remove)(item_id, fs.client.delete)
+        await flash(f"{name}: deleted")
+        return redirect(url_for("index"), 303)
+
+    return app
+
+
+if __name__ == "__main__":
+    options = pages.command_line("Quart")
+    config = Config.from_mapping(bind=f"{options.host}:{options.port}")
+    asyncio.run(serve(create_app(), config))
