@@ -19,6 +19,7 @@ def create_app() -> Flask:
     pages.prepare(app, "Flask")
     fs = FlaskHashFS(app)
     catalog = Catalog(folder / "gallery.sqlite")
+    fs.references(catalog.addresses)
 
     @app.before_request
     def check_origin():
