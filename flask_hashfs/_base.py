@@ -12,7 +12,7 @@ from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 
-from . import _config, _objects, _plan, _urls
+from . import _cli, _config, _objects, _plan, _urls
 from ._config import StoreConfig
 from ._object_file import ObjectFile
 from ._object_store import ObjectStore
@@ -93,6 +93,8 @@ class BaseHashFS(Generic[AppT]):
         client = _make_client(config, _config.key_prefix(self.name))
         app.extensions[self._key] = {"client": client, "config": config, "extension": self}
         self._install(app)
+        if _cli.hashfs.name not in app.cli.commands:
+            app.cli.add_command(_cli.hashfs)
         app.add_template_global(self.url_for, f"{self._key}_url_for")
         if config.serve_files:
             app.add_url_rule(
@@ -166,6 +168,11 @@ class BaseHashFS(Generic[AppT]):
             raise TypeError(f"references takes a callable, not {function!r}")
         self._references = (*self._references, function)
         return function
+
+    @property
+    def has_references(self) -> bool:
+        """Whether any callable tells what is in use."""
+        return bool(self._references)
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the current app's store."""

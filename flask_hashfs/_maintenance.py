@@ -184,6 +184,10 @@ def _remove(path: str) -> None:
 # -- prune -------------------------------------------------------------------------------------
 
 
+class NothingLiveError(ValueError):
+    """A prune would delete everything."""
+
+
 class Live:
     """The ids of what is in use, kept as bytes: about 130 bytes of memory each.
 
@@ -254,7 +258,7 @@ def prune(
     live = keep if isinstance(keep, Live) else Live(store, keep)
     youngest = live.since - older_than // timedelta(microseconds=1) * 1000
     if not live and not allow_empty:
-        raise ValueError(
+        raise NothingLiveError(
             "nothing is live, so everything would be deleted: "
             "pass allow_empty=True if that is what you want"
         )

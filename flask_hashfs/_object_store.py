@@ -598,6 +598,16 @@ class ObjectStore(HashFS):
             id = self.id_of(found.key)
             yield Entry(id, found.key, found.size, found.modified.timestamp())
 
+    def put_files(
+        self, files: Iterable[tuple[Any, str | None]]
+    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files, and yield each with its address or its error."""
+        for source, extension in files:
+            try:
+                yield source, self.put(source, extension)
+            except Exception as error:
+                yield source, error
+
     def stats(self) -> Stats:
         """Return the store in numbers."""
         result, ids = Stats(), set()

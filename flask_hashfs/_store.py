@@ -18,7 +18,7 @@ import hashfs
 from hashfs import HashAddress
 from werkzeug.datastructures import FileStorage
 
-from . import _aside, _disk, _maintenance, _sources
+from . import _aside, _bulk, _disk, _maintenance, _sources
 from ._writer import UploadStream, Writer
 from .exceptions import (
     DigestMismatchError,
@@ -132,6 +132,19 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         _suffix(extension)
         if expected is not None and not isinstance(expected, str):
             raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
+
+    def put_files(
+        self, files: Iterable[tuple[Any, str | None]]
+    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files: as durable as a put of each, but the disk is waited for in groups.
+
+        Args:
+            files: Sources, as `put` takes them, with their extensions.
+
+        Yields:
+            Each source with its address, or with the error that kept it out.
+        """
+        return _bulk.put_files(self, files)
 
     def writer(self, max_size: int | None = None) -> Writer:
         """Return a writer for one new content; `commit` stores it, `close` gives it up.
