@@ -254,7 +254,7 @@ class BaseHashFS(Generic[AppT]):
         if internal is not None:
             path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
             return "X-Accel-Redirect", _urls.join(internal, path)
-        if self._current_app().config["USE_X_SENDFILE"]:
+        if self._current_app().config.get("USE_X_SENDFILE"):
             local_path = self.client.local_path(address)
             return None if local_path is None else ("X-Sendfile", local_path)
         return None
