@@ -98,11 +98,16 @@ class UploadConnection(ASGIHTTPConnection):
     _started = False
     _ending = False
 
-    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
+    async def handle_messages(
+        self, request: Request, receive: ASGIReceiveCallable, *view: asyncio.Task[None]
+    ) -> None:
         body = request.body
         if not isinstance(body, UploadBody):
-            await super().handle_messages(request, receive)
+            await super().handle_messages(request, receive, *view)
             return
+        if view and (receiver := asyncio.current_task()) is not None:
+            # Before 0.23 Quart itself ended the receiving with the view, and gave no task.
+            view[0].add_done_callback(lambda _: receiver.cancel())
 
         async def receive_with_room() -> ASGIReceiveEvent:
             await body.room()
@@ -116,7 +121,7 @@ class UploadConnection(ASGIHTTPConnection):
                     await asyncio.Event().wait()
             return message
 
-        await super().handle_messages(request, receive_with_room)
+        await super().handle_messages(request, receive_with_room, *view)
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         body = request.body

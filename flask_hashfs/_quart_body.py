@@ -44,6 +44,8 @@ class UploadBody(Body):
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         super().__init__(None, None)
+        self._data = bytearray()  # Quart 0.23 keeps what arrives in a queue of its own
+        self._has_data = asyncio.Event()
         self._expected = expected_content_length
         self._default_limit = max_content_length
         self._owner: weakref.ref[Owner] | None = None
@@ -96,7 +98,7 @@ class UploadBody(Body):
             self._readers -= 1
 
     def clear(self) -> None:
-        super().clear()
+        self._data.clear()
         self._room.set()
 
     # What the connection does.
@@ -109,11 +111,22 @@ class UploadBody(Body):
             self._data += data
             self._has_data.set()
 
+    async def put(self, data: bytes) -> None:
+        """Take what has arrived, as Quart calls it since 0.23."""
+        self.append(data)
+
+    def disconnect(self) -> None:
+        """Take notice that the client is gone, as Quart calls it since 0.23."""
+        self.set_broken()
+
+    def set_result(self, data: bytes) -> None:
+        self.append(data)
+        self.set_complete()
+
     def set_complete(self) -> None:
         if self._expected is not None and self._received < self._expected:
             self.set_broken()
-        super().set_complete()
-        self._room.set()
+        self._end()
 
     def set_broken(self) -> bool:
         """Note that no more bytes will come; return whether more had to."""
@@ -122,9 +135,13 @@ class UploadBody(Body):
         if self._broken is None:
             wanted = "" if self._expected is None else f" of {self._expected}"
             self._broken = f"The request's body ended after {self._received}{wanted} bytes."
-        super().set_complete()
-        self._room.set()
+        self._end()
         return True
+
+    def _end(self) -> None:
+        super().set_complete()
+        self._has_data.set()
+        self._room.set()
 
     def abandon(self) -> None:
         """Drop what is yet to come: the answer does not depend on it."""
