@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, get_type_hints
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
@@ -28,7 +28,7 @@ AppT = TypeVar("AppT", bound="App")
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
-_ATTRIBUTES = frozenset(HashFS.__annotations__) | {"fsync", "max_size"}
+_ATTRIBUTES = frozenset(get_type_hints(HashFS))
 
 _REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
 

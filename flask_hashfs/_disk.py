@@ -59,6 +59,23 @@ def open_regular(path: str, flags: int) -> int:
     return fd
 
 
+def link_or_rename(source: str, target: str) -> None:
+    """Give the file `source` a second name, or where links are refused its only one.
+
+    Raises:
+        FileExistsError: `target` exists.
+        FileNotFoundError: Its folder does not, or `source` does not.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if not refuses_links(error):
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.rename(source, target)
+
+
 def make_folders(path: str, mode: int) -> None:
     """Create the folder `path` and its missing parents, whoever else does so or removes them.
 

@@ -22,7 +22,8 @@ from . import _disk, _media, _plan
 from ._maintenance import Entry, Live, Stats
 from ._object_file import ObjectFile
 from ._objects import CHUNK, SMALL, ExistsError, Found, Objects
-from ._store import HashFS, _names_of, _suffix
+from ._store import HashFS, dotted
+from ._tree import names_of
 from ._writer import Writer
 from .exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
 
@@ -134,7 +135,7 @@ class ObjectStore(HashFS):
         """
         if writer.closed:
             raise ValueError("this content was given up, or its stream closed")
-        suffix = _suffix(extension)
+        suffix = dotted(extension)
         id = writer.finish()
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
@@ -366,7 +367,7 @@ class ObjectStore(HashFS):
         return "/".join(self.shard(id))
 
     def _look_up(self, file: str | os.PathLike[str] | HashAddress) -> Found | None:
-        for name in _names_of(file):
+        for name in names_of(file):
             if self._is_id(name):
                 found = self._objects.head(self._key_of(name)) or next(iter(self._keys(name)), None)
             else:
@@ -414,7 +415,7 @@ class ObjectStore(HashFS):
         Raises:
             StoreUnavailableError: The object store fails.
         """
-        name = _names_of(file)[0]
+        name = names_of(file)[0]
         if self._is_id(name):
             self._objects.delete(found.key for found in self._keys(name))
         elif (key := self._normal(name)) is not None and self._objects.head(key) is not None:
@@ -640,15 +641,52 @@ class ObjectStore(HashFS):
         found = self._objects.list(_RENEWING.rstrip("/"))
         self._objects.delete([each.key for each in found if each.modified < limit])
 
-    def _move(self, path: str, target: str) -> bool:
-        source = self._objects.head(self.relpath(path))
+    def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
+        """Iterate over the objects that do not lie where their bytes belong.
+
+        Args:
+            extensions: Whether the place an object belongs to has its own extension.
+
+        Yields:
+            The URL of the object, and the address of its bytes.
+        """
+        for path in self.files():
+            try:
+                id = self._hash_file(path)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            key = self._key_of(id)
+            if extensions:
+                key += self.suffix_of(self.relpath(path), id)
+            if self._prefix + key != path:
+                yield path, HashAddress(id, key, self._prefix + key)
+
+    def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
+        """Move every object to where its bytes belong.
+
+        Args:
+            extensions: Whether an object keeps its extension.
+
+        Returns:
+            The old URL and the new address of each object moved.
+        """
+        return [
+            (path, address)
+            for path, address in tuple(self.corrupted(extensions))
+            if self._move(path, address)
+        ]
+
+    def _move(self, path: str, address: HashAddress) -> bool:
+        source, there = self._objects.head(self.relpath(path)), self._objects.head(address.relpath)
         if source is None:
             return False
-        there = self._objects.head(self.relpath(target))
-        if there is not None and there.size == source.size:
+        if there is None:
+            self._move_object(source, address.relpath)
+        elif self._hash_object(there) == address.id:
             self._objects.delete([source.key])
         else:
-            self._move_object(source, self.relpath(target))
+            logger.warning("%s belongs to %s, but that is taken", path, address.abspath)
+            return False
         return True
 
     def _place_in_quarantine(self, key: str) -> str:
@@ -676,7 +714,7 @@ class ObjectStore(HashFS):
 
     def _hash_object(self, found: Found) -> str:
         with self._reader(found) as reader:
-            return hashlib.file_digest(reader, self._new_hash).hexdigest()
+            return hashlib.file_digest(reader, self.new_hash).hexdigest()
 
     def _reader(self, found: Found) -> ObjectFile:
         return ObjectFile(self._objects, found.key, found.size)

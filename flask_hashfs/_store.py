@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import io
 import logging
 import os
 import re
 import stat
 from collections.abc import Generator, Iterable, Iterator
 from datetime import timedelta
-from typing import IO, Any, BinaryIO, cast
+from typing import Any
 
-import hashfs
 from hashfs import HashAddress
 from werkzeug.datastructures import FileStorage
 
-from . import _aside, _bulk, _disk, _maintenance, _sources
+from . import _bulk, _disk, _maintenance, _repair, _sources
+from ._tree import Tree
 from ._writer import UploadStream, Writer
-from .exceptions import (
-    DigestMismatchError,
-    FileTooLargeError,
-    InvalidExtensionError,
-    NotStoredError,
-)
+from .exceptions import DigestMismatchError, FileTooLargeError, InvalidExtensionError
 
 logger = logging.getLogger("flask_hashfs")
 
 _EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
 
 
-class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
+class HashFS(Tree):
     """Content-addressed files below `root`.
 
     Args:
@@ -49,12 +42,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         ValueError: An unknown algorithm, or one whose digests have no fixed length.
     """
 
-    root: str
-    depth: int
-    width: int
-    algorithm: str
-    fmode: int | None
-    dmode: int
+    max_size: int | None
 
     def __init__(
         self,
@@ -68,15 +56,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         fsync: bool = True,
         max_size: int | None = None,
     ) -> None:
-        super().__init__(root, depth, width, algorithm, dmode=dmode)
-        self.fmode = fmode
-        self.fsync = fsync
+        super().__init__(root, depth, width, algorithm, fmode, dmode, fsync)
         self.max_size = max_size
-        self._id_length = hashlib.new(algorithm, usedforsecurity=False).digest_size * 2
-        if not self._id_length:
-            raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
-        self._prefix = os.path.join(self.root, "")
-        self._temporary = _disk.TemporaryFolder(self.root)
 
     # -- putting ---------------------------------------------------------------------------
 
@@ -129,7 +110,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             InvalidExtensionError: `extension` cannot be part of a name.
             TypeError: `expected` is no str.
         """
-        _suffix(extension)
+        dotted(extension)
         if expected is not None and not isinstance(expected, str):
             raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
 
@@ -176,14 +157,14 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             ValueError: The writer is closed.
             OSError: The disk cannot take it.
         """
-        suffix = _suffix(extension)
+        suffix = dotted(extension)
         if writer.closed:
             raise ValueError("this content was given up, or its stream closed")
         id = writer.finish()
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         path = self.idpath(id) + suffix
-        folder = path.rpartition(os.sep)[0]
+        folder = os.path.dirname(path)
         try:
             for _ in range(_disk.ATTEMPTS):
                 try:
@@ -210,6 +191,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         state = _disk.lstat(path)
         if state is None:
             return self._place_new(writer, id, path)
+        if self._leads_elsewhere(state):
+            self._check_inside(os.path.dirname(path))
         if stat.S_ISREG(state.st_mode):
             if state.st_size != writer.size:
                 self._heal(writer, id)
@@ -221,6 +204,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return False
 
     def _place_new(self, writer: Writer, id: str, path: str) -> bool:
+        self._check_inside(os.path.dirname(path))
         names = self._names(id)
         if not names and self._restore(id):
             raise FileExistsError(errno.EEXIST, "Put back", path)
@@ -310,291 +294,6 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         self.makepath(self.root)
         return state.st_dev == os.stat(self.root).st_dev
 
-    # -- looking up ------------------------------------------------------------------------
-
-    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
-        """Return the address of a stored file, or None.
-
-        Args:
-            file: A hash id, a path relative to the root, an absolute path inside the root,
-                or an address.
-
-        Raises:
-            TypeError: Anything else.
-        """
-        path = self.realpath(file)
-        if path is None:
-            return None
-        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
-
-    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
-        """Tell whether `file` is stored; it takes what `get` takes."""
-        return self.realpath(file) is not None
-
-    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
-        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
-        for name in _names_of(file):
-            for _ in range(_disk.ATTEMPTS):
-                path = self._find(name)
-                if path is not None:
-                    return path
-                restored = self._restore(self.id_named(name))
-                path = self._find(name)  # in any case: a sweep may just have put it back
-                if path is not None:
-                    return path
-                if not restored:
-                    break
-        return None
-
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
-        """Open a stored file to read.
-
-        Args:
-            file: What `get` takes.
-            mode: ``"rb"``, or a text mode; no mode that writes.
-
-        Returns:
-            For ``"rb"`` an ``io.BufferedReader``.
-
-        Raises:
-            NotStoredError: It is not stored.
-            ValueError: A mode that writes.
-        """
-        if not mode or set(mode) - set("rbt"):
-            raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
-        for _ in range(_disk.ATTEMPTS):
-            path = self.realpath(file)
-            if path is None:
-                break
-            try:
-                return open(path, mode, opener=_disk.open_regular)
-            except FileNotFoundError:  # deleted since; by id another name may be left
-                continue
-        raise NotStoredError(file)
-
-    def open_content(self, address: HashAddress, read: bool = True) -> tuple[BinaryIO | None, int]:
-        """Open a stored file, unless it is not to be read, and measure it, to serve it.
-
-        Returns:
-            The unbuffered file, or None, and the content's size in bytes.
-
-        Raises:
-            FileNotFoundError: It has been deleted since it was looked up.
-        """
-        while True:
-            try:
-                if not read:
-                    return None, os.lstat(address.abspath).st_size
-                file = io.FileIO(address.abspath, opener=_disk.open_regular)
-                return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
-            except FileNotFoundError:
-                if self.realpath(address.abspath) is None:  # not just moved by a sweep and back
-                    raise
-
-    def idpath(self, id: str, extension: str | None = "") -> str:
-        """Return the path that the content `id` has, or would have, with this extension."""
-        suffix = extension or ""
-        if suffix and not suffix.startswith(os.extsep):
-            suffix = os.extsep + suffix
-        return self._prefix + os.sep.join(self.shard(id)) + suffix
-
-    def shard(self, id: str) -> list[str]:
-        """Split an id into the names of its folders and of its file."""
-        width, end = self.width, self.depth * self.width
-        parts = [id[start : start + width] for start in range(0, end, width or 1)]
-        parts.append(id[end:])
-        return parts if len(id) > end else [part for part in parts if part]
-
-    def local_path(self, address: HashAddress) -> str | None:
-        """Return the path of a stored file on this machine, or None where it has none."""
-        path: str = address.abspath
-        return path
-
-    def unshard(self, path: str | os.PathLike[str]) -> str:
-        """Return the hash id that a path inside the root stands for.
-
-        Raises:
-            ValueError: The path lies outside the root.
-        """
-        path = os.fspath(path)
-        relpath = path[len(self._prefix) :] if path.startswith(self._prefix) else ""
-        id = self.id_of(relpath)
-        return id if id is not None else super().unshard(path)
-
-    def id_of(self, relpath: str) -> str | None:
-        """Return the id if `relpath` is where some content with some extension lies."""
-        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
-        if not self._is_id(id):
-            return None
-        address = self.idpath(id)[len(self._prefix) :]
-        return id if relpath == address or relpath.startswith(address + os.extsep) else None
-
-    def id_named(self, name: str) -> str | None:
-        """Return the id that a look-up of `name` would find stored, or None if it is no address."""
-        if self._is_id(name):
-            return name
-        try:
-            path = self._normal(os.path.join(self.root, name))
-        except (OSError, ValueError):  # a NUL, a loop of links
-            return None
-        return None if path is None else self.id_of(path[len(self._prefix) :])
-
-    def _is_id(self, name: str) -> bool:
-        return len(name) == self._id_length and not name.strip("0123456789abcdef")
-
-    def _find(self, name: str) -> str | None:
-        try:
-            if self._is_id(name):
-                path = self._contained(self.idpath(name))
-                if path is not None:
-                    return path
-                names = self._names(name)
-                if names:
-                    return self._contained(names[0])
-            return self._contained(os.path.join(self.root, name)) if name else None
-        except (OSError, ValueError):  # too long, a NUL, a loop of links: nothing stored there
-            return None
-
-    def _contained(self, path: str) -> str | None:
-        """Return the normal form of `path` if it is a regular file inside the root."""
-        if path.endswith(os.sep):
-            return None
-        normal = self._normal(path)
-        if normal is None:
-            return None
-        path = normal
-        state = _disk.lstat(path)
-        if state is None or not stat.S_ISREG(state.st_mode):
-            return None
-        folder = os.path.dirname(path)
-        while len(folder) > len(self.root):
-            if os.path.islink(folder):
-                real = os.path.realpath(path)
-                return path if real.startswith(self._prefix) and not self._hides(real) else None
-            folder = os.path.dirname(folder)
-        return None if self._hides(path) else path
-
-    def _normal(self, path: str) -> str | None:
-        """Return the normal form of `path` if it lies inside the root."""
-        path = os.path.normpath(path)
-        if not path.startswith(self._prefix):
-            path = os.path.realpath(path)  # the root may be known by another path
-        return path if path.startswith(self._prefix) else None
-
-    def _hides(self, path: str) -> bool:
-        first = path[len(self._prefix) :].partition(os.sep)[0]
-        return os.path.normcase(first) == _disk.HIDDEN
-
-    def _names(self, id: str) -> list[str]:
-        """Return the paths of all names of a content, sorted: one for each extension."""
-        folder, leaf = os.path.split(self.idpath(id))
-        try:
-            with os.scandir(folder) as entries:
-                return sorted(
-                    entry.path
-                    for entry in entries
-                    if entry.name.startswith(leaf)
-                    and entry.name[len(leaf) : len(leaf) + 1] in ("", os.extsep)
-                    and entry.is_file(follow_symlinks=False)
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def _restore(self, id: str | None) -> bool:
-        """Put back what a sweep has moved aside of a content; tell whether there was anything."""
-        if id is None:
-            return False
-        try:
-            restored = [box.put_back() for box in _aside.boxes(self, id)]
-        except OSError as error:  # nothing may be written here, or no more
-            logger.warning("%s cannot be put back after an interrupted sweep: %s", id, error)
-            return False
-        return any(restored)
-
-    # -- deleting --------------------------------------------------------------------------
-
-    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
-        """Delete a stored file and the folders it leaves empty; a missing one is no error.
-
-        Args:
-            file: An id deletes the content under all its names, anything else only the
-                one name it stands for.
-
-        Raises:
-            OSError: The file system refuses.
-        """
-        name = _names_of(file)[0]
-        for _ in range(_disk.ATTEMPTS):
-            path = self.realpath(name)
-            if path is None or self._delete(name, path):
-                return
-
-    def _delete(self, name: str, path: str) -> bool:
-        """Delete a name, or all of an id; False if a sweep at work may have kept one."""
-        paths = self._names(name) if self._is_id(name) else [path]
-        done = True
-        for each in paths:
-            try:
-                os.unlink(each)
-            except FileNotFoundError:
-                done = False
-        _disk.remove_empty_folders(os.path.dirname(path), self.root)
-        id = self.id_named(path)
-        if id is not None:
-            suffix = None if self._is_id(name) else path[len(self.idpath(id)) :]
-            for box in _aside.boxes(self, id):
-                done = not box.delete(suffix) and done
-        return done
-
-    def remove_empty(self, subpath: str) -> None:
-        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
-        if self.haspath(subpath):
-            _disk.remove_empty_folders(os.path.abspath(subpath), self.root)
-
-    def makepath(self, path: str) -> None:
-        """Create the folder `path` and its missing parents.
-
-        Raises:
-            NotADirectoryError: A file stands in the way.
-        """
-        if not os.path.isdir(self.root):
-            self._temporary.is_new = True
-        _disk.make_folders(path, self.dmode)
-
-    # -- listing ---------------------------------------------------------------------------
-
-    def files(self) -> Generator[str]:
-        """Iterate over the absolute paths of all regular files, hidden ones left out."""
-        for folder, _ in self._walk(self.root):
-            yield from folder
-
-    def folders(self) -> Generator[str]:
-        """Iterate over the absolute paths of all folders that hold files."""
-        for files, path in self._walk(self.root):
-            if files:
-                yield path
-
-    def size(self) -> int:
-        """Return the total size in bytes of all files."""
-        states = map(_disk.lstat, self.files())
-        return sum(state.st_size for state in states if state is not None)
-
-    def _walk(self, folder: str) -> Iterator[tuple[list[str], str]]:
-        folders, files = [], []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        files.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-            return
-        yield files, folder
-        for each in folders:
-            if folder != self.root or not self._hides(each):
-                yield from self._walk(each)
-
     # -- keeping in order ------------------------------------------------------------------
 
     def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
@@ -606,16 +305,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Yields:
             The path of the file, and the address of its bytes.
         """
-        for path in self.files():
-            try:
-                id = self._hash_file(path)
-            except FileNotFoundError:
-                continue
-            expected = self.idpath(id) + (
-                self.suffix_of(path[len(self._prefix) :], id) if extensions else ""
-            )
-            if expected != path:
-                yield path, HashAddress(id, expected[len(self._prefix) :], expected)
+        for found in _repair.misplaced(self, extensions):
+            yield found.path, found.address
 
     def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
         """Move every file to where its bytes belong.
@@ -626,12 +317,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Returns:
             The old path and the new address of each file moved.
         """
-        repaired = []
-        for path, address in tuple(self.corrupted(extensions)):
-            if self._move(path, address.abspath):
-                _disk.remove_empty_folders(os.path.dirname(path), self.root)
-                repaired.append((path, address))
-        return repaired
+        return _repair.repair(self, extensions)
 
     def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
         """Hash every content again, in several threads, to find what is damaged.
@@ -695,42 +381,8 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """Return the store in numbers."""
         return _maintenance.stats(self)
 
-    def _move(self, path: str, target: str) -> bool:
-        for _ in range(_disk.ATTEMPTS):
-            state, there = _disk.lstat(path), _disk.lstat(target)
-            if state is None:
-                return False
-            if there is not None and there.st_size == state.st_size:
-                os.unlink(path)
-            else:
-                self.makepath(os.path.dirname(target))
-                try:
-                    os.replace(path, target)
-                except FileNotFoundError:
-                    continue
-            if self.fmode is not None:
-                os.chmod(target, self.fmode)
-            if self.fsync:
-                _disk.sync_folders(os.path.dirname(target), self.root)
-            return True
-        return False
 
-    def _hash_file(self, path: str) -> str:
-        with open(path, "rb", buffering=0, opener=_disk.open_regular) as file:
-            return hashlib.file_digest(file, self._new_hash).hexdigest()
-
-    def _new_hash(self) -> hashlib._Hash:
-        return hashlib.new(self.algorithm, usedforsecurity=False)
-
-    def suffix_of(self, relpath: str, id: str) -> str:
-        """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
-        flat = relpath.replace(os.sep, "")
-        if flat.startswith(id) and flat[len(id) : len(id) + 1] in ("", os.extsep):
-            return flat[len(id) :]
-        return os.path.splitext(relpath)[1]
-
-
-def _suffix(extension: str | None) -> str:
+def dotted(extension: str | None) -> str:
     """Return an extension with its dot, or nothing.
 
     Raises:
@@ -744,17 +396,3 @@ def _suffix(extension: str | None) -> str:
             "and . _ - +, with at least one that is no dot"
         )
     return extension if extension.startswith(os.extsep) else os.extsep + extension
-
-
-def _names_of(file: object) -> tuple[str, ...]:
-    """Return the names to look for, in order."""
-    if isinstance(file, HashAddress):
-        return file.relpath, file.id
-    if isinstance(file, (str, os.PathLike)):
-        name = os.fspath(file)
-        if isinstance(name, str):
-            return (name,)
-    raise TypeError(
-        "a stored file is named by a hash id, a path as str or PathLike, or a HashAddress, "
-        f"not by {type(file).__name__}"
-    )
