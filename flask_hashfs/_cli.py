@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,11 +18,15 @@ from typing import Any
 import click
 from hashfs import HashAddress
 
+from . import _objects, _sync
 from ._maintenance import Entry, NothingLiveError
+from ._object_store import ObjectStore
 from ._store import HashFS
+from ._sync import Outcome
 from .exceptions import HashFSError, InvalidExtensionError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "": "seconds"}
+_FAILED = (Outcome.DAMAGED, Outcome.REFUSED)
 
 
 class _Failure(click.ClickException):
@@ -76,6 +81,25 @@ class _Target:
             raise click.UsageError(f"The app {app.name!r} has no {wanted}, but {known}.")
         state = states[name or ""]
         return cls(app, state["extension"], state["client"])
+
+    def named(self, name: str) -> HashFS:
+        """Return one of the app's stores, or the one in a folder or at a URL."""
+        key = "hashfs" if name == "default" else f"hashfs_{name}"
+        state = self.app.extensions.get(key)
+        if isinstance(state, dict) and isinstance(state.get("client"), HashFS):
+            client: HashFS = state["client"]
+            return client
+        own = self.client
+        layout = (own.depth, own.width, own.algorithm)
+        if _objects.is_url(name):
+            settings = self.app.extensions[self.extension._key]["config"]
+            return ObjectStore(name, *layout, options=settings.store_options)
+        if os.sep not in name and not os.path.isdir(name):
+            raise click.UsageError(
+                f"{name!r} is neither a store of the app, nor a folder, nor a URL; "
+                f"for a new folder say {os.path.join(os.curdir, name)!r}"
+            )
+        return HashFS(name, *layout, own.fmode, own.dmode, fsync=own.fsync)
 
     def run(self, call: Callable[[], Any]) -> Any:
         """Return what `call` does in the app's context, awaited where the app is asynchronous."""
@@ -329,6 +353,41 @@ def prune(
         else:
             click.echo(id)
     click.echo(f"{len(deleted)} contents {'would be ' if dry_run else ''}deleted", err=True)
+
+
+# -- moving ------------------------------------------------------------------------------------
+
+
+@hashfs.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--threads", type=click.IntRange(1, 256), default=8, show_default=True)
+@as_json
+@pass_target
+def sync(app_store: _Target, source: str, target: str, threads: int, as_json: bool) -> None:
+    """Copy what TARGET lacks of SOURCE, hashed on its way; end with 1 if some is damaged.
+
+    SOURCE and TARGET are named stores of the app, "default" for the store without a name,
+    folders, or URLs such as s3://bucket/prefix. Folders and URLs have the layout of the
+    app's own store. Run it again to go on where it stopped, or to copy what is new.
+    """
+    origin, goal = app_store.named(source), app_store.named(target)
+    length = origin.count() if _is_terminal() else None
+    outcomes: Counter[Outcome] = Counter()
+    with _bar(length, "Copying") as (advance, echo):
+        for step in _sync.sync(origin, goal, threads):
+            outcomes[step.outcome] += 1
+            if as_json:
+                names = {"id": step.entry.id, "relpath": step.entry.relpath}
+                echo(json.dumps({**names, "outcome": step.outcome.name.lower()}))
+            elif step.outcome in _FAILED:
+                text = f"{_text(step.entry.relpath)}: {step.outcome.value} {step.reason}"
+                click.echo(text.rstrip(), err=True)
+            advance(1)
+    counts = [f"{outcomes[each]} {each.value}" for each in Outcome if outcomes[each]]
+    click.echo(", ".join(counts) or "nothing to copy", err=True)
+    if any(outcomes[each] for each in _FAILED):
+        raise click.exceptions.Exit(1)
 
 
 # -- showing -----------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 
 from . import _disk, _media, _plan
-from ._maintenance import Entry, Live, Stats
+from ._maintenance import Entry, Live, NothingLiveError, Stats
 from ._object_file import ObjectFile
 from ._objects import CHUNK, SMALL, ExistsError, Found, Objects
 from ._store import HashFS, dotted
+from ._threads import in_threads
 from ._tree import names_of
 from ._writer import Writer
 from .exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
@@ -119,6 +120,27 @@ class ObjectStore(HashFS):
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes, whatever the store's own ``max_size``."""
         return Writer(self.algorithm, self._temporary, self.dmode, limit, memory_limit=SMALL)
+
+    def put_files(
+        self, files: Iterable[tuple[Any, str | None]]
+    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files, several at once.
+
+        Args:
+            files: Sources, as `put` takes them, with their extensions.
+
+        Yields:
+            Each source with its address, or with the error that kept it out.
+        """
+
+        def put(file: tuple[Any, str | None]) -> HashAddress | Exception:
+            try:
+                return self.put(*file)
+            except Exception as error:
+                return error
+
+        for (source, _), result in in_threads(put, files):
+            yield source, result
 
     def commit(
         self, writer: Writer, extension: str | None = None, *, expected: str | None = None
@@ -501,7 +523,7 @@ class ObjectStore(HashFS):
             )
         live = keep if isinstance(keep, Live) else Live(self, keep)
         if not live and not allow_empty:
-            raise ValueError(
+            raise NothingLiveError(
                 "nothing is live, so everything would be deleted: "
                 "pass allow_empty=True if that is what you want"
             )
@@ -598,16 +620,6 @@ class ObjectStore(HashFS):
         for found in self._all():
             id = self.id_of(found.key)
             yield Entry(id, found.key, found.size, found.modified.timestamp())
-
-    def put_files(
-        self, files: Iterable[tuple[Any, str | None]]
-    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
-        """Store many files, and yield each with its address or its error."""
-        for source, extension in files:
-            try:
-                yield source, self.put(source, extension)
-            except Exception as error:
-                yield source, error
 
     def stats(self) -> Stats:
         """Return the store in numbers."""
