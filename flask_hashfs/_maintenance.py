@@ -172,8 +172,9 @@ def sweep(store: Store) -> None:
         state = _disk.lstat(path)
         if state is not None and state.st_mtime < youngest:
             _remove(path)
-    for name in (_disk.TEMPORARY, _QUARANTINE):
-        _disk.remove_empty_folders(os.path.join(store.root, name), store.root)
+    for folder, files, others in _folders(store.root, os.path.join(store.root, _disk.HIDDEN)):
+        if not files and not others:
+            _disk.remove_empty_folders(folder, store.root)
 
 
 def _remove(path: str) -> None:
