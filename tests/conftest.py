@@ -6,6 +6,8 @@ import object_stores
 import pytest
 from blockbuster import blockbuster_ctx
 
+pytest.register_assert_rewrite("store_contract", "local_stores")
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not object_stores.ENDPOINT:

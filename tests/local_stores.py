@@ -1,0 +1,70 @@
+"""Local stores to test with, on a file system that can do everything or less."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_hashfs import HashFS
+
+WAYS = ["unnamed", "named", "renamed"]
+"""How content gets its address: from an unnamed file, a named one, or where no links are."""
+
+
+@contextmanager
+def local_stores(
+    way: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., HashFS]]:
+    """Give a function that makes empty stores in `folder`, and check in the end that they are tidy.
+
+    Descriptors are counted too.
+    """
+    stores: list[HashFS] = []
+    if way == "renamed":
+        refuse_links(monkeypatch)
+
+    def new_store(**options: Any) -> HashFS:
+        store = HashFS(folder / str(len(stores)), **{"fsync": False, **options})
+        if way != "unnamed":
+            store._temporary._unnamed = False
+        stores.append(store)
+        return store
+
+    before = open_files()
+    yield new_store
+    assert open_files() == before
+    for store in stores:
+        assert_tidy(store)
+
+
+def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file system do without hard links, as FAT and many network ones."""
+
+    def link(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+
+
+def open_files() -> list[str]:
+    """Return what the descriptors of this process lead to."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:  # that of the listing itself
+            pass
+    return sorted(found)
+
+
+def assert_tidy(store: HashFS) -> None:
+    """Check that nothing hidden and no empty folder is below the root."""
+    for folder, folders, files in os.walk(store.root):
+        assert ".hashfs" not in folders
+        assert folders or files or folder == store.root, f"{folder} is empty"
