@@ -301,11 +301,11 @@ class ObjectStore(HashFS):
             NotStoredError: It is not stored.
             ValueError: A mode that writes.
         """
-        if not mode or set(mode) - set("rbt"):
+        if "r" not in mode or set(mode) - set("rbt"):
             raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
         found = self._look_up(file)
         if found is None:
-            raise NotStoredError(file)
+            raise NotStoredError(names_of(file)[0])
         reader = io.BufferedReader(ObjectFile(self._objects, found.key, found.size), CHUNK)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 

@@ -117,7 +117,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             NotStoredError: It is not stored.
             ValueError: A mode that writes.
         """
-        if not mode or set(mode) - set("rbt"):
+        if "r" not in mode or set(mode) - set("rbt"):
             raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
         for _ in range(_disk.ATTEMPTS):
             path = self.realpath(file)
