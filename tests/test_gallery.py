@@ -95,17 +95,24 @@ class Gallery:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: bool(self._address()) or self.process.poll() is not None, "a start")
-        assert self.process.poll() is None, self.log.read_text()
+
+    def __enter__(self) -> Gallery:
+        try:
+            wait_until(lambda: bool(self._address()) or self.process.poll() is not None, "a start")
+            assert self.process.poll() is None, self.log.read_text()
+        except BaseException:
+            self.__exit__()
+            raise
         self.url = self._address()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        self.process.wait(20)
 
     def _address(self) -> str:
         found = re.search(r"Running on (http://127\.0\.0\.1:[1-9]\d*)", self.log.read_text())
         return found[1] if found else ""
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
 
     def stored(self) -> list[str]:
         """Return the digests of all the files below the store's root, whatever they are."""
@@ -139,9 +146,8 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def gallery(framework: str, tmp_path: Path) -> Iterator[Gallery]:
-    gallery = Gallery(framework, tmp_path)
-    yield gallery
-    gallery.stop()
+    with Gallery(framework, tmp_path) as gallery:
+        yield gallery
     assert "Traceback" not in gallery.log.read_text()
 
 
@@ -469,29 +475,27 @@ def test_an_uploaded_script_does_not_run(
 ) -> None:
     """By default such files download. Shown inline, by an app that asks for it, they stay mute."""
     types = '["text/html", "image/svg+xml", "application/xhtml+xml"]'
-    gallery = Gallery(framework, tmp_path, **({"HASHFS_INLINE_TYPES": types} if inline else {}))
-    context = browser.new_context()
-    page = context.new_page()
-    requests: list[str] = []
-    context.on("request", lambda request: requests.append(request.url))
-    for name, text in HOSTILE.items():
-        (tmp_path / name).write_text(text.format(SCRIPT))
-        page.goto(gallery.url)
-        choose(page, tmp_path / name)
-        page.get_by_role("link", name="View").click()
-        opened = page.get_by_role("link", name="Open")
-        if inline:
-            opened.click()
-            page.wait_for_url("**/media/**")
-            page.wait_for_load_state("networkidle")
-            assert page.title() == "quiet"
-        else:
-            with page.expect_download() as download:
+    config = {"HASHFS_INLINE_TYPES": types} if inline else {}
+    with Gallery(framework, tmp_path, **config) as gallery, browser.new_context() as context:
+        page = context.new_page()
+        requests: list[str] = []
+        context.on("request", lambda request: requests.append(request.url))
+        for name, text in HOSTILE.items():
+            (tmp_path / name).write_text(text.format(SCRIPT))
+            page.goto(gallery.url)
+            choose(page, tmp_path / name)
+            page.get_by_role("link", name="View").click()
+            opened = page.get_by_role("link", name="Open")
+            if inline:
                 opened.click()
-            assert content_of(download.value) == (tmp_path / name).read_bytes()
-    assert not [url for url in requests if url.endswith("/ran")]
-    context.close()
-    gallery.stop()
+                page.wait_for_url("**/media/**")
+                page.wait_for_load_state("networkidle")
+                assert page.title() == "quiet"
+            else:
+                with page.expect_download() as download:
+                    opened.click()
+                assert content_of(download.value) == (tmp_path / name).read_bytes()
+        assert not [url for url in requests if url.endswith("/ran")]
 
 
 def test_another_site_cannot_act_for_the_visitor(page: Page, gallery: Gallery, photo: Path) -> None:
