@@ -26,7 +26,9 @@ class ObjectFile(io.RawIOBase):
     read one after the other. A read that breaks off goes on where it stood.
     """
 
-    def __init__(self, objects: Objects, key: str, size: int) -> None:
+    def __init__(
+        self, objects: Objects, key: str, size: int, stream: BytesStream | None = None
+    ) -> None:
         self._objects = objects
         self._key = key
         self._size = size
@@ -37,6 +39,9 @@ class ObjectFile(io.RawIOBase):
         self._at = 0  # where _left begins
         self._stop = 0  # where _stream ends
         self._window = _FIRST
+        self._reads_all = False
+        if stream is not None:  # of all of it
+            self._expected[0] = size, stream
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Announce ranges, from a first byte to behind a last, and begin to read some of them.
@@ -91,6 +96,21 @@ class ObjectFile(io.RawIOBase):
             self._position += len(piece)
             return len(piece)
 
+    def readall(self) -> bytes:
+        """Read the rest."""
+        self._reads_all = True
+        pieces = []
+        while self._position < self._size:
+            if not self._at <= self._position < self._at + len(self._left):
+                self._fetch()
+            pieces.append(self._left[self._position - self._at :])
+            self._position += len(pieces[-1])
+        self._reads_all = False
+        whole = pieces[0].obj if len(pieces) == 1 else None
+        if isinstance(whole, bytes) and len(whole) == len(pieces[0]):
+            return whole  # not copied
+        return b"".join(pieces)
+
     def close(self) -> None:
         """Give up what was being read."""
         self._give_up()
@@ -126,7 +146,8 @@ class ObjectFile(io.RawIOBase):
                 return
         elif self._position >= self._stop:
             self._window = min(self._window * 2, _LARGEST) if follows and self._stop else _FIRST
-            self._stop = min(self._position + self._window, self._size)
+            stop = self._size if self._reads_all else self._position + self._window
+            self._stop = min(stop, self._size)
         self._stream = self._objects.stream(self._key, self._position, self._stop)
 
     def _give_up(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import hashlib
 import io
 import logging
@@ -10,10 +11,10 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
@@ -27,6 +28,8 @@ from ._threads import in_threads
 from ._tree import names_of
 from ._writer import Writer
 from .exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -62,6 +65,14 @@ class ObjectAddress(HashAddress):  # type: ignore[misc,unused-ignore]
     """An address that remembers what the look-up found out."""
 
     size: int
+
+
+class _Placing(enum.Enum):
+    """What a put came upon."""
+
+    NEW = enum.auto()
+    YOUNG = enum.auto()  # no prune deletes it for another hour
+    RENEWED = enum.auto()  # one may be about to
 
 
 class _Slot(NamedTuple):
@@ -164,15 +175,16 @@ class ObjectStore(HashFS):
         key = self._key_of(id) + suffix
         for _ in range(_ATTEMPTS):
             try:
-                is_duplicate = self._place_object(writer, id, key)
+                placing = self._place_object(writer, id, key)
             except (ExistsError, FileNotFoundError):  # another put or a delete was first
                 time.sleep(0.01)
                 continue
-            if self._stays(id, key):
+            if placing is not _Placing.RENEWED or self._stays(id, key):
+                is_duplicate = placing is not _Placing.NEW
                 return HashAddress(id, key, self._prefix + key, is_duplicate)
         raise StoreUnavailableError(f"{self._prefix}{key} does not stay as it is put")
 
-    def _place_object(self, writer: Writer, id: str, key: str) -> bool:
+    def _place_object(self, writer: Writer, id: str, key: str) -> _Placing:
         """Give the content its key, if it has none; return whether the content was there.
 
         Raises:
@@ -184,7 +196,7 @@ class ObjectStore(HashFS):
             names = self._keys(id)
             if not names:
                 self._send(writer, key, create=True)
-                return False
+                return _Placing.NEW
             if any(name.key == key for name in names):
                 raise ExistsError
             self._heal_objects(writer, names)
@@ -193,7 +205,9 @@ class ObjectStore(HashFS):
             self._heal_objects(writer, self._keys(id))
         elif _now() - found.modified > RENEWED_AFTER:
             self._renew_object(writer, key)
-        return True
+        else:
+            return _Placing.YOUNG
+        return _Placing.RENEWED
 
     def _send(self, writer: Writer, key: str, *, create: bool = False) -> None:
         attributes = self._attributes(key)
@@ -290,8 +304,8 @@ class ObjectStore(HashFS):
     def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
         """Open a stored file to read.
 
-        It is read by ranges as they are needed: it has no ``fileno``, and a delete while it
-        is open ends it.
+        It is read by ranges as they are needed: it has no ``fileno``, and once it has been
+        sought in, a delete ends it.
 
         Args:
             file: What `get` takes.
@@ -303,10 +317,12 @@ class ObjectStore(HashFS):
         """
         if "r" not in mode or set(mode) - set("rbt"):
             raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
-        found = self._look_up(file)
-        if found is None:
+        begun = self._ask(file, self._objects.begin)
+        if begun is None:
             raise NotStoredError(names_of(file)[0])
-        reader = io.BufferedReader(ObjectFile(self._objects, found.key, found.size), CHUNK)
+        found, stream = begun
+        raw = ObjectFile(self._objects, found.key, found.size, stream)
+        reader = io.BufferedReader(raw, CHUNK)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 
     def open_content(self, address: HashAddress, read: bool = True) -> tuple[BinaryIO | None, int]:
@@ -389,14 +405,20 @@ class ObjectStore(HashFS):
         return "/".join(self.shard(id))
 
     def _look_up(self, file: str | os.PathLike[str] | HashAddress) -> Found | None:
+        return self._ask(file, self._objects.head)
+
+    def _ask(
+        self, file: str | os.PathLike[str] | HashAddress, ask: Callable[[str], T | None]
+    ) -> T | None:
+        """Return the first answer about a key that `file` may mean."""
         for name in names_of(file):
-            if self._is_id(name):
-                found = self._objects.head(self._key_of(name)) or next(iter(self._keys(name)), None)
-            else:
-                key = self._normal(name)
-                found = self._objects.head(key) if key is not None else None
-            if found is not None:
-                return found
+            key = self._key_of(name) if self._is_id(name) else self._normal(name)
+            answer = ask(key) if key is not None else None
+            if answer is None and self._is_id(name):
+                names = self._keys(name)
+                answer = ask(names[0].key) if names else None
+            if answer is not None:
+                return answer
         return None
 
     def _normal(self, name: str) -> str | None:
@@ -439,9 +461,13 @@ class ObjectStore(HashFS):
         """
         name = names_of(file)[0]
         if self._is_id(name):
-            self._objects.delete(found.key for found in self._keys(name))
-        elif (key := self._normal(name)) is not None and self._objects.head(key) is not None:
-            self._objects.delete([key])
+            keys = [found.key for found in self._keys(name)]
+        else:
+            key = self._normal(name)
+            keys = [key] if key is not None and self._objects.head(key) is not None else []
+        self._objects.delete(keys)
+        if keys and (id := self.id_of(keys[0])) is not None:
+            self._wait_for_prune(id)  # whose delete must not come after a next put
 
     def remove_empty(self, subpath: str) -> None:
         """Do nothing: an object store has no folders."""
@@ -556,15 +582,15 @@ class ObjectStore(HashFS):
     ) -> list[str]:
         """Delete what was old at `since`, announced so that a put of the same content waits.
 
-        A put writes first and then looks for the announcement; here it is announced first
-        and then looked at the age: one of the two sees the other.
+        A put of old content renews it first and then looks for the announcement; here it is
+        announced first and then looked at the age: one of the two sees the other.
         """
         with self._announced(old) as (started, now):
             limit = now - older_than - timedelta(microseconds=(time.time_ns() - since) // 1000)
             pruned = [id for id, keys in old.items() if self._all_older(keys, limit)]
             if time.monotonic() - started > _DELETES_WITHIN:
                 raise StoreUnavailableError("the object store is too slow to prune it safely")
-            self._objects.delete(key for id in pruned for key in old[id])
+            self._objects.delete_once(key for id in pruned for key in old[id])
         return pruned
 
     def _all_older(self, keys: list[str], limit: datetime) -> bool:
@@ -587,8 +613,12 @@ class ObjectStore(HashFS):
             if announcement is None:
                 raise StoreUnavailableError("another prune took this one for killed")
             yield started, announcement.modified
-        finally:
+        except StoreUnavailableError:  # a request may be under way still: it stays announced
+            raise
+        except BaseException:
             self._objects.delete([_PRUNING])
+            raise
+        self._objects.delete([_PRUNING])
 
     def _wait_for_prune(self, id: str | None = None) -> bool:
         """Wait while a prune is about to delete the content `id`, or any; tell whether it was.
@@ -648,10 +678,12 @@ class ObjectStore(HashFS):
         return None if key is None else self.id_of(key)
 
     def _sweep(self) -> None:
-        """Delete what a process left that was killed while it renewed something."""
+        """Delete what processes left that were killed while they renewed or pruned something."""
         limit = _now() - _LEFT_OVER_AFTER
         found = self._objects.list(_RENEWING.rstrip("/"))
         self._objects.delete([each.key for each in found if each.modified < limit])
+        if self._is_left_over(_PRUNING):
+            self._objects.delete([_PRUNING])
 
     def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
         """Iterate over the objects that do not lie where their bytes belong.
@@ -729,7 +761,9 @@ class ObjectStore(HashFS):
             return hashlib.file_digest(reader, self.new_hash).hexdigest()
 
     def _reader(self, found: Found) -> ObjectFile:
-        return ObjectFile(self._objects, found.key, found.size)
+        file = ObjectFile(self._objects, found.key, found.size)
+        file.expect([(0, found.size)])
+        return file
 
 
 def _now() -> datetime:

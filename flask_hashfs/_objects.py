@@ -23,7 +23,7 @@ SCHEMES = ("s3", "gs", "az", "memory")
 SMALL = 8 * 1024 * 1024
 """Bytes up to which a content is sent in one request, atomically."""
 
-CHUNK = 256 * 1024
+CHUNK = 1024 * 1024
 """Bytes that come at a time when an object is read."""
 
 _PARTS = 9_000  # S3 allows 10 000 in one upload
@@ -90,6 +90,9 @@ class Objects:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self._obstore = _import_obstore()
         self._store = _connect(self._obstore, url, options)
+        once = {**options, "retry_config": {"max_retries": 0}}
+        is_memory = url.startswith("memory:")
+        self._once = self._store if is_memory else _connect(self._obstore, url, once)
 
     def head(self, key: str) -> Found | None:
         """Return what is known of an object, or None."""
@@ -156,6 +159,16 @@ class Objects:
             stream: BytesStream = result.stream(min_chunk_size=CHUNK)
             return stream
 
+    def begin(self, key: str) -> tuple[Found, BytesStream] | None:
+        """Begin to read all of an object; return what is known of it, or None."""
+        try:
+            with self._errors():
+                result = self._obstore.get(self._store, key)
+                meta, stream = result.meta, result.stream(min_chunk_size=CHUNK)
+        except (FileNotFoundError, ValueError):
+            return None
+        return Found(meta["path"], meta["size"], meta["last_modified"]), stream
+
     def next(self, stream: BytesStream) -> Any:
         """Return the next bytes of a stream, nothing at its end."""
         with self._errors():
@@ -190,6 +203,12 @@ class Objects:
         if keys:
             with contextlib.suppress(FileNotFoundError), self._errors():
                 self._obstore.delete(self._store, keys)
+
+    def delete_once(self, keys: Iterable[str]) -> None:
+        """Delete objects by requests that are not repeated, so that none comes late."""
+        if keys := [*keys]:
+            with contextlib.suppress(FileNotFoundError), self._errors():
+                self._obstore.delete(self._once, keys)
 
     def sign(self, key: str, seconds: int) -> str:
         """Return a URL by which anyone can read an object for so many seconds.
@@ -248,6 +267,8 @@ def _connect(obstore: ModuleType, url: str, options: Mapping[str, Any]) -> Any:
         "allow_http": _allows_http(options),
         **options.pop("client_options", {}),
     }
+    if scheme == "s3" and _is_encrypted(options):
+        options.setdefault("unsigned_payload", True)  # TLS keeps it whole: not hashed once more
     retry_config = {**_RETRY_CONFIG, **options.pop("retry_config", {})}
     for key in _CLIENT_OPTIONS.keys() | {"allow_http"}:
         if key in options:  # plain keys are of the store, these of its HTTP client
@@ -260,13 +281,23 @@ def _connect(obstore: ModuleType, url: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(f"obstore refuses these options: {_first_line(error)}") from error
 
 
-def _allows_http(options: Mapping[str, Any]) -> bool:
-    """Whether the endpoint was given as plain HTTP; obstore's own switch holds as well."""
+def _endpoints(options: Mapping[str, Any]) -> list[str]:
+    """Return the endpoints that were given, in lower case."""
     names = ("endpoint", "endpoint_url", "aws_endpoint", "aws_endpoint_url")
     given = [options.get(name) for name in names]
     given += [os.environ.get(name.upper()) for name in names[2:]]
+    return [str(each).lower() for each in given if each]
+
+
+def _allows_http(options: Mapping[str, Any]) -> bool:
+    """Whether the endpoint was given as plain HTTP; obstore's own switch holds as well."""
     allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
-    return allowed or any(str(each).lower().startswith("http://") for each in given if each)
+    return allowed or any(each.startswith("http://") for each in _endpoints(options))
+
+
+def _is_encrypted(options: Mapping[str, Any]) -> bool:
+    given = {"unsigned_payload", "aws_unsigned_payload"} & options.keys()
+    return not given and not any(each.startswith("http://") for each in _endpoints(options))
 
 
 def _first_line(error: BaseException) -> str:

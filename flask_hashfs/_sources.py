@@ -43,7 +43,7 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
-    whole = _small(source)
+    whole = _small(source, writer.memory_limit)
     if whole is not None:
         writer.write(whole)
         return
@@ -54,7 +54,7 @@ def copy(source: object, writer: Writer) -> None:
         pump.close()
 
 
-def _small(source: object) -> bytes | None:
+def _small(source: object, limit: int) -> bytes | None:
     """Return the content of what is in memory and small: most of what a web app puts."""
     if type(source) is bytes:
         data = source
@@ -62,7 +62,7 @@ def _small(source: object) -> bytes | None:
         data = source.getvalue()  # which shares its memory, and knows no position
     else:
         return None
-    return data if len(data) <= _CHUNK else None
+    return data if len(data) <= limit else None
 
 
 def _copy(source: object, pump: _Pump) -> None:

@@ -49,7 +49,7 @@ class Writer:
         self.size = 0
         self.closed = False
         self._folder = folder
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit
         self._dmode = dmode
         self._hash = _new_hash(algorithm).copy()
         self._memory: bytes | bytearray = b""
@@ -75,7 +75,7 @@ class Writer:
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
             self.size = size
-            if self._file is None and size <= self._memory_limit:
+            if self._file is None and size <= self.memory_limit:
                 self._hash.update(data)
                 self._remember(data)
             else:

@@ -240,12 +240,15 @@ def test_text_modes_read(store: ObjectStore) -> None:
             store.open(address, mode)
 
 
-def test_a_file_deleted_while_open_is_not_there(store: ObjectStore) -> None:
+def test_a_file_deleted_while_open_can_be_read_but_not_sought(store: ObjectStore) -> None:
     address = store.put(LARGE)
     with store.open(address) as file:
         store.delete(address)
-        with pytest.raises(FileNotFoundError):
-            file.read()
+        assert file.read(10) == LARGE[:10]
+        if store.signs:  # memory gives all at once
+            file.seek(9_000_000)
+            with pytest.raises(FileNotFoundError):
+                file.read()
 
 
 # -- keeping in order ------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ def test_prune_deletes_what_is_old_and_not_live(
     assert store.prune(keep, dry_run=True) == [dead[0].id]
     assert store.prune(keep) == []  # the object store's own clock decides
     monkeypatch.setattr(module, "YOUNGEST_PRUNED", timedelta(0))
-    time.sleep(1.1)
+    time.sleep(2.1)  # S3's clock has seconds
     assert store.prune(keep, older_than=timedelta(seconds=1)) == [dead[0].id]
     assert {found.key for found in store._objects.list()} == {
         "stray",
