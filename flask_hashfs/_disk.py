@@ -333,6 +333,22 @@ class TemporaryFolder:
         return TemporaryFile(fd, path, self)
 
     @contextlib.contextmanager
+    def named(self, error: OSError) -> Iterator[None]:
+        """Make named files, since an unnamed one could not be linked; for good, if that helps.
+
+        Raises:
+            OSError: The `error`, if names would not help.
+        """
+        if not self._unnamed or error.errno == errno.EXDEV:
+            raise error
+        self._unnamed = False
+        try:
+            yield
+        except BaseException:
+            self._unnamed = True
+            raise
+
+    @contextlib.contextmanager
     def spare_name(self, make: Callable[[str], object], dmode: int) -> Iterator[str]:
         """Let `make` create a file under a name of its own, removed at the end if still there."""
         name, _ = self._with_name(make, dmode)

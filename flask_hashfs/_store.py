@@ -230,9 +230,11 @@ class HashFS(Tree):
         try:
             self._link(file, path, over)
         except OSError as error:
-            if not (file.placed and _disk.refuses_links(error)):
+            if not _disk.refuses_links(error):
                 raise
-            self._link(writer.copied(), path, over)
+            named = contextlib.nullcontext() if file.placed else writer.folder.named(error)
+            with named:
+                self._link(writer.copied(), path, over)
 
     def _link(self, file: _disk.TemporaryFile, path: str, over: bool) -> None:
         file.seal(self.fmode, self.fsync)
