@@ -4,7 +4,7 @@ Needs an S3 as the tests do: start one with ``tests/ceph/cluster.py`` and take o
 it prints. Puts and gets 200 contents of 1 MiB, 32 at a time, in processes of their own, in turns;
 the ratios are medians of the rounds::
 
-    tox run -e bench -- benchmarks/object_store.py
+    tox run -e bench -- object_store
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import json
 import os
 import resource
 import secrets
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+
+from harness import Goal, Metric, Report, Sample, Scale, Table, Workspace, run_rounds
 
 COUNT, SIZE, AT_ONCE = 200, 1024 * 1024, 32
 LARGE = 256 * 1024 * 1024
-ROUNDS = 5
+OURS = "Flask-HashFS"
 ENDPOINT = os.environ.get("HASHFS_TEST_S3", "")
 BUCKET = os.environ.get("HASHFS_TEST_S3_BUCKET", "hashfs")
 
@@ -130,32 +132,56 @@ def in_process(*arguments: str) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    """Measure, print, and end with 1 where a bound is not held."""
+def run(report: Report, workspace: Workspace, scale: Scale) -> None:
+    """Measure puts and gets, and what large ones do to the memory."""
     if not ENDPOINT:
-        sys.exit("HASHFS_TEST_S3 names no endpoint: see the head of this file")
+        report.leave_out("object_store: HASHFS_TEST_S3 names no endpoint, see the module's head")
+        return
     folder = f"benchmarks/{secrets.token_hex(4)}"
-    rounds: dict[str, list[dict[str, Any]]] = {"hashfs": [], "boto3": []}
-    for number in range(ROUNDS):
-        for name in ("hashfs", "boto3") if number % 2 else ("boto3", "hashfs"):
-            rounds[name].append(in_process(name, f"{folder}/{name}{number}"))
-    held = True
-    for call in ("put", "get"):
-        pairs = list(zip(rounds["hashfs"], rounds["boto3"], strict=True))
-        speed = statistics.median(b[call]["seconds"] / h[call]["seconds"] for h, b in pairs)
-        cpu = statistics.median(h[call]["cpu"] / b[call]["cpu"] for h, b in pairs)
-        for name, results in rounds.items():
-            seconds = statistics.median(each[call]["seconds"] for each in results)
-            busy = statistics.median(each[call]["cpu"] for each in results)
-            print(f"{call} {name:7} {COUNT / seconds:6.1f} MiB/s, {busy:5.2f} s of CPU")
-        print(f"{call}: throughput {speed:.2f} x boto3 (>= 1.0), CPU {cpu:.2f} x (<= 0.5)")
-        held = held and speed >= 1.0 and cpu <= 0.5
-    put = in_process("large-put", f"{folder}/large")
-    get = in_process("large-get", f"{folder}/large", put["id"])
-    print(f"memory growth of a 256 MiB put: {put['growth']:.0f} MiB (<= 96)")
-    print(f"memory growth of a 256 MiB get: {get['growth']:.0f} MiB (<= 24)")
-    held = held and put["growth"] <= 96 and get["growth"] <= 24
-    sys.exit(0 if held else 1)
+    names = {OURS: "hashfs", "boto3": "boto3"}
+    table = Table(
+        "object-store",
+        f"{COUNT} objects of 1 MiB, {AT_ONCE} at a time",
+        "boto3",
+        [
+            Metric(f"{call}-{what}", f"{call}, {title}")
+            for call in ("put", "get")
+            for what, title in (("rate", "throughput"), ("cpu", "CPU"))
+        ],
+        goals=[
+            goal
+            for call in ("put", "get")
+            for goal in (
+                Goal(f"{call} at least as fast", f"{call}-rate", OURS, "boto3", 1.0, False),
+                Goal(f"{call} at most half the CPU", f"{call}-cpu", OURS, "boto3", 0.5, True),
+            )
+        ],
+    )
+
+    def measure(name: str) -> Sample:
+        done = in_process(name, f"{folder}/{secrets.token_hex(4)}")
+        sample = {f"{call}-cpu": done[call]["cpu"] for call in ("put", "get")}
+        return sample | {f"{call}-rate": COUNT / done[call]["seconds"] for call in ("put", "get")}
+
+    contenders = {row: partial(measure, name) for row, name in names.items()}
+    run_rounds(report, table, contenders, scale.rounds)
+    memory = Table(
+        "object-store-memory",
+        f"memory growth of one object of {LARGE // SIZE} MiB",
+        "",
+        [Metric("put", "put", "MiB", worst=True), Metric("get", "get", "MiB", worst=True)],
+        goals=[
+            Goal("put at most 96 MiB", "put", OURS, "", 96, True),
+            Goal("get at most 24 MiB", "get", OURS, "", 24, True),
+        ],
+    )
+
+    def grow() -> Sample:
+        put = in_process("large-put", f"{folder}/large")
+        get = in_process("large-get", f"{folder}/large", put["id"])
+        return {"put": put["growth"], "get": get["growth"]}
+
+    run_rounds(report, memory, {OURS: grow}, 1, prime=False)
 
 
 RUNS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -166,7 +192,4 @@ RUNS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(RUNS[sys.argv[1]](*sys.argv[2:])))
-    else:
-        main()
+    print(json.dumps(RUNS[sys.argv[1]](*sys.argv[2:])))

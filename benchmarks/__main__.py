@@ -1,0 +1,85 @@
+"""Measure this package and its peers side by side: ``python benchmarks [--quick] [section …]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+import traceback
+from pathlib import Path
+
+from harness import Report, Scale, Workspace, about, goals, number
+
+HERE = Path(__file__).parent
+SECTIONS = ("store", "uploads", "downloads", "memory", "object_store")
+
+
+def main() -> None:
+    options = parse()
+    if options.publish_from:
+        publish(Report.load(options.publish_from))
+        return
+    name = "tiny" if options.tiny else "quick" if options.quick else "full"
+    rounds = options.rounds or {"full": 5, "quick": 2, "tiny": 1}[name]
+    scale = Scale(name, rounds, options.million)
+    report = measure(scale, options.sections or SECTIONS, options.root, options.json)
+    print_goals(report)
+    print(f"\nWritten: {options.json}")
+    if options.publish:
+        publish(report)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], metavar="section")
+    parser.add_argument("--quick", action="store_true", help="about two minutes; shows trends only")
+    parser.add_argument("--tiny", action="store_true", help="seconds; shows only that it runs")
+    parser.add_argument("--million", action="store_true", help="trees of up to 1,000,000 files")
+    parser.add_argument("--rounds", type=int, help="that count, after one that primes")
+    parser.add_argument("--root", type=Path, help="a folder on the disk to measure")
+    parser.add_argument("--json", type=Path, default=HERE / "latest.json")
+    parser.add_argument("--publish", action="store_true", help="renew the documentation's figures")
+    parser.add_argument(
+        "--publish-from", type=Path, metavar="JSON", help="the same, measured before"
+    )
+    return parser.parse_args()
+
+
+def measure(scale: Scale, sections: list[str], root: Path | None, path: Path) -> Report:
+    """Run the sections; what is done is written down even if a later one fails."""
+    workspace = Workspace(root)
+    report = Report(about(scale, workspace.path))
+    try:
+        for section in sections:
+            begin = time.monotonic()
+            print(f"\n# {section}", flush=True)
+            try:
+                with workspace.cleaned():
+                    importlib.import_module(section).run(report, workspace, scale)
+            except Exception as error:
+                traceback.print_exc()
+                report.leave_out(f"the rest of {section} ({type(error).__name__}: {error})")
+            print(f"({section}: {time.monotonic() - begin:.0f} s)", flush=True)
+            report.save(path)
+    finally:
+        workspace.close()
+    return report
+
+
+def print_goals(report: Report) -> None:
+    print("\n# Goals")
+    for table, goal, figure, reached in goals(report):
+        got = "not measured" if figure is None else number(figure)
+        mark = "reached" if reached else "NOT REACHED"
+        print(f"{mark:12} {got:>8}  {table.title}: {goal.row}: {goal.text}")
+
+
+def publish(report: Report) -> None:
+    import charts
+
+    for path in charts.publish(report, HERE.parent / "docs"):
+        print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The WSGI apps that are measured. ``BENCH_ROOT`` is the store's folder, ``BENCH_FSYNC`` 1 or 0."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flask
+import hashfs
+from whitenoise import WhiteNoise
+
+from flask_hashfs import FlaskHashFS
+
+ROOT = os.environ["BENCH_ROOT"]
+SMALL = bytes(1024)
+
+
+def make_ours() -> flask.Flask:
+    app = flask.Flask(__name__)
+    app.config.update(
+        HASHFS_ROOT_FOLDER=ROOT,
+        HASHFS_FSYNC=os.environ.get("BENCH_FSYNC") == "1",
+        HASHFS_SERVE_FILES=True,
+        HASHFS_PATH_PREFIX="/files",
+    )
+    fs = FlaskHashFS(app)
+
+    @app.post("/raw")
+    def raw() -> str:
+        return fs.put(flask.request.stream).id
+
+    @app.post("/multipart")
+    def multipart() -> str:
+        return fs.put(flask.request.files["file"]).id
+
+    @app.get("/bare")
+    def bare() -> bytes:
+        return SMALL
+
+    return app
+
+
+def make_stock() -> flask.Flask:
+    app = flask.Flask(__name__)
+    store = hashfs.HashFS(ROOT, depth=4, width=1, algorithm="sha256")
+
+    @app.post("/raw")
+    def raw() -> str:
+        return str(store.put(io.BytesIO(flask.request.get_data(cache=False))).id)
+
+    @app.post("/multipart")
+    def multipart() -> str:
+        return str(store.put(flask.request.files["file"].stream).id)
+
+    @app.get("/files/<path:name>")
+    def file(name: str) -> flask.Response:
+        return flask.send_file(os.path.join(ROOT, name), conditional=True)
+
+    return app
+
+
+def hash_only(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """Receive and hash: no parsing, no storing."""
+    digest = hashlib.sha256()
+    left = int(environ.get("CONTENT_LENGTH") or 0)
+    while left and (data := environ["wsgi.input"].read(min(left, 256 * 1024))):
+        digest.update(data)
+        left -= len(data)
+    body = digest.hexdigest().encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+_MAKERS: dict[str, Callable[[], Any]] = {
+    "ours": make_ours,
+    "stock": make_stock,
+    "hash": lambda: hash_only,
+    "whitenoise": lambda: WhiteNoise(hash_only, root=ROOT, prefix="files/"),
+}
+app = _MAKERS[os.environ["BENCH_APP"]]()

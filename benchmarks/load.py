@@ -1,0 +1,291 @@
+"""The load generator: a process of its own that speaks plain HTTP/1.1 over many connections.
+
+It reads one order a line (JSON) and answers each with one line. One thread and one selector:
+sending is a ``sendmsg`` of bytes that exist already, receiving reads into one buffer, so that it
+can do several times what any server here can. ``python load.py sink`` is a server for its ceiling.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+MIB = 1024 * 1024
+TIMEOUT = 120.0  # seconds without any progress
+BOUNDARY = b"----benchmark0123456789"
+BASE = bytearray(os.urandom(MIB))  # touched once, sent ever after
+BUFFER = bytearray(MIB)
+
+
+class Connection:
+    """One client: sends a request, reads the answer, and begins again."""
+
+    def __init__(self, port: int, requests: list[list[memoryview]]) -> None:
+        self.port, self.requests = port, requests
+        self.latencies: list[float] = []
+        self.statuses: Counter[str] = Counter()
+        self.received = 0
+        self.socket = self._connect()
+        self._next()
+
+    def _connect(self) -> socket.socket:
+        connected = socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setblocking(False)
+        return connected
+
+    def _next(self) -> None:
+        self.out = self.requests.pop()
+        self.begun = time.perf_counter()
+        self.head = b""
+        self.left: int | None = None
+
+    @property
+    def events(self) -> int:
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
+
+    def send(self) -> None:
+        try:
+            sent = self.socket.sendmsg(self.out[:64])
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self.out = []  # an answer may have come before the end
+            return
+        while self.out and sent >= len(self.out[0]):
+            sent -= len(self.out.pop(0))
+        if sent:
+            self.out[0] = self.out[0][sent:]
+
+    def receive(self) -> bool:
+        """Read what is there; return whether the last answer is complete."""
+        try:
+            count = self.socket.recv_into(BUFFER)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            count = 0
+        if not count:
+            return self._done("closed")
+        if self.left is None:
+            self.head += bytes(memoryview(BUFFER)[:count])
+            head, end, rest = self.head.partition(b"\r\n\r\n")
+            if not end:
+                return False
+            self.status = head[9:12].decode()
+            self.closes = b"connection: close" in head.lower()
+            _, found, length = head.lower().partition(b"\r\ncontent-length:")
+            if not found:
+                return self._done("no length")
+            self.left = int(length.split(b"\r\n", 1)[0]) - len(rest)
+            self.received += len(rest)
+        else:
+            self.left -= count
+            self.received += count
+        return self.left <= 0 and self._done(self.status)
+
+    def _done(self, status: str) -> bool:
+        self.statuses[status] += 1
+        self.latencies.append(time.perf_counter() - self.begun)
+        if status in ("closed", "no length") or not self.requests:
+            self.socket.close()
+            return True
+        if self.closes:
+            self.socket.close()
+            self.socket = self._connect()
+        self._next()
+        return False
+
+
+def drive(port: int, plans: list[list[list[memoryview]]]) -> dict[str, Any]:
+    """Run one connection for each plan, a list of requests, until all are answered."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    with selectors.DefaultSelector() as selector:
+        done = [Connection(port, plan) for plan in plans]
+        for connection in done:
+            selector.register(connection.socket, connection.events, connection)
+        running = len(done)
+        while running:
+            ready = selector.select(TIMEOUT)
+            if not ready:
+                raise TimeoutError(f"{running} of {len(done)} clients saw nothing more")
+            for key, events in ready:
+                connection: Connection = key.data
+                before, events_before = connection.socket, connection.events
+                finished = False
+                if events & selectors.EVENT_WRITE:
+                    connection.send()
+                if events & selectors.EVENT_READ:
+                    finished = connection.receive()
+                if finished:
+                    selector.unregister(before)
+                    running -= 1
+                elif connection.socket is not before:
+                    selector.unregister(before)
+                    selector.register(connection.socket, connection.events, connection)
+                elif connection.events != events_before:
+                    selector.modify(before, connection.events, connection)
+    seconds = time.perf_counter() - begin
+    statuses: Counter[str] = sum((connection.statuses for connection in done), Counter())
+    return {
+        "seconds": seconds,
+        "cpu": time.process_time() - cpu,
+        "latencies": sorted(one for connection in done for one in connection.latencies),
+        "statuses": statuses,
+        "received": sum(connection.received for connection in done),
+    }
+
+
+def upload_request(encoding: str, size: int, path: str = "") -> list[memoryview]:
+    """Return a request whose content nobody has sent before, as pieces that share their bytes."""
+    pieces = [os.urandom(16)]
+    left = size - 16
+    view = memoryview(BASE)
+    body: list[Any] = [*pieces, *[view] * (left // MIB), view[: left % MIB]]
+    kind = "application/octet-stream"
+    if encoding == "multipart":
+        kind = f"multipart/form-data; boundary={BOUNDARY.decode()}"
+        disposition = b'Content-Disposition: form-data; name="file"; filename="picture.bin"'
+        head = b"--" + BOUNDARY + b"\r\n" + disposition
+        head += b"\r\nContent-Type: application/octet-stream\r\n\r\n"
+        body = [head, *body, b"\r\n--" + BOUNDARY + b"--\r\n"]
+    length = sum(len(piece) for piece in body)
+    lines = [
+        f"POST {path or '/' + encoding} HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Content-Type: {kind}",
+        f"Content-Length: {length}",
+    ]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return [memoryview(piece) for piece in (head, *body) if len(piece)]
+
+
+def uploads(
+    port: int, clients: int, size: int, requests: int, encoding: str, path: str = ""
+) -> dict[str, Any]:
+    """Let `clients` upload `requests` files each, all at once."""
+    plans = [
+        [upload_request(encoding, size, path) for _ in range(requests)] for _ in range(clients)
+    ]
+    return drive(port, plans)
+
+
+def downloads(
+    port: int, clients: int, requests: int, targets: list[str], ranges: list[str]
+) -> dict[str, Any]:
+    """Let `clients` fetch `requests` answers each, going round `targets` and `ranges`."""
+    made = []
+    for index in range(requests):
+        lines = [f"GET {targets[index % len(targets)]} HTTP/1.1", "Host: 127.0.0.1"]
+        if ranges:
+            lines.append(f"Range: bytes={ranges[index % len(ranges)]}")
+        made.append(("\r\n".join(lines) + "\r\n\r\n").encode())
+    return drive(port, [[[memoryview(line)] for line in made] for _ in range(clients)])
+
+
+def slow_uploads(
+    port: int, clients: int, size: int, encoding: str, seconds: float
+) -> dict[str, Any]:
+    """Let `clients` send their files at a steady pace, each over so many seconds."""
+    connections = [Connection(port, [upload_request(encoding, size)]) for _ in range(clients)]
+    begin = time.monotonic()
+    sent = [0] * clients
+    total = [sum(map(len, connection.out)) for connection in connections]
+    while any(connection.out for connection in connections):
+        passed = time.monotonic() - begin
+        if passed > seconds + TIMEOUT:
+            raise TimeoutError("the uploads do not end")
+        for index, connection in enumerate(connections):
+            quota = int(total[index] * min(1.0, passed / seconds)) - sent[index]
+            if connection.out and quota > 0:
+                sent[index] += _send_some(connection, quota)
+        time.sleep(0.02)
+    waiting = set(connections)
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        while waiting:
+            ready = selector.select(TIMEOUT)
+            if not ready:
+                raise TimeoutError(f"{len(waiting)} clients saw nothing more")
+            for key, _ in ready:
+                selector_socket = key.data.socket
+                if key.data.receive():
+                    selector.unregister(selector_socket)
+                    waiting.discard(key.data)
+    statuses: Counter[str] = sum((connection.statuses for connection in connections), Counter())
+    return {"seconds": time.monotonic() - begin, "statuses": statuses}
+
+
+def _send_some(connection: Connection, quota: int) -> int:
+    try:
+        count = connection.socket.send(connection.out[0][:quota])
+    except BlockingIOError:
+        return 0
+    connection.out[0] = connection.out[0][count:]
+    if not len(connection.out[0]):
+        connection.out.pop(0)
+    return count
+
+
+def sink(port: int) -> None:
+    """Serve the cheapest answers there are: throw uploads away, send zeros.
+
+    ``GET /<number>`` is answered with so many bytes. This is what the generator is held against.
+    """
+    zeros = memoryview(bytes(16 * MIB))
+
+    def answer(client: socket.socket) -> None:
+        buffer = bytearray(MIB)
+        with client:
+            while True:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    count = client.recv_into(buffer)
+                    if not count:
+                        return
+                    head += bytes(memoryview(buffer)[:count])
+                first, _, rest = head.partition(b"\r\n\r\n")
+                _, found, length = first.lower().partition(b"content-length:")
+                left = int(length.split(b"\r\n")[0]) - len(rest) if found else 0
+                while left > 0:
+                    left -= client.recv_into(buffer) or left
+                number = first.split(b" ")[1].strip(b"/")
+                size = int(number) if number.isdigit() else 2
+                line = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+                client.sendmsg([line, zeros[: min(size, MIB)]])
+                if size > MIB:
+                    client.sendall(zeros[MIB:size])
+
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
+        while True:
+            client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=answer, args=(client,), daemon=True).start()
+
+
+ORDERS = {"uploads": uploads, "downloads": downloads, "slow_uploads": slow_uploads}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = ORDERS[order.pop("order")](**order)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["sink"]:
+        sink(int(sys.argv[2]))
+    else:
+        main()
