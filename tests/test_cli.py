@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import pty
@@ -74,10 +75,17 @@ def run(app: Any, framework: str, fs: Any) -> Run:
     def run(*arguments: object, **options: Any) -> click.testing.Result:
         info = kind(create_app=lambda *_: app)
         words = [str(each) for each in arguments]
-        runner = click.testing.CliRunner()
-        return runner.invoke(command, words, obj=info, catch_exceptions=False, **options)
+        return make_runner().invoke(command, words, obj=info, catch_exceptions=False, **options)
 
     return run
+
+
+def make_runner() -> click.testing.CliRunner:
+    """Return a runner that keeps what went to stderr apart, as all do since click 8.2."""
+    runner: Any = click.testing.CliRunner
+    before = "mix_stderr" in inspect.signature(runner).parameters
+    made: click.testing.CliRunner = runner(mix_stderr=False) if before else runner()
+    return made
 
 
 def make_old(path: str) -> None:
