@@ -25,10 +25,15 @@ if TYPE_CHECKING:
         ASGIReceiveEvent,
         ASGISendCallable,
         ASGISendEvent,
+        HTTPResponseStartEvent,
+        HTTPScope,
     )
     from quart.typing import ASGIHTTPProtocol, ResponseTypes
 
 SELF_CONTAINED = (DataBody, FileBody, IOBody, StoredBody, list, tuple)
+
+LINGER = 30.0  # seconds given to a client to finish a body that nobody reads, …
+SILENCE = 1.0  # … as long as it does send
 
 T = TypeVar("T")
 
@@ -97,6 +102,7 @@ class UploadConnection(ASGIHTTPConnection):
     _body: UploadBody | None = None
     _started = False
     _ending = False
+    _lingers = False
 
     async def handle_messages(
         self, request: Request, receive: ASGIReceiveCallable, *view: asyncio.Task[None]
@@ -133,10 +139,13 @@ class UploadConnection(ASGIHTTPConnection):
         async def send_and_note(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
                 self._started = True
+                self._lingers = _knows_its_end(self.scope, message)
             elif _is_last(message):
                 # hypercorn ends a stream only when it is rid of the messages it has queued.
                 self._ending = True
                 body.abandon()
+                if self._lingers and not message.get("body"):
+                    await _linger(body)
             await send(message)
 
         try:
@@ -159,6 +168,23 @@ class UploadConnection(ASGIHTTPConnection):
                 await _send_path(send, response, content.path)
         else:
             await super()._send_response(send, response)
+
+
+async def _linger(body: UploadBody) -> None:
+    """Let the client finish sending: many read an answer, such as a 413, only when they have.
+
+    The answer is theirs already, but for its formal end. If the connection were closed now, what
+    they go on to send would make their system throw the answer away.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            await body.drain(SILENCE)
+
+
+def _knows_its_end(scope: HTTPScope, start: HTTPResponseStartEvent) -> bool:
+    """Tell whether the client sees where the answer ends before the connection tells it."""
+    sized = any(name.lower() == b"content-length" for name, _ in start["headers"])
+    return sized and scope["http_version"] in ("1.0", "1.1")
 
 
 def _is_last(message: ASGISendEvent) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import math
 import weakref
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from quart.wrappers import Body
@@ -109,7 +109,7 @@ class UploadBody(Body):
             self._broken = "The request's body was not read before the response was sent."
         elif data:
             self._data += data
-            self._has_data.set()
+        self._has_data.set()
 
     async def put(self, data: bytes) -> None:
         """Take what has arrived, as Quart calls it since 0.23."""
@@ -148,6 +148,14 @@ class UploadBody(Body):
         if not self._complete.is_set():
             self._abandoned = True
             self._room.set()
+
+    async def drain(self, silence: float) -> None:
+        """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
+        with suppress(TimeoutError):
+            while not self._complete.is_set():
+                self._has_data.clear()
+                async with asyncio.timeout(silence):
+                    await self._has_data.wait()
 
     async def room(self) -> None:
         """Wait until there is room for another message."""
