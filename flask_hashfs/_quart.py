@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+)
 from datetime import timedelta
 from functools import partial
 from io import FileIO
@@ -247,9 +254,14 @@ class QuartHashFS(BaseHashFS[Quart]):
         self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
     ) -> AsyncIterator[T]:
         hops, items = self._hops, iter(make())
-        while listed := await hops.run(lambda: list(islice(items, at_once))):
-            for item in listed:
-                yield item
+        try:
+            while listed := await hops.run(lambda: list(islice(items, at_once))):
+                for item in listed:
+                    yield item
+        except BaseException:  # left early
+            if isinstance(items, Generator):
+                await finished(hops.run(items.close))
+            raise
 
     async def _respond(self, find: Callable[[], HashAddress | None], **wishes: Any) -> Response:
         """Answer with the file that `find` finds; it is looked up, opened and begun in one hop."""

@@ -12,12 +12,13 @@ from quart.formparser import FormDataParser
 from quart.utils import encode_headers
 from quart.wrappers import Request
 from quart.wrappers.response import DataBody, FileBody, IOBody
-from werkzeug.datastructures import iter_multi_items
+from werkzeug.exceptions import HTTPException
 
 from ._hops import Hops
 from ._quart_body import UploadBody
 from ._quart_files import StoredBody
-from ._quart_forms import UploadFormParser, close_files
+from ._quart_forms import UploadFormParser, close_writers
+from ._writer import Writer
 
 if TYPE_CHECKING:
     from hypercorn.typing import (
@@ -47,9 +48,11 @@ class UploadRequest(Request):
     body_class = UploadBody
     hops: Hops
     _timed = 0
+    _form_error: HTTPException | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._writers: list[Writer] = []
         if isinstance(self.body, UploadBody):
             self.body.bind(self)
 
@@ -82,17 +85,23 @@ class UploadRequest(Request):
             return await super().get_data(cache, as_text, parse_form_data)
 
     async def _load_form_data(self) -> None:
-        with self._timed_by_silence():
-            await super()._load_form_data()
+        if self._form_error is not None:  # the rest of the body is no form
+            raise self._form_error
+        try:
+            with self._timed_by_silence():
+                await super()._load_form_data()
+        except HTTPException as error:
+            self._form_error = error
+            raise
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()
         if isinstance(parser, UploadFormParser):
-            parser.hops = self.hops
+            parser.hops, parser.writers = self.hops, self._writers
         return parser
 
     async def close(self) -> None:
-        await close_files(self.hops, [file for _, file in iter_multi_items(self._files or ())])
+        await close_writers(self.hops, self._writers)
         await super().close()
 
 

@@ -50,6 +50,7 @@ class UploadBody(Body):
         self._default_limit = max_content_length
         self._owner: weakref.ref[Owner] | None = None
         self._received = 0
+        self._begun = False
         self._broken: str | None = None
         self._room = asyncio.Event()
         self._readers = 0
@@ -84,6 +85,11 @@ class UploadBody(Body):
         return self._take()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether somebody has taken some of it away."""
+        return self._begun
+
+    @property
     def at_end(self) -> bool:
         """Whether everything has arrived whole, and been read."""
         return self._complete.is_set() and not self._data and self._broken is None
@@ -98,6 +104,7 @@ class UploadBody(Body):
             self._readers -= 1
 
     def clear(self) -> None:
+        self._begun = self._begun or bool(self._data)
         self._data.clear()
         self._room.set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -16,7 +16,7 @@ from ._base import upload_writer
 from ._hops import Hops, finished
 from ._multipart import FilePart, Limits, MultipartDecoder
 from ._quart_body import UploadBody
-from ._writer import UploadStream
+from ._writer import UploadStream, Writer
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -71,6 +71,7 @@ class UploadFormParser(FormDataParser):
     """Quart's parser, but for the files of multipart forms, which go to the app's store."""
 
     hops: Hops
+    writers: list[Writer]
 
     def get_parse_func(self, mimetype: str, options: dict[str, str]) -> ParserFunc | None:
         parse = super().get_parse_func(mimetype, options)
@@ -84,30 +85,56 @@ class UploadFormParser(FormDataParser):
         new_writer = upload_writer(_app())
         if new_writer is None or not isinstance(body, UploadBody):
             return await super()._parse_multipart(body, mimetype, content_length, options)
+        kind = self.cls or MultiDict
+        if body.is_begun:  # the app has read it itself
+            return kind(), kind()
+        with body.reading():
+            first = await body.batch()
+            if not first and content_length is None:  # a request without a body
+                return kind(), kind()
+            decoder = self._decoder(options.get("boundary", ""), new_writer)
+            try:
+                await self._decode(first, body, decoder)
+                fields, parts = decoder.finish()
+            except BaseException:
+                await close_writers(self.hops, self.writers)
+                raise
+        return kind(fields), kind([(part.name, UploadedFile(self.hops, part)) for part in parts])
+
+    def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder:
+        def open_writer() -> Writer:
+            writer = new_writer()
+            self.writers.append(writer)
+            return writer
+
         limits = Limits(
             max_form_memory_size=self.max_form_memory_size, max_form_parts=self.max_form_parts
         )
-        decoder = MultipartDecoder(options.get("boundary", ""), new_writer, limits)
-        try:
-            await self._decode(body, decoder)
-            fields, parts = decoder.finish()
-        except BaseException:
-            await finished(self.hops.run(decoder.close))
-            raise
-        files = [(part.name, UploadedFile(self.hops, part)) for part in parts]
-        kind = self.cls or MultiDict
-        return kind(fields), kind(files)
+        return MultipartDecoder(boundary, open_writer, limits)
 
-    async def _decode(self, body: UploadBody, decoder: MultipartDecoder) -> None:
+    async def _decode(self, batch: bytes, body: UploadBody, decoder: MultipartDecoder) -> None:
         """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
-        with body.reading():
-            while batch := await body.batch():
-                fed += len(batch)
-                if fed <= _INLINE:
-                    decoder.feed(batch)
-                else:
-                    await self.hops.run(decoder.feed, batch)
+        while batch:
+            fed += len(batch)
+            if fed <= _INLINE:
+                decoder.feed(batch)
+            else:
+                await self.hops.run(decoder.feed, batch)
+            batch = await body.batch()
+
+
+async def close_writers(hops: Hops, writers: Iterable[Writer]) -> None:
+    """Drop what was never put: freeing a large file may take the disk a while."""
+    if any(writer.spilled is not None for writer in writers):
+        await finished(hops.run(_close_all, writers))
+    else:
+        _close_all(writers)
+
+
+def _close_all(writers: Iterable[Writer]) -> None:
+    for writer in writers:
+        writer.close()
 
 
 def _opened(
@@ -116,22 +143,6 @@ def _opened(
     if isinstance(destination, (str, os.PathLike)):
         return open(destination, "wb")
     return nullcontext(destination)
-
-
-async def close_files(hops: Hops, files: Iterable[FileStorage]) -> None:
-    """Close the files of a form: freeing a large one may take the disk a while."""
-    spilled = [
-        file
-        for file in files
-        if isinstance(file.stream, UploadStream) and file.stream.writer.spilled is not None
-    ]
-    if spilled:
-        await finished(hops.run(_close_all, spilled))
-
-
-def _close_all(files: Iterable[FileStorage]) -> None:
-    for file in files:
-        file.close()
 
 
 def _app() -> Quart:
