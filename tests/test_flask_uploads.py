@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
-import socket
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ from multipart_cases import (
     WELL_FORMED,
     body_of,
 )
-from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
@@ -939,163 +935,3 @@ def test_outside_an_app_a_request_is_a_stock_one(fs: FlaskHashFS, app: Flask) ->
     with app.request_class.from_values(input_stream=io.BytesIO(SMALL), **environ) as req:
         assert isinstance(req.files["f"].read(), bytes)
         assert not isinstance(req.files["f"].stream, UploadStream)
-
-
-# Real servers, and clients that break off
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server of `upload_app`, and the root of its store."""
-
-    kind: str
-    server: Server
-    root: Path
-
-    def exchange(self, message: bytes, *, end: bool = False) -> Answer | None:
-        """Send bytes and, where asked to, break off; return the answer, if there is one."""
-        address = ("127.0.0.1", self.server.port)
-        with socket.create_connection(address, ANSWER_TIMEOUT) as client:
-            try:
-                client.sendall(message)
-                if end:
-                    client.shutdown(socket.SHUT_WR)
-            except OSError:  # answered and closed before all was sent
-                pass
-            with client.makefile("rb") as stream:
-                try:
-                    return _read_answer(stream, "POST")[0]
-                except (EOFError, ConnectionResetError):
-                    return None
-
-
-@pytest.fixture(scope="module", params=["gunicorn", "gthread", "granian-wsgi"])
-def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Peer]:
-    root = tmp_path_factory.mktemp("store")
-    env = {
-        "FLASK_HASHFS_ROOT_FOLDER": str(root),
-        "FLASK_HASHFS_FSYNC": "false",
-        "FLASK_HASHFS_MAX_FILE_SIZE": "1000000",
-        "FLASK_MAX_CONTENT_LENGTH": "2000000",
-    }
-    with serve(request.param, "upload_app:flask_app()", env=env, ready="/descriptors") as server:
-        yield Peer(request.param, server, root)
-
-
-@pytest.fixture
-def peer(running: Peer) -> Iterator[Peer]:
-    """A server that holds nothing of its store open at the end, and whose every file is whole."""
-    yield running
-    with running.server.connect() as client:
-        answer = client.request("GET", "/descriptors")
-        assert (answer.status, json.loads(answer.body)) == (200, [])
-    for path in inventory(running.root):
-        id = "".join(path.relative_to(running.root).parts)
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == id
-
-
-def http(path: str, *headers: str, body: bytes = b"") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-def chunked(body: bytes, size: int = 1000) -> bytes:
-    pieces = [body[at : at + size] for at in range(0, len(body), size)]
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-
-
-UPLOADS = {
-    "raw": ("/raw", "Content-Type: application/octet-stream", os.urandom(400_000)),
-    "form": ("/form", f"Content-Type: {FORM}", body_of(file_part(os.urandom(400_000)))),
-    "small form": ("/form", f"Content-Type: {FORM}", body_of(NAMED, file_part(os.urandom(50)))),
-    "urlencoded": (
-        "/fields", "Content-Type: application/x-www-form-urlencoded", b"a=" + b"x" * 9000
-    ),
-    "data": ("/data", "Content-Type: text/plain", b"x" * 9000),
-}  # fmt: skip
-BROKEN_CHUNKS = {
-    "no last chunk": lambda body: chunked(body).removesuffix(b"0\r\n\r\n"),
-    "cut within a chunk": lambda body: chunked(body)[: len(body) // 2],
-    "cut within a size": lambda body: chunked(body, len(body))[:2],
-    "a size that is none": lambda body: b"5\r\nabcde\r\nxyz\r\n" + chunked(body),
-    "a negative size": lambda body: b"-5\r\nabcde\r\n" + chunked(body),
-    "a chunk longer than its size": lambda body: b"5\r\nabcdefgh\r\n" + chunked(body),
-    "no line break after a chunk": lambda body: b"5\r\nabcde" + chunked(body),
-}
-CHUNKED = "Transfer-Encoding: chunked"
-
-
-def stored(answer: Answer | None) -> str:
-    assert answer is not None
-    assert answer.status == 200
-    found = json.loads(answer.body)
-    id: str = found["id"] if "id" in found else found["files"][0][2]
-    return id
-
-
-def assert_refused(peer: Peer, answer: Answer | None) -> None:
-    if answer is None:  # granian answers nobody who has closed his half of the connection
-        assert peer.kind == "granian-wsgi"
-    else:
-        assert answer.status == 400
-
-
-@pytest.mark.parametrize("kind", ["raw", "form", "small form"])
-def test_whole_bodies_on_a_server(peer: Peer, kind: str) -> None:
-    path, header, body = UPLOADS[kind]
-    id = stored(peer.exchange(http(path, header, f"Content-Length: {len(body)}", body=body)))
-    assert stored(peer.exchange(http(path, header, CHUNKED, body=chunked(body)))) == id
-    assert any("".join(file.parts).endswith(id[8:]) for file in inventory(peer.root))
-
-
-@pytest.mark.parametrize("kind", UPLOADS)
-def test_a_body_shorter_than_its_content_length(peer: Peer, kind: str) -> None:
-    path, header, body = UPLOADS[kind]
-    before = inventory(peer.root)
-    length = f"Content-Length: {len(body)}"
-    for at in (0, 1, 100, len(body) // 2, len(body) - 1):
-        cut = body[: min(at, len(body) - 1)]
-        assert_refused(peer, peer.exchange(http(path, header, length, body=cut), end=True))
-    assert inventory(peer.root) == before
-
-
-@pytest.mark.parametrize("broken", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS.keys())
-@pytest.mark.parametrize("kind", UPLOADS)
-def test_broken_chunking(peer: Peer, kind: str, broken: Callable[[bytes], bytes]) -> None:
-    path, header, body = UPLOADS[kind]
-    before = inventory(peer.root)
-    if peer.kind == "granian-wsgi":
-        pytest.skip("granian ends a broken chunked body like a whole one, and tells nobody")
-    message = http(path, header, CHUNKED, body=broken(body))
-    assert_refused(peer, peer.exchange(message, end=True))
-    assert inventory(peer.root) == before
-
-
-def test_limits_on_a_server(peer: Peer) -> None:
-    before = inventory(peer.root)
-    form = f"Content-Type: {FORM}"
-    for path, header, body in (
-        ("/raw", "Content-Type: x/y", b"x" * 1_000_001),
-        ("/form", form, body_of(file_part(b"x" * 1_000_001))),
-        ("/form", form, body_of(*[file_part(b"x" * 900_000)] * 3)),
-        ("/data", "Content-Type: x/y", b"x" * 2_000_001),
-    ):
-        for message in (
-            http(path, header, f"Content-Length: {len(body)}", body=body),
-            http(path, header, CHUNKED, body=chunked(body, 100_000)),
-        ):
-            answer = peer.exchange(message)
-            assert answer is None or answer.status == 413
-    assert inventory(peer.root) == before
-
-
-def test_every_byte_of_a_small_form_on_a_server(peer: Peer) -> None:
-    before = inventory(peer.root)
-    body = body_of(NAMED + b"\r\na", file_part(b"never stored"))
-    for at in range(0, len(body) - 1, 3):
-        length = f"Content-Length: {len(body)}"
-        message = http("/form", f"Content-Type: {FORM}", length, body=body[:at])
-        assert_refused(peer, peer.exchange(message, end=True))
-    assert inventory(peer.root) == before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
+
+SLOW = 200 * 1024 * 1024  # bytes a second
 
 
 def flask_app() -> Any:
@@ -45,12 +48,77 @@ def flask_app() -> Any:
     @app.get("/descriptors")
     def descriptors() -> Any:
         """Answer with the open files of the server's process that lie in the store."""
-        root, found = os.path.realpath(fs.client.root), []
-        for fd in os.listdir("/proc/self/fd"):
-            try:
-                found.append(os.readlink(f"/proc/self/fd/{fd}"))
-            except FileNotFoundError:
-                pass
-        return [path for path in found if path.startswith(root)]
+        return open_below(fs.client.root)
 
     return app
+
+
+def quart_app() -> Any:
+    """Make the same app for Quart, with views that read slowly or not at all."""
+    from quart import Quart, request
+
+    from flask_hashfs import QuartHashFS
+
+    app = Quart(__name__)
+    app.config.from_prefixed_env("FLASK")
+    fs = QuartHashFS(app)
+
+    @app.post("/form")
+    async def form() -> Any:
+        files = (await request.files).items(multi=True)
+        return {
+            "fields": list((await request.form).items(multi=True)),
+            "files": [[name, file.filename, (await fs.put(file)).id] for name, file in files],
+        }
+
+    @app.post("/raw")
+    async def raw() -> Any:
+        return {"id": (await fs.put(request.body)).id}
+
+    @app.post("/data")
+    async def data() -> Any:
+        return {"size": len(await request.get_data())}
+
+    @app.post("/fields")
+    async def fields() -> Any:
+        return {"fields": list((await request.form).items(multi=True))}
+
+    @app.post("/slow")
+    async def slow() -> Any:
+        """Read the body slower than it could come."""
+        size = 0
+        async for piece in request.body:
+            size += len(piece)
+            await asyncio.sleep(len(piece) / SLOW)
+        return {"size": size}
+
+    @app.post("/unread")
+    async def unread() -> Any:
+        """Answer without having read the body."""
+        await asyncio.sleep(0.5)
+        return {"size": 0}
+
+    @app.get("/descriptors")
+    async def descriptors() -> Any:
+        return open_below(fs.client.root)
+
+    @app.get("/memory")
+    async def memory() -> Any:
+        """Answer with the memory used at most since the last such request, in bytes."""
+        with open("/proc/self/status") as status:
+            used = {line.split()[0]: line.split()[1:] for line in status}
+        with open("/proc/self/clear_refs", "w") as peak:
+            peak.write("5")
+        return {"now": int(used["VmRSS:"][0]) * 1024, "peak": int(used["VmHWM:"][0]) * 1024}
+
+    return app
+
+
+def open_below(root: str) -> list[str]:
+    root, found = os.path.realpath(root), []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    return [path for path in found if path.startswith(root)]
