@@ -1,0 +1,597 @@
+"""Forms under Quart: their files arrive hashed, off the event loop, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from asgi import Exchange
+from multipart_cases import BOUNDARY, FILENAMES, MALFORMED, NAMED, SMALL, WELL_FORMED, body_of
+from quart import Quart, Request, request
+from quart.datastructures import FileStorage
+from quart.formparser import FormDataParser
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import BadRequest
+
+from flask_hashfs import QuartHashFS
+from flask_hashfs._quart_body import BATCH
+from flask_hashfs._writer import UploadStream
+
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+LARGE = os.urandom(1_700_000)  # several batches, and more than is kept in memory
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def app(root: Path) -> Quart:
+    app = Quart(__name__)
+    app.config.update(TESTING=True, HASHFS_ROOT_FOLDER=str(root), HASHFS_FSYNC=False)
+    return app
+
+
+@pytest.fixture
+def fs(app: Quart) -> QuartHashFS:
+    return QuartHashFS(app)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(root: Path) -> Iterator[None]:
+    """Make what a test leaves open or half done in the store an error of that test."""
+    yield
+    assert not open_files(root)
+    assert not (root / ".hashfs").exists()
+    for path in inventory(root):
+        id = "".join(path.relative_to(root).parts).partition(".")[0]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == id
+
+
+def open_files(root: Path) -> list[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    return [path for path in found if path.startswith(str(root))]
+
+
+def inventory(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
+    return await anyio.to_thread.run_sync(call, *args)
+
+
+def file_part(content: bytes, filename: str = "f.bin") -> bytes:
+    disposition = f'Content-Disposition: form-data; name="f"; filename="{filename}"\r\n\r\n'
+    return disposition.encode() + content
+
+
+async def post(
+    app: Quart, body: bytes, path: str = "/", *, size: int = 60_000, **headers: str
+) -> Exchange:
+    """Send a body in pieces of `size`, with its length."""
+    fields = {**FORM, "Content-Length": str(len(body)), **headers}
+    async with Exchange(app, path, headers=fields) as exchange:
+        await exchange.send(*[body[at : at + size] for at in range(0, len(body), size)])
+        await exchange.finish()
+    return exchange
+
+
+def view(app: Quart) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
+    return app.route("/", methods=["POST"])
+
+
+async def description(form: MultiDict[str, Any]) -> list[Any]:
+    """Return what an app can see of a form."""
+    return [
+        (
+            key,
+            (
+                (each.name, each.filename, each.mimetype, list(each.headers), each.read())
+                if isinstance(each, FileStorage)
+                else each
+            ),
+        )
+        for key, each in form.items(multi=True)
+    ]
+
+
+class TestParity:
+    """What a form means is what it means without this package."""
+
+    @staticmethod
+    async def both(app: Quart, body: bytes, headers: dict[str, str] = FORM) -> tuple[Any, Any]:
+        seen: list[Any] = []
+        for each in (app, Quart("stock")):
+
+            @each.post("/")
+            async def show() -> str:
+                form, files = await request.form, await request.files
+                seen.append((await description(form), await description(files)))
+                return ""
+
+            async with Exchange(each, headers=headers) as exchange:
+                await exchange.send(body)
+                await exchange.finish()
+            assert exchange.status == 200
+        return seen[0], seen[1]
+
+    @pytest.mark.parametrize("body", WELL_FORMED.values(), ids=WELL_FORMED.keys())
+    async def test_forms(self, app: Quart, fs: QuartHashFS, body: bytes) -> None:
+        ours, stock = await self.both(app, body)
+        assert ours == stock
+
+    @pytest.mark.parametrize("parameter", FILENAMES.values(), ids=FILENAMES.keys())
+    async def test_filenames(self, app: Quart, fs: QuartHashFS, parameter: bytes) -> None:
+        body = body_of(b'Content-Disposition: form-data; name="f"; ' + parameter + b"\r\n\r\nx")
+        ours, stock = await self.both(app, body)
+        assert ours == stock
+
+    @pytest.mark.parametrize(
+        ("content_type", "body"),
+        [
+            ("application/x-www-form-urlencoded", b"a=1&b=2&a=%C5%BC"),
+            ("text/plain", b"a=1"),
+            ("multipart/form-data; boundary=x", b""),
+        ],
+    )
+    async def test_other_bodies(
+        self, app: Quart, fs: QuartHashFS, content_type: str, body: bytes
+    ) -> None:
+        ours, stock = await self.both(app, body, {"Content-Type": content_type})
+        assert ours == stock
+
+    async def test_the_test_client_uploads(self, app: Quart, fs: QuartHashFS) -> None:
+        @view(app)
+        async def put() -> Any:
+            file = (await request.files)["photo"]
+            text = (await request.form)["text"]
+            return {"id": (await fs.put(file)).id, "text": text, "name": file.filename}
+
+        photo = FileStorage(io.BytesIO(LARGE), "a.jpg")
+        client = app.test_client()
+        response = await client.post("/", files={"photo": photo}, form={"text": "words"})
+        digest = hashlib.sha256(LARGE).hexdigest()
+        assert await response.get_json() == {"id": digest, "text": "words", "name": "a.jpg"}
+
+    async def test_the_data_of_a_form_read_before_or_after_it(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        @app.post("/before")
+        async def before() -> str:
+            assert await request.get_data() == SMALL
+            assert len(await request.files) == 1
+            return ""
+
+        @app.post("/after")
+        async def after() -> str:
+            assert len(await request.files) == 1
+            assert await request.get_data() == b""
+            return ""
+
+        @app.post("/instead")
+        async def instead() -> str:
+            assert b"".join([data async for data in request.body]) == SMALL
+            assert not await request.files
+            return ""
+
+        for path in ("/before", "/after", "/instead"):
+            assert (await post(app, SMALL, path)).status == 200
+
+    async def test_the_parameter_storage_class_is_the_apps(self, app: Quart) -> None:
+        class Own(MultiDict[str, Any]):
+            pass
+
+        class OwnRequest(Request):
+            parameter_storage_class = Own
+
+        app.request_class = OwnRequest
+        QuartHashFS(app)
+
+        @view(app)
+        async def seen() -> str:
+            assert type(await request.form) is type(await request.files) is Own
+            return ""
+
+        assert (await post(app, SMALL)).status == 200
+
+
+class TestStreaming:
+    """A file part is hashed and on the store's disk when the view sees it."""
+
+    @pytest.mark.parametrize("content", [b"", b"small", LARGE], ids=["empty", "small", "large"])
+    async def test_put_is_a_link(
+        self, app: Quart, fs: QuartHashFS, root: Path, content: bytes, monkeypatch: Any
+    ) -> None:
+        @view(app)
+        async def put() -> Any:
+            file = (await request.files)["f"]
+            assert isinstance(file, FileStorage)
+            assert isinstance(file.stream, UploadStream)
+            monkeypatch.setattr("flask_hashfs._sources.copy", None)  # nothing is read again
+            address = await fs.put(file, "bin")
+            return [address.id, address.is_duplicate]
+
+        digest = hashlib.sha256(content).hexdigest()
+        for duplicate in ("false", "true"):
+            exchange = await post(app, body_of(file_part(content)))
+            assert exchange.body == f'["{digest}",{duplicate}]\n'.encode()
+        (stored,) = await in_thread(inventory, root)
+        assert stored.suffix == ".bin"
+        assert await in_thread(stored.read_bytes) == content
+
+    async def test_a_part_that_is_never_put_leaves_nothing(
+        self, app: Quart, fs: QuartHashFS, root: Path
+    ) -> None:
+        kept: list[Any] = []
+
+        @view(app)
+        async def ignore() -> str:
+            kept.extend((await request.files).getlist("f"))
+            assert len(await in_thread(open_files, root)) == 2
+            kept[0].stream = io.BytesIO()  # taken apart by the app
+            await fs.put(kept[1])
+            return ""
+
+        parts = [LARGE, b"put", LARGE + b"x", b"small"]
+        await post(app, body_of(*map(file_part, parts)))
+        writers = [file.stream.writer for file in kept[1:]]
+        assert all(writer.closed for writer in writers)
+        (stored,) = await in_thread(inventory, root)
+        assert await in_thread(stored.read_bytes) == b"put"
+
+    async def test_a_view_that_raises_leaves_nothing(self, app: Quart, fs: QuartHashFS) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        @view(app)
+        async def fail() -> str:
+            await request.files
+            raise LookupError
+
+        assert (await post(app, body_of(file_part(LARGE)))).status == 500
+
+    @pytest.mark.parametrize("content", [b"", b"small", LARGE * 4], ids=len)
+    async def test_saving_elsewhere(
+        self, app: Quart, fs: QuartHashFS, tmp_path: Path, content: bytes
+    ) -> None:
+        app.config["MAX_CONTENT_LENGTH"] = None
+
+        @view(app)
+        async def save() -> str:
+            file = (await request.files)["f"]
+            memory = io.BytesIO()
+            await file.save(tmp_path / "saved")
+            file.stream.seek(0)
+            await file.save(memory)  # type: ignore[arg-type]
+            assert memory.getvalue() == content
+            with pytest.raises(FileNotFoundError):
+                await file.save(tmp_path / "no" / "folder")
+            return ""
+
+        assert (await post(app, body_of(file_part(content)))).status == 200
+        assert await in_thread((tmp_path / "saved").read_bytes) == content
+
+    async def test_reading_and_seeking_but_not_writing(self, app: Quart, fs: QuartHashFS) -> None:
+        @view(app)
+        async def read() -> str:
+            stream = (await request.files)["f"].stream
+
+            def check() -> None:
+                assert stream.read(16) == LARGE[:16]
+                assert stream.seek(-5, os.SEEK_END) == len(LARGE) - 5
+                assert stream.read() == LARGE[-5:]
+                with pytest.raises(io.UnsupportedOperation):
+                    stream.write(b"x")
+
+            await in_thread(check)
+            return ""
+
+        assert (await post(app, body_of(file_part(LARGE)))).status == 200
+
+    async def test_streaming_can_be_switched_off(self, app: Quart) -> None:
+        app.config["HASHFS_STREAM_UPLOADS"] = False
+        fs = QuartHashFS(app)
+
+        @view(app)
+        async def put() -> str:
+            file = (await request.files)["f"]
+            assert not isinstance(file.stream, UploadStream)
+            return (await fs.put(file)).id
+
+        exchange = await post(app, body_of(file_part(b"small")))
+        assert exchange.body.decode() == hashlib.sha256(b"small").hexdigest()
+
+    @pytest.mark.parametrize("own", ["class", "method"])
+    async def test_the_apps_own_parser_wins(self, app: Quart, own: str) -> None:
+        class OwnParser(FormDataParser):
+            pass
+
+        class OwnRequest(Request):
+            if own == "class":
+                form_data_parser_class = OwnParser
+            else:
+
+                def make_form_data_parser(self) -> FormDataParser:
+                    return OwnParser()
+
+        app.request_class = OwnRequest
+        QuartHashFS(app)
+
+        @view(app)
+        async def read() -> bytes:
+            file = (await request.files)["f"]
+            assert not isinstance(file.stream, UploadStream)
+            return file.read()
+
+        assert (await post(app, body_of(file_part(b"content")))).body == b"content"
+
+
+class TestHops:
+    """Work for other threads is counted, and never runs twice at once for one upload."""
+
+    async def hops(self, app: Quart, fs: QuartHashFS, body: bytes, size: int = 60_000) -> list[int]:
+        calls: list[int] = []
+
+        @view(app)
+        async def read() -> str:
+            hops = request.hops  # type: ignore[attr-defined]
+            run, running = type(hops).run, threading.Lock()
+
+            async def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
+                def alone(*args: Any) -> Any:
+                    assert running.acquire(blocking=False)
+                    try:
+                        return call(*args)
+                    finally:
+                        running.release()
+
+                calls.append(len(args[0]) if args and isinstance(args[0], bytes) else 0)
+                return await run(hops, alone, *args, **kwargs)
+
+            hops.run = counted
+            await request.files
+            del hops.run
+            return ""
+
+        assert (await post(app, body, size=size)).status == 200
+        return calls
+
+    async def test_a_small_form_needs_none(self, app: Quart, fs: QuartHashFS) -> None:
+        assert await self.hops(app, fs, body_of(file_part(b"x" * 60_000))) == []
+
+    async def test_a_form_of_one_batch_needs_one(self, app: Quart, fs: QuartHashFS) -> None:
+        assert len(await self.hops(app, fs, body_of(file_part(b"x" * 200_000)))) == 1
+
+    @pytest.mark.parametrize("size", [999, 60_000, 1_000_000])
+    async def test_a_large_form_needs_one_for_each_batch(
+        self, app: Quart, fs: QuartHashFS, size: int
+    ) -> None:
+        body = body_of(file_part(LARGE))
+        calls = await self.hops(app, fs, body, size)
+        assert sum(calls) == len(body)
+        assert all(call >= BATCH for call in calls[:-1])
+
+
+class TestMalformed:
+    """A form that is none is the client's error, and leaves nothing."""
+
+    @pytest.fixture(autouse=True)
+    def put_all(self, app: Quart, fs: QuartHashFS) -> None:
+        @view(app)
+        async def put() -> str:
+            for file in (await request.files).values():
+                await fs.put(file)
+            return ""
+
+    @pytest.mark.parametrize("start", [b"small", LARGE], ids=["in memory", "on disk"])
+    @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+    async def test_malformed_forms(self, app: Quart, root: Path, body: bytes, start: bytes) -> None:
+        body = body_of(file_part(start)).removesuffix(b"--bound--\r\n") + body
+        assert (await post(app, body)).status == 400
+        assert not await in_thread(inventory, root)
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            'multipart/form-data; boundary=""',
+            f"multipart/form-data; boundary={'x' * 300}",
+            "multipart/form-data; boundary=other",
+            "multipart/form-data; boundary*=utf-8''%0d%0a",
+            "multipart/form-data; boundary*=utf-8''%C5%BC",
+        ],
+    )
+    async def test_impossible_boundaries(self, app: Quart, root: Path, content_type: str) -> None:
+        assert (await post(app, SMALL, **{"Content-Type": content_type})).status == 400
+        assert not await in_thread(inventory, root)
+
+    async def test_truncation_at_every_byte(self, app: Quart, root: Path) -> None:
+        body = SMALL.removesuffix(b"\r\n")
+        for at in range(1, len(body)):
+            assert (await post(app, body[:at])).status == 400, at
+        assert not await in_thread(inventory, root)
+        assert (await post(app, body)).status == 200
+
+    async def test_a_content_length_that_promises_more(self, app: Quart, root: Path) -> None:
+        for body in (SMALL, SMALL[:-20], b""):
+            length = {"Content-Length": str(len(SMALL) + 1)}
+            assert (await post(app, body, **length)).status == 400
+        assert not await in_thread(inventory, root)
+
+    async def test_split_at_every_byte_of_the_closing_boundary(self, app: Quart) -> None:
+        sizes: list[int] = []
+
+        @app.post("/sizes")
+        async def measure() -> str:
+            sizes.append(len((await request.files)["f"].read()))
+            return ""
+
+        body = body_of(file_part(b"x" * 1000))
+        for at in range(1000, len(body)):
+            async with Exchange(app, "/sizes", headers=FORM) as exchange:
+                await exchange.send(body[:at], body[at:])
+                await exchange.finish()
+        assert set(sizes) == {1000}
+
+    async def test_the_error_stays(self, app: Quart) -> None:
+        @app.post("/twice")
+        async def twice() -> str:
+            with pytest.raises(BadRequest) as first:
+                await request.files
+            with pytest.raises(BadRequest) as second:
+                await request.form
+            assert second.value is first.value
+            return ""
+
+        assert (await post(app, MALFORMED["no final boundary"], "/twice")).status == 200
+
+
+class TestLimits:
+    """Limits hold while the bytes arrive."""
+
+    @pytest.fixture(autouse=True)
+    def put_all(self, app: Quart) -> None:
+        @view(app)
+        async def put() -> str:
+            for name in ("max_content_length", "max_form_parts", "max_form_memory_size"):
+                if name in request.args:
+                    setattr(request, name, request.args.get(name, type=int))
+            fs: QuartHashFS = app.extensions["hashfs"]["extension"]
+            for file in (await request.files).values():
+                await fs.put(file)
+            return ""
+
+    async def test_a_file(self, app: Quart, root: Path) -> None:
+        app.config["HASHFS_MAX_FILE_SIZE"] = 300_000
+        QuartHashFS(app)
+        assert (await post(app, body_of(file_part(LARGE[:300_000])))).status == 200
+        assert (await post(app, body_of(file_part(LARGE[:300_001])))).status == 413
+        assert len(await in_thread(inventory, root)) == 1
+
+    async def test_a_file_is_stopped_while_it_arrives(self, app: Quart) -> None:
+        app.config["HASHFS_MAX_FILE_SIZE"] = 300_000
+        QuartHashFS(app)
+        async with Exchange(app, headers=FORM) as exchange:
+            await exchange.send(body_of(file_part(LARGE))[:900_000])
+        assert exchange.status == 413
+
+    async def test_a_field(self, app: Quart) -> None:
+        QuartHashFS(app)
+        fields = [NAMED + b"\r\n" + b"x" * 1000] * 2
+        body = body_of(*fields, file_part(LARGE))
+        assert (await post(app, body, "/?max_form_memory_size=1000")).status == 200
+        assert (await post(app, body, "/?max_form_memory_size=999")).status == 413
+
+    async def test_the_parts(self, app: Quart) -> None:
+        QuartHashFS(app)
+        body = body_of(*[file_part(b"%d" % n) for n in range(30)])
+        assert (await post(app, body, "/?max_form_parts=30")).status == 200
+        assert (await post(app, body, "/?max_form_parts=29")).status == 413
+        assert (await post(app, body_of(*[NAMED] * 1001))).status == 413
+
+    async def test_the_body(self, app: Quart) -> None:
+        QuartHashFS(app)
+        body = body_of(file_part(LARGE))
+        for limit, status in ((len(body), 200), (len(body) - 1, 413)):
+            exchange = await post(app, body, f"/?max_content_length={limit}")
+            assert exchange.status == status
+
+    async def test_a_silent_client_is_given_up(self, app: Quart) -> None:
+        app.config["BODY_TIMEOUT"] = 0.05
+        QuartHashFS(app)
+        async with Exchange(app, headers=FORM) as exchange:
+            await exchange.send(body_of(file_part(LARGE))[:-5])
+        assert exchange.status == 408
+
+
+class TestGoing:
+    """A client that goes, or a view that is cancelled, leaves nothing (see `nothing_stays`)."""
+
+    async def test_clients_that_go_at_any_moment(self, app: Quart, fs: QuartHashFS) -> None:
+        @app.post("/form")
+        async def form() -> str:
+            return (await fs.put((await request.files)["f"])).id
+
+        @app.post("/raw")
+        async def raw() -> str:
+            return (await fs.put(request.body)).id
+
+        dice = random.Random(7)
+        for number in range(200):
+            content = b"%d" % number + LARGE[: dice.choice([1000, 100_000, 600_000])]
+            path = dice.choice(["/form", "/raw"])
+            body = body_of(file_part(content)) if path == "/form" else content
+            cut = body[: dice.randrange(len(body))]
+            async with Exchange(app, path, headers=FORM) as exchange:
+                await exchange.send(*[cut[at : at + 50_000] for at in range(0, len(cut), 50_000)])
+                for _ in range(dice.randrange(30)):
+                    await asyncio.sleep(0)
+                if dice.random() < 0.3:
+                    await asyncio.sleep(0.002)
+                await exchange.disconnect()
+            assert exchange.status in (None, 400)
+
+    async def test_requests_cancelled_at_any_moment(self, app: Quart, fs: QuartHashFS) -> None:
+        @view(app)
+        async def form() -> str:
+            return (await fs.put((await request.files)["f"])).id
+
+        dice = random.Random(7)
+        for number in range(100):
+            body = body_of(file_part(b"%d" % number + LARGE[:600_000]))
+            exchange = Exchange(app, headers=FORM)
+            async with exchange:
+                await exchange.send(*[body[at : at + 50_000] for at in range(0, len(body), 50_000)])
+                await exchange.finish()
+                await asyncio.sleep(dice.random() / 100)
+                exchange.task.cancel()
+                for _ in range(dice.randrange(3)):  # servers may insist
+                    await asyncio.sleep(0)
+                    exchange.task.cancel()
+
+
+def test_two_event_loops_take_uploads_at_once(app: Quart, fs: QuartHashFS) -> None:
+    app.config["HASHFS_WORKER_THREADS"] = 1
+    digests = []
+
+    @view(app)
+    async def form() -> str:
+        return (await fs.put((await request.files)["f"])).id
+
+    def serve(number: int) -> None:
+        async def upload() -> None:
+            content = b"%d" % number + LARGE
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(post(app, body_of(file_part(content)))) for _ in "12345"]
+            digest = hashlib.sha256(content).hexdigest()
+            digests.extend(task.result().body.decode() == digest for task in tasks)
+
+        asyncio.run(upload())
+
+    threads = [threading.Thread(target=serve, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert digests == [True] * 15
