@@ -12,6 +12,7 @@ from collections.abc import (
     Generator,
     Iterable,
 )
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 from io import FileIO
@@ -142,13 +143,11 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
-        steps = self.client.verify_steps(quarantine)
-        try:
-            async for step in self._iterate(lambda: steps, _STEPS):
+        steps = self._iterate(partial(self.client.verify_steps, quarantine), _STEPS)
+        async with aclosing(steps):
+            async for step in steps:
                 if isinstance(step, HashAddress):
                     yield step
-        finally:
-            await finished(self._hops.run(steps.close))
 
     async def prune(
         self,
@@ -252,7 +251,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def _iterate(
         self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         hops, items = self._hops, iter(make())
         try:
             while listed := await hops.run(lambda: list(islice(items, at_once))):

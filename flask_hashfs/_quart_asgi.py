@@ -14,7 +14,7 @@ from quart.wrappers import Request
 from quart.wrappers.response import DataBody, FileBody, IOBody
 from werkzeug.exceptions import HTTPException
 
-from ._hops import Hops
+from ._hops import Hops, finished
 from ._quart_body import UploadBody
 from ._quart_files import StoredBody
 from ._quart_forms import UploadFormParser, close_writers
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         HTTPResponseStartEvent,
         HTTPScope,
     )
+    from quart import Quart
     from quart.typing import ASGIHTTPProtocol, ResponseTypes
 
 SELF_CONTAINED = (DataBody, FileBody, IOBody, StoredBody, list, tuple)
@@ -112,16 +113,40 @@ class UploadConnection(ASGIHTTPConnection):
     _started = False
     _ending = False
     _lingers = False
+    _over = False
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        # Before 0.23 Quart leaves its tasks behind where the server cancels this one.
+        try:
+            await super().__call__(receive, send)
+        finally:
+            self._over = True
+            left = [task for task in self._tasks if not task.done()]
+            for task in left:
+                task.cancel()
+            if left:
+                await finished(asyncio.wait(left))
+
+    def _begin_task(self) -> asyncio.Task[Any]:
+        if self._over:
+            raise asyncio.CancelledError
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks.append(task)
+        return task
 
     async def handle_messages(
         self, request: Request, receive: ASGIReceiveCallable, *view: asyncio.Task[None]
     ) -> None:
+        receiver = self._begin_task()
         body = request.body
         if not isinstance(body, UploadBody):
             await super().handle_messages(request, receive, *view)
             return
-        if view and (receiver := asyncio.current_task()) is not None:
-            # Before 0.23 Quart itself ended the receiving with the view, and gave no task.
+        if view:  # before 0.23 Quart itself ended the receiving with the view, and gave no task
             view[0].add_done_callback(lambda _: receiver.cancel())
 
         async def receive_with_room() -> ASGIReceiveEvent:
@@ -139,6 +164,7 @@ class UploadConnection(ASGIHTTPConnection):
         await super().handle_messages(request, receive_with_room, *view)
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
+        self._begin_task()
         body = request.body
         if not isinstance(body, UploadBody):
             await super().handle_request(request, send)
