@@ -70,6 +70,21 @@ async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) 
         raise
 
 
+async def undisturbed(work: Awaitable[T]) -> T:
+    """Await `work` to its end, and leave a cancellation to whatever is awaited next."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (current := asyncio.current_task()) is not None:
+        current.uncancel()
+        current.cancel()
+    return task.result()
+
+
 def _of_loop(variable: RunVar[CapacityLimiter], tokens: float) -> CapacityLimiter:
     try:
         return variable.get()

@@ -14,7 +14,7 @@ from quart.wrappers import Request
 from quart.wrappers.response import DataBody, FileBody, IOBody
 from werkzeug.exceptions import HTTPException
 
-from ._hops import Hops, finished
+from ._hops import Hops, finished, undisturbed
 from ._quart_body import UploadBody
 from ._quart_files import StoredBody
 from ._quart_forms import UploadFormParser, close_writers
@@ -102,7 +102,8 @@ class UploadRequest(Request):
         return parser
 
     async def close(self) -> None:
-        await close_writers(self.hops, self._writers)
+        # Quart would make an error of a cancellation that ends the teardown of its context.
+        await undisturbed(close_writers(self.hops, self._writers))
         await super().close()
 
 
@@ -130,6 +131,7 @@ class UploadConnection(ASGIHTTPConnection):
                 task.cancel()
             if left:
                 await finished(asyncio.wait(left))
+            self._tasks.clear()
 
     def _begin_task(self) -> asyncio.Task[Any]:
         if self._over:
@@ -197,12 +199,15 @@ class UploadConnection(ASGIHTTPConnection):
         content = response.response
         if self._body is not None and isinstance(content, SELF_CONTAINED):
             self._body.abandon()
-        offered = "http.response.pathsend" in (self.scope.get("extensions") or {})
-        if offered and isinstance(content, StoredBody) and content.path is not None:
-            async with content:
-                await _send_path(send, response, content.path)
-        else:
+        if not isinstance(content, StoredBody):
             await super()._send_response(send, response)
+            return
+        async with content:  # Quart enters it only when the headers are out
+            offered = "http.response.pathsend" in (self.scope.get("extensions") or {})
+            if offered and content.path is not None:
+                await _send_path(send, response, content.path)
+            else:
+                await super()._send_response(send, response)
 
 
 async def _linger(body: UploadBody) -> None:

@@ -105,7 +105,8 @@ class StoredBody(ResponseBody):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await finished(self._reader().close())
+        if not self._file.closed:
+            await finished(self._reader().close())
 
     def __del__(self) -> None:
         close(self._file)  # of a response that was never sent

@@ -93,9 +93,11 @@ class Exchange:
 
     async def _receive(self) -> Message:
         message = await self._messages.get()
-        self.received += 1
+        self.received += message["type"] == "http.request"
         return message
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
         await asyncio.sleep(0)
+        if message["type"] != "http.response.start" and not message.get("more_body"):
+            await self.disconnect()  # as servers tell of the end

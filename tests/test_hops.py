@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flask_hashfs._hops import Hops
+from flask_hashfs._hops import Hops, undisturbed
 
 
 class Work:
@@ -36,6 +36,28 @@ async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancel
     with pytest.raises(asyncio.CancelledError):
         await task
     assert work.ended == 1
+
+
+@pytest.mark.anyio
+async def test_a_cancellation_can_be_left_to_what_comes_next() -> None:
+    hops, work, came = Hops(1), Work(), []
+
+    async def tidy_up() -> None:
+        await undisturbed(hops.run(work))
+        came.append("end")
+        await asyncio.sleep(0)
+        came.append("next")
+
+    task = asyncio.create_task(tidy_up())
+    await asyncio.to_thread(work.begun.wait)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    work.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert came == ["end"]
 
 
 @pytest.mark.anyio
