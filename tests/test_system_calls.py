@@ -1,0 +1,150 @@
+"""What a put asks of the kernel: few calls, and with ``fsync`` the disk, in an order that lasts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flask_hashfs import HashFS
+from flask_hashfs._writer import MEMORY_LIMIT
+
+CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)")
+SIZES = [4096, MEMORY_LIMIT + 1]
+
+CODE = """
+import os, sys
+from flask_hashfs import HashFS
+root, size, fsync, again = sys.argv[1], *map(int, sys.argv[2:])
+data = os.urandom(size)
+stores = [HashFS(root, fsync=bool(fsync)), HashFS(root, fsync=False)]
+stores[1].put(b"first")
+if again:
+    stores[1].put(data)
+    stores[1].put(data)
+else:
+    stores[1].makepath(os.path.dirname(stores[1].idpath(__import__("hashlib").sha256(data).hexdigest())))
+stores[0].put(b"first")
+os.access("/begin", 0)
+address = stores[0].put(data)
+os.access("/end", 0)
+print(address.relpath)
+"""
+
+
+@pytest.fixture(scope="module")
+def strace(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = shutil.which("strace")
+    if path is None:
+        pytest.skip("strace is not installed: system calls are not looked at")
+    log = tmp_path_factory.mktemp("trial") / "log"
+    if subprocess.run([path, "-o", log, "true"], capture_output=True).returncode != 0:
+        pytest.skip("strace may not trace here: system calls are not looked at")
+    return path
+
+
+def calls_of_put(
+    strace: str, root: Path, *, size: int, fsync: bool, again: bool = False
+) -> tuple[str, list[tuple[str, str]]]:
+    """Return the relpath of what was put, and the system calls with their arguments.
+
+    The tree is there already, and the content too if it is put `again`.
+    """
+    log = root.with_name("log")
+    words = [strace, "-f", "-y", "-s", "500", "-o", log, sys.executable, "-c", CODE, root]
+    words += [str(int(each)) for each in (size, fsync, again)]
+    relpath = subprocess.run(words, capture_output=True, check=True, text=True).stdout.strip()
+    calls = [match.groups() for match in map(CALL.match, log.read_text().splitlines()) if match]
+    names = [f"{name} {rest}" for name, rest in calls]
+    begin, end = (
+        next(n for n, call in enumerate(names) if f'"/{mark}"' in call) for mark in ("begin", "end")
+    )
+    return relpath, calls[begin + 1 : end]
+
+
+def names_of(calls: list[tuple[str, str]]) -> list[str]:
+    return [name for name, _ in calls]
+
+
+def test_a_small_put_into_an_existing_tree_takes_few_calls(strace: str, tmp_path: Path) -> None:
+    _, calls = calls_of_put(strace, tmp_path / "root", size=4096, fsync=False)
+    assert names_of(calls).count("write") == 1
+    assert len(calls) <= 14, calls
+
+
+def test_a_small_duplicate_takes_two_calls(strace: str, tmp_path: Path) -> None:
+    _, calls = calls_of_put(strace, tmp_path / "root", size=4096, fsync=False, again=True)
+    assert names_of(calls) == ["newfstatat", "utimensat"] or len(calls) == 2, calls
+
+
+def test_without_fsync_nothing_waits_for_the_disk(strace: str, tmp_path: Path) -> None:
+    for size in SIZES:
+        for again in (False, True):
+            _, calls = calls_of_put(strace, tmp_path / "root", size=size, fsync=False, again=again)
+            assert not [name for name in names_of(calls) if "sync" in name]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_put_returns(
+    strace: str, tmp_path: Path, size: int
+) -> None:
+    root = tmp_path / "root"
+    relpath, calls = calls_of_put(strace, root, size=size, fsync=True)
+    names = names_of(calls)
+    written = max(n for n, name in enumerate(names) if name == "write")
+    synced, linked = names.index("fdatasync"), names.index("linkat")
+    assert written < synced < linked
+    folders = [rest for name, rest in calls[linked:] if name == "fsync"]
+    expected = [root / Path(relpath).parents[n] for n in range(5)]
+    assert [re.search(r"<(.*?)>", rest)[1] for rest in folders] == [str(each) for each in expected]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_duplicate_is_on_the_disk_before_put_returns(
+    strace: str, tmp_path: Path, size: int
+) -> None:
+    """It may have been written by hashfs, or without fsync."""
+    root = tmp_path / "root"
+    relpath, calls = calls_of_put(strace, root, size=size, fsync=True, again=True)
+    synced = [(name, re.search(r"<(.*?)>", rest)[1]) for name, rest in calls if "sync" in name]
+    folders = [str(root / Path(relpath).parents[n]) for n in range(5)]
+    assert synced == [("fdatasync", str(root / relpath)), *(("fsync", each) for each in folders)]
+
+
+def test_the_way_to_a_new_root_is_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    root = tmp_path / "new" / "root"
+    store = HashFS(root)
+    store.put(b"one")
+    assert [str(root.parent), str(tmp_path), "/"] == [
+        each for each in synced if each in (str(root.parent), str(tmp_path), "/")
+    ]
+    synced.clear()
+    store.put(b"two")
+    assert len(synced) == 5
+    shutil.rmtree(tmp_path / "new")
+    synced.clear()
+    store.put(b"two")
+    assert str(tmp_path) in synced
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert HashFS(tmp_path / "root").put(b"hello").id
