@@ -154,7 +154,7 @@ def _as_young(path: str, target: str) -> bool:
             return False
         except OSError as error:
             logger.warning("The age of %s cannot be renewed: %s", target, error)
-    return True
+    return _disk.lstat(target) is not None
 
 
 def _replace(path: str, target: str) -> bool:

@@ -296,8 +296,7 @@ def _delete(store: Store, id: str, paths: list[str], youngest: int) -> bool:
         if not any(taken):
             return False
         states = [state for path in box.files() if (state := _disk.lstat(path)) is not None]
-        if all(state.st_mtime_ns < youngest for state in states):
-            box.delete()
+        if all(state.st_mtime_ns < youngest for state in states) and box.delete():
             _disk.remove_empty_folders(os.path.dirname(paths[0]), store.root)
             return True
     except OSError as error:

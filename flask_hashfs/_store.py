@@ -266,13 +266,18 @@ class HashFS(Tree):
                 self._publish(writer, name, over=True)
 
     def _renew(self, path: str) -> None:
-        """Make stored content as young as a new put, so that no prune takes it for old."""
+        """Make stored content as young as a new put, so that no prune takes it for old.
+
+        Raises:
+            FileNotFoundError: It is not there any more.
+        """
         try:
             os.utime(path)
         except FileNotFoundError:
             raise
         except OSError as error:
             logger.warning("The age of %s cannot be renewed: %s", path, error)
+        os.lstat(path)  # a sweep may have taken the name while utime had found, not dated, the file
 
     def _put_upload(
         self, writer: Writer, extension: str | None, expected: str | None, max_size: int | None

@@ -78,6 +78,7 @@ def stage() -> Iterator[Stage]:
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
             patch.setattr(os, name, _pausing(getattr(os, name)))
+        patch.setattr(os, "utime", _in_two_steps(os.open, os.utime, os.close))
         yield Stage()
 
 
@@ -89,3 +90,24 @@ def _pausing(call: Callable[..., Any]) -> Callable[..., Any]:
         return call(*args, **kwargs)
 
     return paused
+
+
+def _in_two_steps(
+    open: Callable[..., int], utime: Callable[..., None], close: Callable[[int], None]
+) -> Callable[..., None]:
+    """Return a ``utime`` that can be overtaken between finding a file and dating it.
+
+    The kernel's can be too: it may end well though the name is gone.
+    """
+
+    def utime_slowly(path: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(threading.current_thread(), Actor) or isinstance(path, int):
+            utime(path, *args, **kwargs)
+            return
+        fd = open(path, os.O_RDONLY)
+        try:
+            utime(fd, *args, **kwargs)
+        finally:
+            close(fd)
+
+    return utime_slowly
