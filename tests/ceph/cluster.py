@@ -422,7 +422,7 @@ def main() -> None:
         elif arguments.command == "mount":
             cluster.mount(arguments.target)
         elif arguments.command == "unmount":
-            _call(["fusermount", "-u", str(arguments.target)])
+            _call(["umount", str(arguments.target)])
         else:
             cluster.stop()
             if arguments.wipe and cluster.config.exists():
