@@ -27,15 +27,19 @@ class Store(Protocol):
 
     def makepath(self, path: str) -> None:
         """Create a folder and its missing parents."""
+        ...
 
     def writer(self) -> Writer:
         """Return a writer for one new content."""
+        ...
 
     def commit(self, writer: Writer, extension: str | None = None) -> HashAddress:
         """Publish what the writer took."""
+        ...
 
     def exists(self, file: str) -> bool:
         """Tell whether something is stored."""
+        ...
 
 
 StoreT = TypeVar("StoreT", bound=Store)
