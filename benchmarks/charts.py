@@ -193,6 +193,9 @@ def tables(report: Report) -> str:
     lines = [f"- {key}: {value}" for key, value in report.about.items() if key != "versions"]
     lines.append("- " + ", ".join(f"{name} {what}" for name, what in sorted(versions.items())))
     parts = ["## Measured on", "\n".join(lines)]
+    busy = float(str(report.about["load at the start"])) > 1
+    if busy or report.about["mode"] != "full":
+        parts.append("**A quick run, or one on a busy machine: these figures show trends only.**")
     if report.left_out:
         parts += ["Left out:", "\n".join(f"- {line}" for line in report.left_out)]
     parts.append("## Tables")

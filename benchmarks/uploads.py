@@ -61,7 +61,7 @@ QUART = [
     Peer(STOCK, "uvicorn", ASGI, "stock"),
     Peer("the same, put in a thread", "uvicorn", ASGI, "stock_threads", quick=False),
     Peer(STARLETTE, "uvicorn", ASGI, "starlette"),
-    Peer("aiohttp + hashfs", "aiohttp", "apps_aiohttp", "", quick=False),
+    Peer("aiohttp + hashfs", "aiohttp", "apps_aiohttp", "aiohttp", quick=False),
     Peer("only hashed, uvicorn", "uvicorn", ASGI, "hash"),
     Peer(GRANIAN, "granian", ASGI, "ours"),
     Peer("Quart + hashfs, granian", "granian", ASGI, "stock", quick=False),
@@ -194,6 +194,8 @@ def _round(
     }
     if peer.is_async:
         sample["stall"] = float(server.get("/stalls/stop"))
+    if peer.variant:
+        server.drop_content()
     return sample
 
 
