@@ -22,6 +22,7 @@ from .exceptions import DigestMismatchError, FileTooLargeError, InvalidExtension
 
 logger = logging.getLogger("flask_hashfs")
 
+_FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
 _EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
 
 
@@ -90,7 +91,8 @@ class HashFS(Tree):
             TypeError: Nothing that can be stored.
             OSError: The content cannot be read, or the disk cannot take it.
         """
-        self.check_put(extension, expected)
+        if extension is not None or expected is not None:
+            self.check_put(extension, expected)
         if isinstance(file, FileStorage):
             file = file.stream
         if isinstance(file, UploadStream) and self._takes(file.writer):
@@ -99,9 +101,12 @@ class HashFS(Tree):
             except OSError as error:
                 if error.errno != errno.EXDEV:  # one device, but mounted twice
                     raise
-        with self.writer(max_size) as writer:
+        writer = self.new_writer(self._limit(max_size))
+        try:
             _sources.copy(file, writer)
             return self.commit(writer, extension, expected=expected)
+        finally:
+            writer.close()
 
     def check_put(self, extension: str | None = None, expected: str | None = None) -> None:
         """Raise what `put` would raise for these, before any byte is read.
@@ -164,39 +169,39 @@ class HashFS(Tree):
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         path = self.idpath(id) + suffix
-        folder = os.path.dirname(path)
         try:
             for _ in range(_disk.ATTEMPTS):
                 try:
                     is_duplicate = self._place(writer, id, path)
                     if self.fsync:
                         self._sync(path, is_duplicate)
-                    return HashAddress(id, path[len(self._prefix) :], path, is_duplicate)
-                except FileExistsError:  # another put was first: look again
+                    return HashAddress._make((id, path[len(self._prefix) :], path, is_duplicate))
+                except FileExistsError:  # another put was first, or damage: look again
                     continue
                 except FileNotFoundError:  # no folder yet, or a delete has just taken it
-                    self.makepath(folder)
-            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
+                    self.makepath(os.path.dirname(path))
+            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
         except BaseException:
-            _disk.remove_empty_folders(folder, self.root)
+            _disk.remove_empty_folders(os.path.dirname(path), self.root)
             raise
 
     def _place(self, writer: Writer, id: str, path: str) -> bool:
         """Give the content its name, if it has none; return whether the content was there.
 
         Raises:
-            FileExistsError: Another put was first.
+            FileExistsError: Something else was done first: look again.
             FileNotFoundError: The folder does not exist, or a delete was first.
         """
-        state = _disk.lstat(path)
-        if state is None:
+        try:
+            state = self._renewed(path)
+        except FileNotFoundError:
             return self._place_new(writer, id, path)
         if self._leads_elsewhere(state):
             self._check_inside(os.path.dirname(path))
         if stat.S_ISREG(state.st_mode):
             if state.st_size != writer.size:
                 self._heal(writer, id)
-            self._renew(path)
+                raise FileExistsError(errno.EEXIST, "Healed, or just taken away", path)
             return True
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
@@ -219,7 +224,7 @@ class HashFS(Tree):
             if not _disk.refuses_links(error):
                 raise
             self._publish(writer, path)
-        self._renew(path)
+        self._renewed(path)
         return True
 
     def _publish(self, writer: Writer, path: str, *, over: bool = False) -> None:
@@ -265,19 +270,19 @@ class HashFS(Tree):
                 )
                 self._publish(writer, name, over=True)
 
-    def _renew(self, path: str) -> None:
+    def _renewed(self, path: str) -> os.stat_result:
         """Make stored content as young as a new put, so that no prune takes it for old.
 
         Raises:
-            FileNotFoundError: It is not there any more.
+            FileNotFoundError: It is not there, or not any more.
         """
         try:
-            os.utime(path)
+            os.utime(path, follow_symlinks=_FOLLOW)
         except FileNotFoundError:
             raise
         except OSError as error:
             logger.warning("The age of %s cannot be renewed: %s", path, error)
-        os.lstat(path)  # a sweep may have taken the name while utime had found, not dated, the file
+        return os.lstat(path)  # a sweep may have taken the name while utime had found the file
 
     def _put_upload(
         self, writer: Writer, extension: str | None, expected: str | None, max_size: int | None

@@ -162,7 +162,10 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def shard(self, id: str) -> list[str]:
         """Split an id into the names of its folders and of its file."""
         width, end = self.width, self.depth * self.width
-        parts = [id[start : start + width] for start in range(0, end, width or 1)]
+        if width == 1:
+            parts = list(id[:end])
+        else:
+            parts = [id[start : start + width] for start in range(0, end, width or 1)]
         parts.append(id[end:])
         return parts if len(id) > end else [part for part in parts if part]
 

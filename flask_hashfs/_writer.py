@@ -35,6 +35,11 @@ class Writer:
         memory_limit: Bytes kept in memory before a file is opened.
     """
 
+    __slots__ = (
+        *("algorithm", "closed", "max_size", "memory_limit", "size"),
+        *("_dmode", "_file", "_folder", "_hash", "_id", "_memory"),
+    )
+
     def __init__(
         self,
         algorithm: str,
@@ -176,8 +181,9 @@ class Writer:
         """Give up whatever of the content no address names; it may be called again."""
         self.closed = True
         self._memory = b""
-        file, self._file = self._file, None
+        file = self._file
         if file is not None:
+            self._file = None
             file.close()
 
     def __enter__(self) -> Writer:

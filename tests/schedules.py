@@ -104,7 +104,8 @@ def _in_two_steps(
         if not isinstance(threading.current_thread(), Actor) or isinstance(path, int):
             utime(path, *args, **kwargs)
             return
-        fd = open(path, os.O_RDONLY)
+        kwargs.pop("follow_symlinks", None)  # nor is it followed below
+        fd = open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             utime(fd, *args, **kwargs)
         finally:
