@@ -85,12 +85,16 @@ def make_folders(path: str, mode: int) -> None:
 
     Raises:
         NotADirectoryError: Something else stands in the way.
+        FileNotFoundError: Nothing can be created there: in /proc, on a drive that is none.
     """
-    while True:
+    parent = os.path.dirname(path)
+    for _ in range(ATTEMPTS):
         try:
             os.mkdir(path, mode)
         except FileNotFoundError:
-            make_folders(os.path.dirname(path), mode)
+            if parent == path:
+                raise
+            make_folders(parent, mode)
         except FileExistsError:
             state = lstat(path)
             if state is None:  # removed since
@@ -102,6 +106,7 @@ def make_folders(path: str, mode: int) -> None:
             ) from None
         else:
             return
+    raise FileNotFoundError(errno.ENOENT, "No folder can be created here", path)
 
 
 def remove_empty_folders(folder: str, root: str) -> None:

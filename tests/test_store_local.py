@@ -893,3 +893,9 @@ def test_a_store_can_be_pickled_and_used_by_another_process(plain: HashFS) -> No
 
     again = pickle.loads(pickle.dumps(plain))
     assert again.put(b"hello") == plain.get(HELLO)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_root_where_no_folder_can_be_made_does_not_hang() -> None:
+    with pytest.raises(FileNotFoundError):
+        HashFS("/proc/hashfs").put(b"hello")
