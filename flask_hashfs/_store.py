@@ -293,18 +293,18 @@ class HashFS(Tree):
         return self.commit(writer, extension, expected=expected)
 
     def _takes(self, writer: Writer) -> bool:
-        """Tell whether what another store's writer took can be linked into this one."""
+        """Tell whether what a writer took, of whichever store, can be linked into this one."""
+        file = writer.spilled
+        if file is not None and file.placed:
+            mode = 0o600 if self.fmode is None else self.fmode
+            if mode != stat.S_IMODE(os.fstat(file.fd).st_mode):
+                return False  # it has the mode of another store already, and would share it
         if writer.folder is self._temporary:
             return True
-        file = writer.spilled
         if writer.algorithm != self.algorithm or file is None:
             return False
-        state = os.fstat(file.fd)
-        mode = 0o600 if self.fmode is None else self.fmode
-        if file.placed and mode != stat.S_IMODE(state.st_mode):
-            return False  # it has a mode already, and would share it
         self.makepath(self.root)
-        return state.st_dev == os.stat(self.root).st_dev
+        return os.fstat(file.fd).st_dev == os.stat(self.root).st_dev
 
     # -- keeping in order ------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -481,6 +482,27 @@ class TestStreaming:
 
 class TestStores:
     """Several stores in one app."""
+
+    def test_a_part_put_into_two_stores_has_the_mode_of_each(
+        self, app: Flask, tmp_path: Path
+    ) -> None:
+        app.config.update(
+            HASHFS_PRIVATE_ROOT_FOLDER=str(tmp_path / "private"), HASHFS_PRIVATE_FILE_MODE=0o600
+        )
+        default, private = FlaskHashFS(app), FlaskHashFS(app, name="private")
+
+        @view(app)
+        def put() -> Any:
+            order = (default, private) if "x" in request.args else (private, default)
+            addresses = {fs.name: fs.put(request.files["f"], "x") for fs in order}
+            return {
+                str(name): oct(stat.S_IMODE(os.stat(address.abspath).st_mode))
+                for name, address in addresses.items()
+            }
+
+        for url in ("/", "/?x"):
+            answer = post(app, body_of(file_part(os.urandom(600_000))), url)
+            assert answer.json == {"None": "0o664", "private": "0o600"}
 
     def test_parts_go_to_the_first_store_and_are_linked_into_the_others(
         self, app: Flask, tmp_path: Path
