@@ -19,7 +19,7 @@ import click
 from hashfs import HashAddress
 
 from . import _objects, _sync
-from ._maintenance import Entry, NothingLiveError
+from ._maintenance import Entry, NoAddressError, NothingLiveError
 from ._object_store import ObjectStore
 from ._store import HashFS
 from ._sync import Outcome
@@ -347,6 +347,8 @@ def prune(
             "Nothing at all is in use, so everything would be deleted: "
             "add --allow-empty if that is what you want."
         ) from error
+    except NoAddressError as error:
+        raise _Failure(f"Nothing is deleted: {error}") from error
     for id in deleted:
         if as_json:
             _print_json({"id": id})

@@ -189,6 +189,10 @@ class NothingLiveError(ValueError):
     """A prune would delete everything."""
 
 
+class NoAddressError(ValueError):
+    """What is said to be in use is no address of a content."""
+
+
 class Live:
     """The ids of what is in use, kept as bytes: about 130 bytes of memory each.
 
@@ -225,7 +229,9 @@ class Live:
             raise TypeError(f"a live item is an id, a path or a HashAddress, not {item!r}")
         id = self._store.id_named(name) or self._id_elsewhere(name)
         if id is None:
-            raise ValueError(f"a live item must be the address of a content, but this is: {item!r}")
+            raise NoAddressError(
+                f"a live item must be the address of a content, but this is: {item!r}"
+            )
         self._digests.add(bytes.fromhex(id))
 
     def _id_elsewhere(self, name: str) -> str | None:

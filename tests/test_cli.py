@@ -343,6 +343,15 @@ def test_prune_asks_the_reference_functions(run: Run, fs: Any, store: HashFS, ki
     assert store.count() == 1
 
 
+def test_prune_says_which_reference_is_no_address(run: Run, fs: Any, store: HashFS) -> None:
+    address = store.put(b"x")
+    fs.references(lambda: ["a" * 64, "typo"])
+    result = run("prune", "--older-than", "0")
+    assert result.exit_code == 3
+    assert "typo" in result.stderr
+    assert store.exists(address)
+
+
 def test_prune_keeps_what_a_file_lists(run: Run, store: HashFS, tmp_path: Path) -> None:
     one, two, dead = store.put(b"one"), store.put(b"two", "txt"), store.put(b"dead")
     (tmp_path / "keep").write_text(f"{one.id}\n\n  {two.relpath}\r\n")
