@@ -139,7 +139,8 @@ class BaseHashFS(Generic[AppT]):
         parts.insert(0, "/")
         if external:
             parts.insert(0, host or self._host_url())
-        return _urls.join(*parts)
+        url = _urls.join(*parts)
+        return f"/{url}" if external and host and host.startswith("//") else url
 
     def expected_digest(self, headers: Headers | Mapping[str, str]) -> str | None:
         """Return the id that a request's headers promise for its body, or None.

@@ -210,6 +210,12 @@ class TestUrlFor:
         with app.test_request_context():
             assert fs.url_for("a b/ü?#%.txt", external=False) == "/a%20b/%C3%BC%3F%23%25.txt"
 
+    def test_the_host_may_leave_the_scheme_to_the_page(self, app, fs):
+        app.config["HASHFS_HOST"] = "//cdn.example.com/x/"
+        with app.app_context():
+            assert fs.url_for("a") == "//cdn.example.com/x/a"
+            assert fs.url_for("a", external=False) == "/a"
+
     def test_the_mount_counts_when_this_app_serves(self, app):
         fs = serving(app)
         with app.test_request_context("/", base_url="http://example.com/mount"):
