@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.sansio.app import App
@@ -17,10 +17,31 @@ from werkzeug.wsgi import wrap_file
 from . import _plan
 from ._base import BaseHashFS
 from ._flask_request import upload_request_class
+from ._store import HashFS
 from .signals import file_deleted, file_served, file_stored
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CHUNK = 256 * 1024
 _SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
+
+
+class _OfTheStore(Generic[P, T]):
+    """A method of the current app's store: it takes an app to get it, but none to look it up."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], T]) -> None:
+        self._method = method
+
+    @overload
+    def __get__(self, extension: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
+    @overload
+    def __get__(self, extension: FlaskHashFS, owner: type) -> Callable[P, T]: ...
+    def __get__(self, extension: FlaskHashFS | None, owner: type) -> Callable[..., T]:
+        if extension is None:
+            return self._method
+        method: Callable[P, T] = getattr(extension.client, self._method.__name__)
+        return method
 
 
 class FlaskHashFS(BaseHashFS[Flask]):
@@ -71,6 +92,13 @@ class FlaskHashFS(BaseHashFS[Flask]):
         self.client.delete(file)
         if address is not None:
             file_deleted.send(_app(), extension=self, address=address)
+
+    files = _OfTheStore(HashFS.files)
+    folders = _OfTheStore(HashFS.folders)
+    corrupted = _OfTheStore(HashFS.corrupted)
+    repair = _OfTheStore(HashFS.repair)
+    count = _OfTheStore(HashFS.count)
+    size = _OfTheStore(HashFS.size)
 
     def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""

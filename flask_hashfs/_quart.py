@@ -41,7 +41,7 @@ from ._base import Answer, BaseHashFS
 from ._hops import Hops, finished
 from ._maintenance import Live
 from ._plan import ByteRange
-from ._quart_asgi import connection_class, upload_request_class
+from ._quart_asgi import connection_class, sends_paths, upload_request_class
 from ._quart_files import CHUNK, Opening, StoredBody
 from ._store import HashFS
 from ._writer import Writer
@@ -264,9 +264,9 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def _respond(self, find: Callable[[], HashAddress | None], **wishes: Any) -> Response:
         """Answer with the file that `find` finds; it is looked up, opened and begun in one hop."""
-        hops = self._hops
+        hops, scope = self._hops, request.scope
         ready = await hops.run(
-            self._ready, find, request.method, request.headers, wishes, undo=_close
+            self._ready, find, request.method, request.headers, scope, wishes, undo=_close
         )
         answer, first = ready
         response = _send(answer, first, hops)
@@ -279,14 +279,20 @@ class QuartHashFS(BaseHashFS[Quart]):
         find: Callable[[], HashAddress | None],
         method: str,
         headers: Headers,
+        scope: Any,
         wishes: dict[str, Any],
     ) -> tuple[Answer, bytes]:
-        """Return the answer and the beginning of its first range, which may be all of it."""
+        """Return the answer and the beginning of its first range, which may be all of it.
+
+        Nothing is read of what the server will read by itself.
+        """
         address = find()
         if address is None:
             raise NotFound
         answer = self._answer(address, method, headers, **wishes)
         try:
+            if _path(answer) is not None and sends_paths(scope):
+                return answer, b""
             return answer, _read_first(answer)
         except BaseException:
             answer.close()
@@ -349,15 +355,19 @@ def _read_first(answer: Answer) -> bytes:
     return first
 
 
+def _path(answer: Answer) -> str | None:
+    """Return where the server can find what it is to send, if that is one whole file."""
+    whole = isinstance(answer.file, FileIO) and answer.plan.body == (ByteRange(0, answer.size),)
+    return answer.address.abspath if whole else None
+
+
 def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
     plan = answer.plan
     body: ResponseBody
     if answer.file is None:
         body = DataBody(first)
     else:
-        whole = isinstance(answer.file, FileIO) and plan.body == (ByteRange(0, answer.size),)
-        path = answer.address.abspath if whole else None
-        body = StoredBody(plan, answer.file, first, hops.executor, path)
+        body = StoredBody(plan, answer.file, first, hops.executor, _path(answer))
     response_class: Any = current_app.response_class
     response: Response = response_class(body, plan.status, Headers(plan.headers))
     response.timeout = None

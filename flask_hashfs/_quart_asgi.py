@@ -203,11 +203,15 @@ class UploadConnection(ASGIHTTPConnection):
             await super()._send_response(send, response)
             return
         async with content:  # Quart enters it only when the headers are out
-            offered = "http.response.pathsend" in (self.scope.get("extensions") or {})
-            if offered and content.path is not None:
+            if content.path is not None and sends_paths(self.scope):
                 await _send_path(send, response, content.path)
             else:
                 await super()._send_response(send, response)
+
+
+def sends_paths(scope: HTTPScope) -> bool:
+    """Tell whether the server sends whole files by itself."""
+    return "http.response.pathsend" in (scope.get("extensions") or {})
 
 
 async def _linger(body: UploadBody) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,8 +47,22 @@ def _reads(source: object) -> bool:
 
 async def _read(file: Any) -> AsyncIterator[Any]:
     async with _from_start(file):
+        if not _takes_size(file.read):
+            yield await file.read()
+            return
         while piece := await file.read(BATCH):
             yield piece
+
+
+def _takes_size(read: Callable[..., Any]) -> bool:
+    """Tell whether `read` reads in pieces; the response of an HTTP client may not."""
+    try:
+        inspect.signature(read).bind(BATCH)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, and silent on it
+        pass
+    return True
 
 
 @asynccontextmanager
