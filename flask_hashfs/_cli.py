@@ -152,9 +152,11 @@ def hashfs(context: click.Context, store: str | None) -> None:
 def stats(target: _Target, as_json: bool) -> None:
     """Count files and bytes."""
     numbers = target.client.stats()
+    root = target.client.root
     if as_json:
-        _print_json(dataclasses.asdict(numbers))
+        _print_json({"root": root, **dataclasses.asdict(numbers)})
         return
+    click.echo(f"{'root:':<13} {_text(root)}")
     for field in dataclasses.fields(numbers):
         value = getattr(numbers, field.name)
         if value is None:

@@ -264,6 +264,8 @@ def test_stats_counts(run: Run, store: HashFS) -> None:
         "left_overs": 0,
         "quarantined": 0,
     }
+    assert numbers["root"] == store.root
+    assert f"root:         {store.root}" in run("stats").stdout
     assert "files:        3" in run("stats").stdout
 
 
