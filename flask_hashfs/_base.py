@@ -138,7 +138,11 @@ class BaseHashFS(Generic[AppT]):
                 parts.insert(0, _urls.quote_path(self._mount()))
         parts.insert(0, "/")
         if external:
-            parts.insert(0, host or self._host_url())
+            try:
+                parts.insert(0, host or self._host_url())
+            except RuntimeError as error:  # the framework's, which knows none of these ways out
+                error.add_note(f"url_for: set {prefix}HOST or SERVER_NAME, or say external=False")
+                raise
         url = _urls.join(*parts)
         return f"/{url}" if external and host and host.startswith("//") else url
 

@@ -231,8 +231,9 @@ class TestUrlFor:
     def test_without_a_request(self, app, fs):
         with app.app_context():
             assert fs.url_for("a", external=False) == "/a"
-            with pytest.raises(RuntimeError, match="request context"):
+            with pytest.raises(RuntimeError, match="request context") as raised:
                 fs.url_for("a")
+            assert "HASHFS_HOST" in raised.value.__notes__[0]
             app.config["SERVER_NAME"] = "example.com"
             assert fs.url_for("a") == "http://example.com/a"
 
