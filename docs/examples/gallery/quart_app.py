@@ -98,4 +98,7 @@ def create_app() -> Quart:
 if __name__ == "__main__":
     options = pages.command_line("Quart")
     config = Config.from_mapping(bind=f"{options.host}:{options.port}")
-    asyncio.run(serve(create_app(), config))
+    try:
+        asyncio.run(serve(create_app(), config))
+    except OSError as error:  # most often another program has the port, which --port evades
+        raise SystemExit(f"{config.bind[0]}: {error.strerror}; see --port") from error
