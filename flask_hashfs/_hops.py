@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, WouldBlock, to_thread
 from anyio.lowlevel import RunVar
 
 T = TypeVar("T")
 
-# A limiter belongs to the event loop it was first waited for in: two loops deadlock over one.
-_unlimited: RunVar[CapacityLimiter] = RunVar("flask_hashfs.unlimited")
+
+class _Held:
+    """Stands for a limiter where there is a place already."""
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+_HELD = cast(CapacityLimiter, _Held())
 
 
 class Hops:
@@ -27,8 +34,13 @@ class Hops:
 
     @property
     def limiter(self) -> CapacityLimiter:
-        """The limiter of the running event loop."""
-        return _of_loop(self._limiter, self.threads)
+        """The limiter of the running event loop; two loops would deadlock over one."""
+        try:
+            return self._limiter.get()
+        except LookupError:
+            limiter = CapacityLimiter(self.threads)
+            self._limiter.set(limiter)
+            return limiter
 
     @cached_property
     def executor(self) -> Executor:
@@ -48,9 +60,15 @@ class Hops:
             args: Its arguments.
             undo: Is given the result that no longer finds its task.
         """
-        async with self.limiter:
-            unlimited = _of_loop(_unlimited, math.inf)
-            return await finished(to_thread.run_sync(call, *args, limiter=unlimited), undo)
+        limiter, place = self.limiter, object()
+        try:
+            limiter.acquire_on_behalf_of_nowait(place)
+        except WouldBlock:
+            await limiter.acquire_on_behalf_of(place)
+        try:
+            return await finished(to_thread.run_sync(call, *args, limiter=_HELD), undo)
+        finally:
+            limiter.release_on_behalf_of(place)
 
 
 async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:
@@ -83,12 +101,3 @@ async def undisturbed(work: Awaitable[T]) -> T:
         current.uncancel()
         current.cancel()
     return task.result()
-
-
-def _of_loop(variable: RunVar[CapacityLimiter], tokens: float) -> CapacityLimiter:
-    try:
-        return variable.get()
-    except LookupError:
-        limiter = CapacityLimiter(tokens)
-        variable.set(limiter)
-        return limiter

@@ -42,6 +42,7 @@ from ._hops import Hops, finished
 from ._maintenance import Live
 from ._plan import ByteRange
 from ._quart_asgi import connection_class, sends_paths, upload_request_class
+from ._quart_body import Batch
 from ._quart_files import CHUNK, Opening, StoredBody
 from ._store import HashFS
 from ._writer import Writer
@@ -243,7 +244,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             async for batch, is_last in _quart_sources.batches(source):
                 if is_last:
                     return await hops.run(_write_last, client, writer, batch, extension, expected)
-                await hops.run(writer.write, batch)
+                await hops.run(_write, writer, batch)
             raise AssertionError("batches end with a last one")
         except BaseException:
             await finished(hops.run(writer.close))
@@ -335,12 +336,17 @@ class QuartHashFS(BaseHashFS[Quart]):
         return cast(str, current_app.config["APPLICATION_ROOT"])
 
 
+def _write(writer: Writer, batch: Batch) -> None:
+    for data in batch:
+        writer.write(data)
+
+
 def _write_last(
-    client: HashFS, writer: Writer, batch: bytes, extension: str | None, expected: str | None
+    client: HashFS, writer: Writer, batch: Batch, extension: str | None, expected: str | None
 ) -> HashAddress:
     """Do in one hop what remains when the last bytes are there."""
     with writer:
-        writer.write(batch)
+        _write(writer, batch)
         return client.commit(writer, extension, expected=expected)
 
 

@@ -152,7 +152,8 @@ class UploadConnection(ASGIHTTPConnection):
             view[0].add_done_callback(lambda _: receiver.cancel())
 
         async def receive_with_room() -> ASGIReceiveEvent:
-            await body.room()
+            if body.full:
+                await body.room()
             message = await receive()
             if message["type"] == "http.disconnect":
                 told = body.set_broken() and body.is_read

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +20,49 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from .exceptions import IncompleteUploadError
 
-HIGH_WATER = 512 * 1024
-BATCH = 256 * 1024
+HIGH_WATER = 1024 * 1024
+BATCH = 512 * 1024
+
+_TINY = 4 * 1024
+_WORTHY = 64 * 1024  # of a call that frees the GIL
+
+
+class Batch:
+    """Bytes on their way to another thread, as they have come: it is there that they are joined."""
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | bytearray] = []
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        """Add a piece."""
+        self._size += len(data)
+        last = self._pieces[-1] if self._pieces else b""
+        if len(data) >= _TINY or len(last) >= _TINY or not last:
+            self._pieces.append(data)
+        elif isinstance(last, bytearray):  # many tiny pieces would need many times their memory
+            last += data
+        else:
+            self._pieces[-1] = bytearray(last) + data
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the bytes in pieces that are worth a call each."""
+        first, size = 0, 0
+        for last, piece in enumerate(self._pieces, 1):
+            size += len(piece)
+            if size >= _WORTHY or last == len(self._pieces):
+                yield _join(self._pieces[first:last])
+                first, size = last, 0
+
+    def __bytes__(self) -> bytes:
+        data = _join(self._pieces)
+        self._pieces = [data]
+        return data
 
 
 class Owner(Protocol):
@@ -44,8 +86,11 @@ class UploadBody(Body):
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         super().__init__(None, None)
-        self._data = bytearray()  # Quart 0.23 keeps what arrives in a queue of its own
-        self._has_data = asyncio.Event()
+        self._unread = Batch()
+        self._ready = asyncio.Event()
+        self._wanted: list[float] = []
+        self._most = math.inf
+        self._last = 0.0
         self._expected = expected_content_length
         self._default_limit = max_content_length
         self._owner: weakref.ref[Owner] | None = None
@@ -68,14 +113,14 @@ class UploadBody(Body):
 
     async def __anext__(self) -> bytes:
         await self._arrival(1, self._patience())
-        if not self._data:
+        if not self._unread:
             raise StopAsyncIteration
-        return self._take()
+        return bytes(self._take())
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._whole().__await__()
 
-    async def batch(self) -> bytes:
+    async def batch(self) -> Batch:
         """Return at least `BATCH` bytes, fewer at the end, none after it.
 
         Raises:
@@ -92,7 +137,7 @@ class UploadBody(Body):
     @property
     def at_end(self) -> bool:
         """Whether everything has arrived whole, and been read."""
-        return self._complete.is_set() and not self._data and self._broken is None
+        return self._complete.is_set() and not self._unread and self._broken is None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -104,19 +149,22 @@ class UploadBody(Body):
             self._readers -= 1
 
     def clear(self) -> None:
-        self._begun = self._begun or bool(self._data)
-        self._data.clear()
+        self._begun = self._begun or bool(self._unread)
+        self._unread = Batch()
         self._room.set()
 
     # What the connection does.
 
     def append(self, data: bytes) -> None:
         self._received += len(data)
+        self._last = time.monotonic()
         if data and self._abandoned:
             self._broken = "The request's body was not read before the response was sent."
         elif data:
-            self._data += data
-        self._has_data.set()
+            self._unread.append(data)
+        # Readers are woken when there is something to do, and not for every packet.
+        if len(self._unread) >= min(self._wanted, default=math.inf) or self._received > self._most:
+            self._ready.set()
 
     async def put(self, data: bytes) -> None:
         """Take what has arrived, as Quart calls it since 0.23."""
@@ -147,7 +195,7 @@ class UploadBody(Body):
 
     def _end(self) -> None:
         super().set_complete()
-        self._has_data.set()
+        self._ready.set()
         self._room.set()
 
     def abandon(self) -> None:
@@ -158,15 +206,19 @@ class UploadBody(Body):
 
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
-        with suppress(TimeoutError):
-            while not self._complete.is_set():
-                self._has_data.clear()
-                async with asyncio.timeout(silence):
-                    await self._has_data.wait()
+        if not self._complete.is_set():
+            with suppress(RequestTimeout):
+                await self._end_or(math.inf, silence)
+
+    @property
+    def full(self) -> bool:
+        """Whether the connection has to wait before it receives more."""
+        lifted = self._lifted or self._abandoned or self._complete.is_set()
+        return len(self._unread) >= HIGH_WATER and not lifted
 
     async def room(self) -> None:
         """Wait until there is room for another message."""
-        while self._full:
+        while self.full:
             self._room.clear()
             await self._room.wait()
 
@@ -180,10 +232,10 @@ class UploadBody(Body):
         """Whether somebody is reading, and so will be told how the body ended."""
         return self._readers > 0
 
-    @property
-    def _full(self) -> bool:
-        lifted = self._lifted or self._abandoned or self._complete.is_set()
-        return not lifted and len(self._data) >= HIGH_WATER
+    def _take(self) -> Batch:
+        batch = self._unread
+        self.clear()
+        return batch
 
     async def _whole(self) -> bytes:
         self._lifted += 1
@@ -192,25 +244,38 @@ class UploadBody(Body):
             await self._arrival(math.inf, self._patience())
         finally:
             self._lifted -= 1
-        return bytes(self._data)
+        return bytes(self._unread)
 
     async def _arrival(self, count: float, patience: float | None) -> None:
         """Wait until `count` bytes are here or all that will ever be."""
         with self.reading():
             self._check()
-            while len(self._data) < count and not self._complete.is_set():
-                self._has_data.clear()
-                try:
-                    async with asyncio.timeout(patience):
-                        await self._has_data.wait()
-                except TimeoutError:
-                    raise RequestTimeout from None
+            while len(self._unread) < count and not self._complete.is_set():
+                await self._end_or(count, patience)
                 self._check()
 
-    def _take(self) -> bytes:
-        data = bytes(self._data)
-        self.clear()
-        return data
+    async def _end_or(self, count: float, patience: float | None) -> None:
+        """Wait until `count` bytes are here, or the end, or more than the limit."""
+        begun = time.monotonic()
+        limit = self._limit()
+        self._most = math.inf if limit is None else limit
+        self._wanted.append(count)
+        self._ready.clear()
+        try:
+            if patience is None:
+                await self._ready.wait()
+                return
+            while not await self._is_ready(until := max(begun, self._last) + patience):
+                if max(begun, self._last) + patience <= until:
+                    raise RequestTimeout
+        finally:
+            self._wanted.remove(count)
+
+    async def _is_ready(self, until: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(until - time.monotonic()):
+                return await self._ready.wait()
+        return False
 
     def _check(self) -> None:
         if self._must_raise is not None:
@@ -229,3 +294,7 @@ class UploadBody(Body):
     def _patience(self, *, always: bool = False) -> float | None:
         owner = self._owner and self._owner()
         return owner.patience(always=always) if owner else None
+
+
+def _join(pieces: list[bytes | bytearray]) -> bytes:
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

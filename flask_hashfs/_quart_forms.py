@@ -15,7 +15,7 @@ from werkzeug.datastructures import MultiDict
 from ._base import upload_writer
 from ._hops import Hops, finished
 from ._multipart import FilePart, Limits, MultipartDecoder
-from ._quart_body import UploadBody
+from ._quart_body import Batch, UploadBody
 from ._writer import UploadStream, Writer
 
 if TYPE_CHECKING:
@@ -112,24 +112,34 @@ class UploadFormParser(FormDataParser):
         )
         return MultipartDecoder(boundary, open_writer, limits)
 
-    async def _decode(self, batch: bytes, body: UploadBody, decoder: MultipartDecoder) -> None:
+    async def _decode(self, batch: Batch, body: UploadBody, decoder: MultipartDecoder) -> None:
         """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
         while batch:
             fed += len(batch)
             if fed <= _INLINE:
-                decoder.feed(batch)
+                _feed(decoder, batch)
             else:
-                await self.hops.run(decoder.feed, batch)
+                await self.hops.run(_feed, decoder, batch)
             batch = await body.batch()
+
+
+def _feed(decoder: MultipartDecoder, batch: Batch) -> None:
+    for data in batch:
+        decoder.feed(data)
 
 
 async def close_writers(hops: Hops, writers: Iterable[Writer]) -> None:
     """Drop what was never put: freeing a large file may take the disk a while."""
-    if any(writer.spilled is not None for writer in writers):
+    if any(_frees_much(writer) for writer in writers):
         await finished(hops.run(_close_all, writers))
     else:
         _close_all(writers)
+
+
+def _frees_much(writer: Writer) -> bool:
+    file = writer.spilled
+    return file is not None and (not file.placed or file.path is not None)
 
 
 def _close_all(writers: Iterable[Writer]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ._quart_body import BATCH, UploadBody
+from ._quart_body import BATCH, Batch, UploadBody
 
 
 def is_async(source: object) -> bool:
@@ -15,7 +15,7 @@ def is_async(source: object) -> bool:
     return _reads(source) or isinstance(source, AsyncIterable)
 
 
-async def batches(source: Any) -> AsyncIterator[tuple[bytes, bool]]:
+async def batches(source: Any) -> AsyncIterator[tuple[Batch, bool]]:
     """Yield the bytes of `source`, `BATCH` or more at a time, and whether they are the last.
 
     Args:
@@ -32,13 +32,13 @@ async def batches(source: Any) -> AsyncIterator[tuple[bytes, bool]]:
                 yield batch, source.at_end
                 if not batch:
                     return
-    gathered = bytearray()
+    gathered = Batch()
     async for piece in _read(source) if _reads(source) else source:
-        gathered += _bytes(piece)
+        gathered.append(_bytes(piece))
         if len(gathered) >= BATCH:
-            yield bytes(gathered), False
-            gathered.clear()
-    yield bytes(gathered), True
+            yield gathered, False
+            gathered = Batch()
+    yield gathered, True
 
 
 def _reads(source: object) -> bool:
@@ -87,11 +87,13 @@ async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _bytes(piece: object) -> bytes | bytearray | memoryview:
+def _bytes(piece: object) -> bytes:
+    if isinstance(piece, bytes):
+        return piece
     if isinstance(piece, str):
         return piece.encode()  # as hashfs does with a text file
     try:
-        return memoryview(piece).cast("B")  # type: ignore[arg-type]
+        return bytes(memoryview(piece))  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
             f"the object to store yields {type(piece).__name__}, but must yield bytes"
