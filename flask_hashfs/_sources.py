@@ -6,12 +6,13 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
 from ._writer import Bytes, Writer
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _SMALL_CHUNK = 64 * 1024
@@ -168,12 +169,25 @@ def _copy_raw(file: Any, pump: _Pump) -> None:
         if not piece:
             return
         pump.write(piece)
-    with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
-        size = _CHUNK
-        while count := _not_none(file.readinto(buffer[:size])):
+    with memoryview(bytearray(_CHUNK)) as buffer:
+        while not pump.is_large:
+            count = _not_none(file.readinto(buffer))
+            if not count:
+                return
             pump.write(buffer[:count])
-            if pump.is_large:
-                size = _LARGE_CHUNK
+    if _is_plain(file):
+        with _ReadAhead(file) as ahead:
+            pump.write_all(ahead)
+        return
+    with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
+        while count := _not_none(file.readinto(buffer)):
+            pump.write(buffer[:count])
+
+
+def _is_plain(file: Any) -> bool:
+    """Tell whether a file may be read by another thread than its owner's."""
+    raw = file.raw if type(file) is io.BufferedReader else file
+    return type(raw) is io.FileIO
 
 
 def _copy_bytes(data: bytes | memoryview, pump: _Pump) -> None:
@@ -214,9 +228,55 @@ class _Pump:
 
     def write(self, piece: Bytes) -> None:
         if self._beside is None and self.is_large:
-            self._beside = ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
+            self._beside = _second_thread()
         self._writer.write(piece, self._beside)
+
+    def write_all(self, ahead: _ReadAhead) -> None:
+        while piece := ahead.next():
+            self._writer.write(piece, ahead)
 
     def close(self) -> None:
         if self._beside is not None:
             self._beside.shutdown()
+
+
+class _ReadAhead(Executor):
+    """The second thread, in which after every write the next piece of a file is read as well.
+
+    The one that hashes then has nothing else to do, and what is written is in the other's cache.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._thread = _second_thread()
+        self._buffers = [memoryview(bytearray(_LARGE_CHUNK)) for _ in range(2)]
+        self._count: int | None = None
+
+    def next(self) -> memoryview:
+        """Return the next piece, which stays as it is until the one after has been returned."""
+        if self._count is None:
+            self._read()
+        count, self._count = self._count, None
+        self._buffers.reverse()
+        return self._buffers[1][:count]
+
+    def submit(self, write: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Let the thread write the piece before, and read the next."""
+
+        def write_and_read() -> T:
+            written = write(*args, **kwargs)
+            self._read()
+            return written
+
+        return self._thread.submit(write_and_read)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _read(self) -> None:
+        self._count = _not_none(self._file.readinto(self._buffers[0]))
+
+
+def _second_thread() -> Executor:
+    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
