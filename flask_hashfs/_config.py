@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -11,6 +13,8 @@ from typing import Any, NoReturn
 
 from ._media import DEFAULT_INLINE_TYPES
 from .exceptions import ConfigError
+
+logger = logging.getLogger("flask_hashfs")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/(\*|[\w!#$&^.+-]+)", re.ASCII)
@@ -91,6 +95,7 @@ def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConf
         ConfigError: A value that cannot be used.
     """
     prefix = key_prefix(name)
+    _warn_of_misspelt_keys(config, prefix)
     for key, default in DEFAULTS.items():
         config.setdefault(prefix + key, default)
     values: dict[str, Any] = {}
@@ -103,6 +108,16 @@ def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConf
             f"{prefix}PATH_PREFIX", loaded.path_prefix, 'a path such as "/files" to serve files at'
         )
     return loaded
+
+
+def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:
+    """Log each key that no store can have: a limit that is misspelt is a limit that is missing."""
+    for key in config:
+        if isinstance(key, str) and key.startswith(prefix):
+            rest = key.removeprefix(prefix)
+            if rest not in DEFAULTS and not rest.endswith(tuple(f"_{each}" for each in DEFAULTS)):
+                close = difflib.get_close_matches(rest, DEFAULTS, 1, 0.0)[0]
+                logger.warning("%s is no key of Flask-HashFS; is %s meant?", key, prefix + close)
 
 
 def _refuse(key: str, value: object, wanted: str) -> NoReturn:

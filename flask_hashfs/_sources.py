@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -78,7 +78,7 @@ def _copy(source: object, pump: _Pump) -> None:
         finally:
             if isinstance(data, memoryview):
                 data.release()  # or the error of a failed put would keep the object locked
-    elif isinstance(source, Iterable):
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         for piece in source:
             pump.write(_piece(piece))
     else:

@@ -343,7 +343,7 @@ class StoreContract:
 
     # -- what is no content --------------------------------------------------------------------
 
-    @pytest.mark.parametrize("source", [None, 5, object(), 1.5, [1, 2], ["text"], {"a": 1}])
+    @pytest.mark.parametrize("source", [None, 5, object(), 1.5, [1, 2], ["text"], {"a": 1}, {}])
     def test_what_is_not_readable_is_a_type_error(self, store: HashFS, source: Any) -> None:
         with pytest.raises(TypeError):
             store.put(source)

@@ -89,6 +89,23 @@ def test_the_error_names_key_value_and_what_is_wanted():
         loaded(HASHFS_DEPTH="x")
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("HASHFS_MAX_SIZE", "HASHFS_MAX_FILE_SIZE"),
+        ("HASHFS_ROOTFOLDER", "HASHFS_ROOT_FOLDER"),
+    ],
+)
+def test_a_misspelt_key_is_told(key, meant, caplog):
+    loaded(**{key: 1000})
+    assert f"{key} is no key of Flask-HashFS; is {meant} meant?" in caplog.text
+
+
+def test_the_keys_of_a_named_store_are_known(caplog):
+    loaded(HASHFS_AVATARS_ROOT_FOLDER="/tmp/avatars", HASHFS_AVATARS_MAX_FILE_SIZE=1)
+    assert not caplog.text
+
+
 def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
     values = {
         "ROOT_FOLDER": str(tmp_path),
