@@ -256,10 +256,10 @@ def _import_obstore() -> ModuleType:
 
 
 def _connect(obstore: ModuleType, url: str, options: Mapping[str, Any]) -> Any:
-    scheme, _, rest = url.partition("://")
+    scheme = url.partition("://")[0]
     if scheme == "memory":
-        if rest.strip("/") or options:
-            raise ConfigError("memory:// has neither a name nor options")
+        if options:
+            raise ConfigError("memory:// has no options")
         return obstore.store.MemoryStore()
     options = dict(options)
     client_options = {

@@ -507,7 +507,6 @@ def test_the_config_makes_an_object_store() -> None:
         ("s3://bucket", {"no_such_option": "1"}),
         ("s3://bucket", {"retry_config": {"max_retries": "many"}}),
         ("memory://", {"endpoint": "http://127.0.0.1"}),
-        ("memory://name", {}),
         ("s3://", {}),
     ],
 )
@@ -554,3 +553,11 @@ def test_memory_signs_nothing() -> None:
     store = ObjectStore("memory://")
     with pytest.raises(ConfigError, match="signs no URLs"):
         store.signed_url(store.put(b"hello"), 3600)
+
+
+def test_a_memory_store_may_have_a_name_and_a_prefix():
+    store = ObjectStore("memory://bucket/prefix/")
+    address = store.put(b"content", "txt")
+    assert address.abspath == f"memory://bucket/prefix/{address.relpath}"
+    assert store.get(address.abspath) == address
+    assert list(store.files()) == [address.abspath]
