@@ -18,12 +18,16 @@ HIDDEN = ".hashfs"
 ATTEMPTS = 1000
 """How often a step is tried again that other processes can undo."""
 
+SETTLED = 3_000_000_000
+"""Nanoseconds; changes that lie further apart have different dates on every file system."""
+
 TEMPORARY = os.path.join(HIDDEN, "tmp")
 """Where temporary files lie that have to have a name."""
 
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Flags for every open."""
 
+_MOST_KNOWN = 10_000
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _PROC = "/proc/self/fd"
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
@@ -169,14 +173,59 @@ def sync_above(root: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
+    with _open_folder(folder) as fd:
+        _sync_entries(fd)
+
+
+def _sync_entries(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+
+
+@contextlib.contextmanager
+def _open_folder(folder: str) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
+    try:
+        yield fd
     finally:
         os.close(fd)
+
+
+class SyncedFolders:
+    """Folders whose entries are on the disk, for as long as they do not change.
+
+    All but the last folder on the way to a new file mostly are as they were, but a sync of one
+    that has nothing to write still waits for the disk.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def sync(self, path: str, root: str) -> None:
+        """Wait until all entries that lead from the folder `root` to `path` are on the disk."""
+        if os.name == "nt":
+            return
+        now = os.lstat(path).st_ctime_ns  # by the file system's clock: it has just been touched
+        folder = os.path.dirname(path)
+        self._sync(folder, now)
+        while len(folder) > len(root):
+            folder = os.path.dirname(folder)
+            self._sync(folder, now)
+
+    def _sync(self, folder: str, now: int) -> None:
+        with _open_folder(folder) as fd:
+            state = os.fstat(fd)
+            mark = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+            if self._known.get(folder) == mark:
+                return
+            _sync_entries(fd)
+        if now - state.st_ctime_ns > SETTLED:  # another change will have another date
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[folder] = mark
 
 
 class TemporaryFile:

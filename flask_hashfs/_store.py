@@ -59,6 +59,7 @@ class HashFS(Tree):
     ) -> None:
         super().__init__(root, depth, width, algorithm, fmode, dmode, fsync)
         self.max_size = max_size
+        self._synced = _disk.SyncedFolders()
 
     # -- putting ---------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class HashFS(Tree):
         """Wait until the content and the folders that lead to it are on the disk."""
         if is_duplicate:  # its writer may not have waited for the disk
             _disk.sync_path(path)
-        _disk.sync_folders(os.path.dirname(path), self.root)
+        self._synced.sync(path, self.root)
         if self._temporary.is_new:
             _disk.sync_above(self.root)
             self._temporary.is_new = False

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,37 @@ def test_the_way_to_a_new_root_is_synced_once(
     synced.clear()
     store.put(b"two")
     assert str(tmp_path) in synced
+
+
+def test_only_folders_that_have_changed_are_synced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("flask_hashfs._disk.SETTLED", 20_000_000)
+    store = HashFS(tmp_path)
+    folders = [str(parent) for parent in Path(store.put(b"hello").relpath).parents]
+    time.sleep(0.1)
+    synced.clear()
+    store.put(b"hello")  # the folders are old enough now to be remembered
+    assert synced == folders
+    synced.clear()
+    store.put(b"hello")
+    assert synced == []
+    store.put(b"hello", "txt")
+    assert synced == folders[:1]
+    synced.clear()
+    (tmp_path / folders[2] / "new").mkdir()  # another process may not have waited for the disk
+    store.put(b"hello")
+    assert synced == [folders[0], folders[2]]
+    shutil.rmtree(tmp_path / folders[3])
+    synced.clear()
+    store.put(b"hello")
+    assert synced == folders
 
 
 def test_a_folder_that_cannot_be_synced_is_no_error(
