@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import pty
@@ -21,6 +20,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from quart import Quart
 from quart.cli import ScriptInfo as QuartScriptInfo
+from runners import make_runner
 
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
 from flask_hashfs._cli import hashfs as command
@@ -78,14 +78,6 @@ def run(app: Any, framework: str, fs: Any) -> Run:
         return make_runner().invoke(command, words, obj=info, catch_exceptions=False, **options)
 
     return run
-
-
-def make_runner() -> click.testing.CliRunner:
-    """Return a runner that keeps what went to stderr apart, as all do since click 8.2."""
-    runner: Any = click.testing.CliRunner
-    before = "mix_stderr" in inspect.signature(runner).parameters
-    made: click.testing.CliRunner = runner(mix_stderr=False) if before else runner()
-    return made
 
 
 def make_old(path: str) -> None:

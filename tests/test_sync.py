@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 from object_stores import KINDS, needs_s3, new_url, object_store, options
+from runners import make_runner
 
 from flask_hashfs import ConfigError, FlaskHashFS, HashFS
 from flask_hashfs._cli import hashfs as command
@@ -147,7 +148,7 @@ def app(tmp_path: Path) -> Flask:
 def run(app: Flask, *arguments: Any) -> Result:
     info = ScriptInfo(create_app=lambda *_: app)
     words = ["sync", *map(str, arguments)]
-    return CliRunner().invoke(command, words, obj=info, catch_exceptions=False)
+    return make_runner().invoke(command, words, obj=info, catch_exceptions=False)
 
 
 def client(app: Flask, key: str = "hashfs") -> HashFS:
