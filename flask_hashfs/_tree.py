@@ -223,8 +223,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def _stored(self, path: str) -> str | None:
         """Return `path`, a normal one inside the root, if it is that of a regular file."""
-        state = _disk.lstat(path)
-        if state is None or not stat.S_ISREG(state.st_mode):
+        if not _is_regular(path):
             return None
         folder = os.path.dirname(path)
         while len(folder) > len(self.root):
@@ -277,16 +276,15 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """Return the paths of all names of a content, sorted: one for each extension."""
         folder, leaf = os.path.split(self.idpath(id))
         try:
-            with os.scandir(folder) as entries:
-                return sorted(
-                    entry.path
-                    for entry in entries
-                    if entry.name.startswith(leaf)
-                    and entry.name[len(leaf) : len(leaf) + 1] in ("", os.extsep)
-                    and entry.is_file(follow_symlinks=False)
-                )
+            names = [name for name in os.listdir(folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        return [
+            path
+            for name in sorted(names)
+            if name == leaf or name.startswith(os.extsep, len(leaf))
+            if _is_regular(path := os.path.join(folder, name))
+        ]
 
     def _restore(self, id: str | None) -> bool:
         """Put back what a sweep has moved aside of a content; tell whether there was anything."""
@@ -394,6 +392,11 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         for each in folders:
             if folder != self.root or not self._hides(each):
                 yield from self._walk(each)
+
+
+def _is_regular(path: str) -> bool:
+    state = _disk.lstat(path)
+    return state is not None and stat.S_ISREG(state.st_mode)
 
 
 def names_of(file: object) -> tuple[str, ...]:
