@@ -150,16 +150,19 @@ def test_only_folders_that_have_changed_are_synced_again(
         synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr("flask_hashfs._disk.SETTLED", 20_000_000)
+    settled, never, soon = "flask_hashfs._disk.SETTLED", 10**18, 20_000_000
+    monkeypatch.setattr(settled, never)
     store = HashFS(tmp_path)
     folders = [str(parent) for parent in Path(store.put(b"hello").relpath).parents]
     time.sleep(0.1)
+    monkeypatch.setattr(settled, soon)
     synced.clear()
     store.put(b"hello")  # the folders are old enough now to be remembered
     assert synced == folders
     synced.clear()
     store.put(b"hello")
     assert synced == []
+    monkeypatch.setattr(settled, never)
     store.put(b"hello", "txt")
     assert synced == folders[:1]
     synced.clear()
