@@ -206,6 +206,7 @@ class UploadBody(Body):
 
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
+        self._most = math.inf
         if not self._complete.is_set():
             with suppress(RequestTimeout):
                 await self._end_or(math.inf, silence)
@@ -251,14 +252,14 @@ class UploadBody(Body):
         with self.reading():
             self._check()
             while len(self._unread) < count and not self._complete.is_set():
+                limit = self._limit()
+                self._most = math.inf if limit is None else limit
                 await self._end_or(count, patience)
                 self._check()
 
     async def _end_or(self, count: float, patience: float | None) -> None:
         """Wait until `count` bytes are here, or the end, or more than the limit."""
         begun = time.monotonic()
-        limit = self._limit()
-        self._most = math.inf if limit is None else limit
         self._wanted.append(count)
         self._ready.clear()
         try:

@@ -128,6 +128,27 @@ async def test_an_answer_that_does_not_depend_on_the_body_lets_the_rest_of_it_pa
     assert exchange.body == b"long answer"
 
 
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_the_answer_ends_when_the_client_has_sent_all(limit: int | None) -> None:
+    """Were the connection closed before, his system would throw the answer away."""
+    app, count = make_app(), 40
+    app.config["MAX_CONTENT_LENGTH"] = limit
+
+    @app.post("/")
+    async def view() -> str:
+        return "" if limit is None else await request.get_data(as_text=True)
+
+    async with Exchange(app) as exchange:
+        for _ in range(count):
+            await exchange.send(PIECE)
+            await asyncio.sleep(0.002)
+        assert exchange.status == (200 if limit is None else 413)
+        assert exchange.sent[-1].get("more_body")
+        await exchange.finish()
+    assert exchange.received == count + 1
+    assert not exchange.sent[-1]["more_body"]
+
+
 async def test_an_answer_may_stream_the_body_back() -> None:
     app = make_app()
 
