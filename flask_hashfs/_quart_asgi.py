@@ -177,7 +177,7 @@ class UploadConnection(ASGIHTTPConnection):
         async def send_and_note(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
                 self._started = True
-                self._lingers = _knows_its_end(self.scope, message)
+                self._lingers = _tells_its_end(message)
             elif _is_last(message):
                 # hypercorn ends a stream only when it is rid of the messages it has queued.
                 self._ending = True
@@ -226,10 +226,9 @@ async def _linger(body: UploadBody) -> None:
             await body.drain(SILENCE)
 
 
-def _knows_its_end(scope: HTTPScope, start: HTTPResponseStartEvent) -> bool:
-    """Tell whether the client sees where the answer ends before the connection tells it."""
-    sized = any(name.lower() == b"content-length" for name, _ in start["headers"])
-    return sized and scope["http_version"] in ("1.0", "1.1")
+def _tells_its_end(start: HTTPResponseStartEvent) -> bool:
+    """Tell whether the client sees where the answer ends before its formal end."""
+    return any(name.lower() == b"content-length" for name, _ in start["headers"])
 
 
 def _is_last(message: ASGISendEvent) -> bool:

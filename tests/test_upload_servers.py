@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from multipart_cases import BOUNDARY, MALFORMED, NAMED, body_of
 from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
@@ -247,6 +248,26 @@ def test_clients_that_go_at_any_moment(peer: Peer) -> None:
     with peer.server.connect() as client:
         assert client.request("GET", "/descriptors").status == 200
     assert inventory(peer.root) == before
+
+
+def test_http_1_0(peer: Peer) -> None:
+    path, header, body = UPLOADS["form"]
+    message = http(path, header, f"Content-Length: {len(body)}", body=body)
+    answer = peer.exchange(message.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert stored(answer)
+
+
+def test_http_2(unlimited: Peer) -> None:
+    if unlimited.kind != "hypercorn":
+        pytest.skip("of hypercorn")
+    content = os.urandom(3 * MIB)
+    id = hashlib.sha256(content).hexdigest()
+    with httpx.Client(base_url=unlimited.server.url, http1=False, http2=True) as client:
+        assert client.post("/raw", content=content).json() == {"id": id}
+        assert client.post("/form", files={"f": content}).json()["files"][0][2] == id
+        assert client.post("/unread", content=content).json() == {"size": 0}
+        assert client.post("/small", content=content).status_code == 413
+        assert client.post("/slow", content=content).json() == {"size": len(content)}
 
 
 # Memory.

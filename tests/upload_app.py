@@ -98,6 +98,12 @@ def quart_app() -> Any:
         await asyncio.sleep(0.5)
         return {"size": 0}
 
+    @app.post("/small")
+    async def small() -> Any:
+        """Store the body, if it is a small one."""
+        request.max_content_length = 1000
+        return await raw()
+
     @app.get("/descriptors")
     async def descriptors() -> Any:
         return open_below(fs.client.root)
