@@ -48,7 +48,11 @@ class Hops:
         return ThreadPoolExecutor(self.threads, "hashfs-read")
 
     async def run(
-        self, call: Callable[..., T], *args: Any, undo: Callable[[T], None] | None = None
+        self,
+        call: Callable[..., T],
+        *args: Any,
+        take: Callable[[], Any] | None = None,
+        undo: Callable[[T], None] | None = None,
     ) -> T:
         """Return ``call(*args)``, made in a worker thread.
 
@@ -58,6 +62,7 @@ class Hops:
         Args:
             call: What blocks.
             args: Its arguments.
+            take: Gives one more, when there is a thread: what waits for one should not wait twice.
             undo: Is given the result that no longer finds its task.
         """
         limiter, place = self.limiter, object()
@@ -66,6 +71,8 @@ class Hops:
         except WouldBlock:
             await limiter.acquire_on_behalf_of(place)
         try:
+            if take is not None:
+                args = (*args, take())
             return await finished(to_thread.run_sync(call, *args, limiter=_HELD), undo)
         finally:
             limiter.release_on_behalf_of(place)

@@ -241,11 +241,11 @@ class QuartHashFS(BaseHashFS[Quart]):
         client.check_put(extension, expected)
         writer = client.writer(max_size)
         try:
-            async for batch, is_last in _quart_sources.batches(source):
-                if is_last:
-                    return await hops.run(_write_last, client, writer, batch, extension, expected)
-                await hops.run(_write, writer, batch)
-            raise AssertionError("batches end with a last one")
+            async with _quart_sources.opened(source) as batches:
+                while await batches.batch() and not batches.ended:
+                    await hops.run(_write, writer, take=batches.take)
+                store = partial(_store, client, writer, extension, expected)
+                return await hops.run(store, take=batches.take)
         except BaseException:
             await finished(hops.run(writer.close))
             raise
@@ -341,12 +341,12 @@ def _write(writer: Writer, batch: Batch) -> None:
         writer.write(data)
 
 
-def _write_last(
-    client: HashFS, writer: Writer, batch: Batch, extension: str | None, expected: str | None
+def _store(
+    client: HashFS, writer: Writer, extension: str | None, expected: str | None, last: Batch
 ) -> HashAddress:
     """Do in one hop what remains when the last bytes are there."""
     with writer:
-        _write(writer, batch)
+        _write(writer, last)
         return client.commit(writer, extension, expected=expected)
 
 

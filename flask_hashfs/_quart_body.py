@@ -20,8 +20,8 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from .exceptions import IncompleteUploadError
 
-HIGH_WATER = 1024 * 1024
-BATCH = 512 * 1024
+HIGH_WATER = 512 * 1024
+BATCH = HIGH_WATER  # the more in one hop, the less often its thread waits for the GIL
 
 _TINY = 4 * 1024
 _WORTHY = 64 * 1024  # of a call that frees the GIL
@@ -115,19 +115,25 @@ class UploadBody(Body):
         await self._arrival(1, self._patience())
         if not self._unread:
             raise StopAsyncIteration
-        return bytes(self._take())
+        return bytes(self.take())
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._whole().__await__()
 
-    async def batch(self) -> Batch:
-        """Return at least `BATCH` bytes, fewer at the end, none after it.
+    async def batch(self) -> int:
+        """Wait until there is enough to `take`, and return how much: nothing at the end.
 
         Raises:
             RequestTimeout: The client was silent for longer than the request's ``body_timeout``.
         """
         await self._arrival(BATCH, self._patience(always=True))
-        return self._take()
+        return len(self._unread)
+
+    def take(self) -> Batch:
+        """Return what has arrived, which makes room for more."""
+        batch = self._unread
+        self.clear()
+        return batch
 
     @property
     def is_begun(self) -> bool:
@@ -135,9 +141,9 @@ class UploadBody(Body):
         return self._begun
 
     @property
-    def at_end(self) -> bool:
-        """Whether everything has arrived whole, and been read."""
-        return self._complete.is_set() and not self._unread and self._broken is None
+    def ended(self) -> bool:
+        """Whether everything has arrived, if not been taken."""
+        return self._complete.is_set() and self._broken is None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -232,11 +238,6 @@ class UploadBody(Body):
     def is_read(self) -> bool:
         """Whether somebody is reading, and so will be told how the body ended."""
         return self._readers > 0
-
-    def _take(self) -> Batch:
-        batch = self._unread
-        self.clear()
-        return batch
 
     async def _whole(self) -> bytes:
         self._lifted += 1

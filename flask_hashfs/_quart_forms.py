@@ -89,12 +89,11 @@ class UploadFormParser(FormDataParser):
         if body.is_begun:  # the app has read it itself
             return kind(), kind()
         with body.reading():
-            first = await body.batch()
-            if not first and content_length is None:  # a request without a body
+            if not await body.batch() and content_length is None:  # a request without a body
                 return kind(), kind()
             decoder = self._decoder(options.get("boundary", ""), new_writer)
             try:
-                await self._decode(first, body, decoder)
+                await self._decode(body, decoder)
                 fields, parts = decoder.finish()
             except BaseException:
                 await close_writers(self.hops, self.writers)
@@ -112,16 +111,15 @@ class UploadFormParser(FormDataParser):
         )
         return MultipartDecoder(boundary, open_writer, limits)
 
-    async def _decode(self, batch: Batch, body: UploadBody, decoder: MultipartDecoder) -> None:
+    async def _decode(self, body: UploadBody, decoder: MultipartDecoder) -> None:
         """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
-        while batch:
-            fed += len(batch)
+        while size := await body.batch():
+            fed += size
             if fed <= _INLINE:
-                _feed(decoder, batch)
+                _feed(decoder, body.take())
             else:
-                await self.hops.run(_feed, decoder, batch)
-            batch = await body.batch()
+                await self.hops.run(_feed, decoder, take=body.take)
 
 
 def _feed(decoder: MultipartDecoder, batch: Batch) -> None:

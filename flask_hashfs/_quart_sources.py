@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from ._quart_body import BATCH, Batch, UploadBody
@@ -15,37 +15,56 @@ def is_async(source: object) -> bool:
     return _reads(source) or isinstance(source, AsyncIterable)
 
 
-async def batches(source: Any) -> AsyncIterator[tuple[Batch, bool]]:
-    """Yield the bytes of `source`, `BATCH` or more at a time, and whether they are the last.
+@asynccontextmanager
+async def opened(source: Any) -> AsyncIterator[UploadBody | Gathered]:
+    """Give the bytes of `source` in batches.
 
     Args:
-        source: A request's body, an object with an async ``read``, or an async iterable of
-            bytes. What can be sought is read from its start, and its position restored.
-
-    Raises:
-        TypeError: It yields something else than bytes.
+        source: A request's body, an object with an async ``read``, or an async iterable. What
+            can be sought is read from its start, and its position restored.
     """
     if isinstance(source, UploadBody):
         with source.reading():
-            while True:
-                batch = await source.batch()
-                yield batch, source.at_end
-                if not batch:
-                    return
-    gathered = Batch()
-    async for piece in _read(source) if _reads(source) else source:
-        gathered.append(_bytes(piece))
-        if len(gathered) >= BATCH:
-            yield gathered, False
-            gathered = Batch()
-    yield gathered, True
+            yield source
+    elif _reads(source):
+        async with aclosing(_read(source)) as pieces:
+            yield Gathered(pieces)
+    else:
+        yield Gathered(aiter(source))
+
+
+class Gathered:
+    """Pieces of any size, gathered.
+
+    Raises:
+        TypeError: From `batch`, where they are not bytes.
+    """
+
+    def __init__(self, pieces: AsyncIterator[Any]) -> None:
+        self._pieces = pieces
+        self._unread = Batch()
+        self.ended = False
+
+    async def batch(self) -> int:
+        """Wait until there is enough to `take`, and return how much: nothing at the end."""
+        while not self.ended and len(self._unread) < BATCH:
+            try:
+                self._unread.append(_bytes(await anext(self._pieces)))
+            except StopAsyncIteration:
+                self.ended = True
+        return len(self._unread)
+
+    def take(self) -> Batch:
+        """Return what has come."""
+        batch, self._unread = self._unread, Batch()
+        return batch
 
 
 def _reads(source: object) -> bool:
     return inspect.iscoroutinefunction(getattr(source, "read", None))
 
 
-async def _read(file: Any) -> AsyncIterator[Any]:
+async def _read(file: Any) -> AsyncGenerator[Any, None]:
     async with _from_start(file):
         if not _takes_size(file.read):
             yield await file.read()
