@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -92,12 +93,14 @@ class Objects:
         self._store = _connect(self._obstore, url, options)
         once = {**options, "retry_config": {"max_retries": 0}}
         is_memory = url.startswith("memory:")
+        # obstore's memory takes its own lock and Python's in either order: one call at a time.
+        self._turn = threading.Lock() if is_memory else contextlib.nullcontext()
         self._once = self._store if is_memory else _connect(self._obstore, url, once)
 
     def head(self, key: str) -> Found | None:
         """Return what is known of an object, or None."""
         try:
-            with self._errors():
+            with self._call():
                 meta = self._obstore.head(self._store, key)
         except FileNotFoundError:
             return None
@@ -114,7 +117,7 @@ class Objects:
         Raises:
             ExistsError: It is there already.
         """
-        with self._errors():
+        with self._call():
             self._obstore.put(
                 self._store,
                 key,
@@ -127,7 +130,7 @@ class Objects:
     def upload(self, key: str, writer: Writer, attributes: dict[str, str]) -> None:
         """Store what `writer` took, in parts; a failed upload is given up there as well."""
         part = max(SMALL, math.ceil(writer.size / _PARTS))
-        with self._errors(), writer.reader() as file:
+        with self._call(), writer.reader() as file:
             self._obstore.put(
                 self._store,
                 key,
@@ -145,7 +148,7 @@ class Objects:
         Raises:
             FileNotFoundError: It is not there.
         """
-        with self._errors():
+        with self._call():
             return bytes(self._obstore.get(self._store, key).bytes())
 
     def stream(self, key: str, start: int, stop: int) -> BytesStream:
@@ -154,7 +157,7 @@ class Objects:
         Raises:
             FileNotFoundError: It is not there.
         """
-        with self._errors():
+        with self._call():
             result = self._obstore.get(self._store, key, options={"range": (start, stop)})
             stream: BytesStream = result.stream(min_chunk_size=CHUNK)
             return stream
@@ -162,7 +165,7 @@ class Objects:
     def begin(self, key: str) -> tuple[Found, BytesStream] | None:
         """Begin to read all of an object; return what is known of it, or None."""
         try:
-            with self._errors():
+            with self._call():
                 result = self._obstore.get(self._store, key)
                 meta, stream = result.meta, result.stream(min_chunk_size=CHUNK)
         except (FileNotFoundError, ValueError):
@@ -171,17 +174,17 @@ class Objects:
 
     def next(self, stream: BytesStream) -> Any:
         """Return the next bytes of a stream, nothing at its end."""
-        with self._errors():
+        with self._call():
             return next(stream, b"")
 
     def list(self, folder: str = "", after: str | None = None) -> Iterator[Found]:
         """Iterate over the objects below `folder`, in the order of their keys."""
-        with self._errors():
+        with self._call():
             chunks = self._obstore.list(
                 self._store, folder or None, offset=after, chunk_size=_LISTED
             )
         while True:
-            with self._errors():
+            with self._call():
                 chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -194,20 +197,20 @@ class Objects:
         Raises:
             FileNotFoundError: It is not there.
         """
-        with self._errors():
+        with self._call():
             self._obstore.copy(self._store, source, target)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; one that is missing is no error."""
         keys = list(keys)
         if keys:
-            with contextlib.suppress(FileNotFoundError), self._errors():
+            with contextlib.suppress(FileNotFoundError), self._call():
                 self._obstore.delete(self._store, keys)
 
     def delete_once(self, keys: Iterable[str]) -> None:
         """Delete objects by requests that are not repeated, so that none comes late."""
         if keys := [*keys]:
-            with contextlib.suppress(FileNotFoundError), self._errors():
+            with contextlib.suppress(FileNotFoundError), self._call():
                 self._obstore.delete(self._once, keys)
 
     def sign(self, key: str, seconds: int) -> str:
@@ -217,15 +220,15 @@ class Objects:
             ConfigError: This kind of store has no such URLs.
         """
         try:
-            with self._errors():
+            with self._call():
                 url: str = self._obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
                 return url
         except ValueError as error:
             raise ConfigError(f"this object store signs no URLs: {_first_line(error)}") from error
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Raise what obstore raises in this package's words."""
+    def _call(self) -> Iterator[None]:
+        """Raise what obstore raises in this package's words, around each call of it."""
         if _process["forked"]:
             raise RuntimeError(
                 "This object store was used before the process forked, and cannot be used in "
@@ -234,7 +237,8 @@ class Objects:
         _process["used"] = True
         exceptions = self._obstore.exceptions
         try:
-            yield
+            with self._turn:
+                yield
         except exceptions.AlreadyExistsError as error:
             raise ExistsError from error
         except exceptions.InvalidPathError as error:
