@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
@@ -12,6 +14,9 @@ from anyio import CapacityLimiter, WouldBlock, to_thread
 from anyio.lowlevel import RunVar
 
 T = TypeVar("T")
+
+with contextlib.suppress(ImportError):  # else anyio would, on the event loop, in the first request
+    importlib.import_module("anyio._backends._asyncio")
 
 
 class _Held:

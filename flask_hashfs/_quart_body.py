@@ -51,13 +51,13 @@ class Batch:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the bytes in pieces that are worth a call each."""
-        first, size = 0, 0
-        for last, piece in enumerate(self._pieces, 1):
-            size += len(piece)
-            if size >= _WORTHY or last == len(self._pieces):
-                yield _join(self._pieces[first:last])
-                first, size = last, 0
+        """Take the bytes out, in pieces that are worth a call each."""
+        left, self._pieces = self._pieces[::-1], []
+        while left:
+            some = [left.pop()]
+            while left and sum(map(len, some)) < _WORTHY:
+                some.append(left.pop())
+            yield _join(some)
 
     def __bytes__(self) -> bytes:
         data = _join(self._pieces)
