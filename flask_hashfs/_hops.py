@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
-from anyio.lowlevel import RunVar
 
 T = TypeVar("T")
+_Limiters = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter]
 
 with contextlib.suppress(ImportError):  # else anyio would, on the event loop, in the first request
     importlib.import_module("anyio._backends._asyncio")
@@ -35,17 +36,16 @@ class Hops:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._limiter: RunVar[CapacityLimiter] = RunVar("flask_hashfs.limiter")
+        self._limiters: _Limiters = weakref.WeakKeyDictionary()
 
     @property
     def limiter(self) -> CapacityLimiter:
         """The limiter of the running event loop; two loops would deadlock over one."""
-        try:
-            return self._limiter.get()
-        except LookupError:
-            limiter = CapacityLimiter(self.threads)
-            self._limiter.set(limiter)
-            return limiter
+        loop = asyncio.get_running_loop()
+        limiter = self._limiters.get(loop)
+        if limiter is None:
+            limiter = self._limiters.setdefault(loop, CapacityLimiter(self.threads))
+        return limiter
 
     @cached_property
     def executor(self) -> Executor:

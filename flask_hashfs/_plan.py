@@ -337,6 +337,8 @@ _ATTR_CHAR = "!#$&+-.^_`|~"
 
 def _to_ascii(name: str) -> str:
     """Spell a name in ASCII: accents dropped, every other character an underscore."""
+    if name.isascii():
+        return name
     decomposed = unicodedata.normalize("NFKD", name)
     letters = (char for char in decomposed if not unicodedata.combining(char))
     return "".join(char if " " <= char <= "~" else "_" for char in letters)

@@ -181,8 +181,7 @@ class UploadConnection(ASGIHTTPConnection):
             elif _is_last(message):
                 # hypercorn ends a stream only when it is rid of the messages it has queued.
                 self._ending = True
-                body.abandon()
-                if self._lingers and not message.get("body"):
+                if body.abandon() and self._lingers and not message.get("body"):
                     await _linger(body)
             await send(message)
 

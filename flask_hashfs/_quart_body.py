@@ -204,11 +204,13 @@ class UploadBody(Body):
         self._ready.set()
         self._room.set()
 
-    def abandon(self) -> None:
-        """Drop what is yet to come: the answer does not depend on it."""
-        if not self._complete.is_set():
-            self._abandoned = True
-            self._room.set()
+    def abandon(self) -> bool:
+        """Drop what is yet to come, as the answer does not depend on it; return whether any is."""
+        if self._complete.is_set():
+            return False
+        self._abandoned = True
+        self._room.set()
+        return True
 
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
