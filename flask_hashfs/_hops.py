@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
 
@@ -78,9 +79,52 @@ class Hops:
         try:
             if take is not None:
                 args = (*args, take())
-            return await finished(to_thread.run_sync(call, *args, limiter=_HELD), undo)
+            job = _Job(call, args)
+            try:
+                return await to_thread.run_sync(job, limiter=_HELD)
+            except asyncio.CancelledError:
+                await job.let_go(undo)
+                raise
         finally:
             limiter.release_on_behalf_of(place)
+
+
+class _Job(Generic[T]):
+    """A call for another thread that can be waited for when its task has been cancelled.
+
+    `finished` could do that too, but the task it needs would make each hop a third dearer.
+    """
+
+    __slots__ = ("_args", "_call", "_given_up", "_results", "_running")
+
+    def __init__(self, call: Callable[..., T], args: tuple[Any, ...]) -> None:
+        self._call = call
+        self._args = args
+        self._given_up = False
+        self._results: list[T] = []
+        self._running = threading.Lock()
+
+    def __call__(self) -> T:
+        with self._running:
+            if self._given_up:
+                raise asyncio.CancelledError  # nobody waits for it
+            result = self._call(*self._args)
+            self._results.append(result)
+            return result
+
+    async def let_go(self, undo: Callable[[T], None] | None) -> None:
+        """Wait until the call has ended, or see to it that it never begins."""
+        self._given_up = True
+        try:
+            await finished(to_thread.run_sync(self._wait, limiter=_HELD))
+        finally:
+            if undo is not None:
+                for result in self._results:
+                    undo(result)
+
+    def _wait(self) -> None:
+        with self._running:
+            pass
 
 
 async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:

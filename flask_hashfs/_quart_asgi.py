@@ -102,8 +102,9 @@ class UploadRequest(Request):
         return parser
 
     async def close(self) -> None:
-        # Quart would make an error of a cancellation that ends the teardown of its context.
-        await undisturbed(close_writers(self.hops, self._writers))
+        if self._writers:
+            # Quart would make an error of a cancellation that ends the teardown of its context.
+            await undisturbed(close_writers(self.hops, self._writers))
         await super().close()
 
 
@@ -127,29 +128,27 @@ class UploadConnection(ASGIHTTPConnection):
         finally:
             self._over = True
             left = [task for task in self._tasks if not task.done()]
+            self._tasks.clear()
             for task in left:
                 task.cancel()
             if left:
                 await finished(asyncio.wait(left))
-            self._tasks.clear()
 
-    def _begin_task(self) -> asyncio.Task[Any]:
+    def _begin_task(self) -> None:
         if self._over:
             raise asyncio.CancelledError
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._tasks.append(task)
-        return task
+        self._tasks.append(cast("asyncio.Task[Any]", asyncio.current_task()))
 
     async def handle_messages(
         self, request: Request, receive: ASGIReceiveCallable, *view: asyncio.Task[None]
     ) -> None:
-        receiver = self._begin_task()
+        self._begin_task()
         body = request.body
         if not isinstance(body, UploadBody):
             await super().handle_messages(request, receive, *view)
             return
         if view:  # before 0.23 Quart itself ended the receiving with the view, and gave no task
-            view[0].add_done_callback(lambda _: receiver.cancel())
+            _cancel_after(view[0])
 
         async def receive_with_room() -> ASGIReceiveEvent:
             if body.full:
@@ -207,6 +206,13 @@ class UploadConnection(ASGIHTTPConnection):
                 await _send_path(send, response, content.path)
             else:
                 await super()._send_response(send, response)
+
+
+def _cancel_after(view: asyncio.Task[None]) -> None:
+    """Cancel the running task when `view` is done."""
+    # In a frame of its own: a cancelled task that its own frame knows is garbage in a cycle.
+    receiver = cast("asyncio.Task[Any]", asyncio.current_task())
+    view.add_done_callback(lambda _: receiver.cancel())
 
 
 def sends_paths(scope: HTTPScope) -> bool:
