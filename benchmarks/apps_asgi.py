@@ -89,6 +89,17 @@ def make_ours() -> Quart:
     return app
 
 
+def make_bare() -> Quart:
+    """An app without any extension: what a request costs in any case."""
+    app = Quart(__name__)
+
+    @app.get("/bare")
+    async def bare() -> bytes:
+        return SMALL
+
+    return app
+
+
 def make_stock(threads: bool) -> Quart:
     app = Quart(__name__)
     app.config.update(MAX_CONTENT_LENGTH=LIMIT, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
@@ -164,6 +175,7 @@ async def hash_only(scope: Scope, receive: Receive, send: Send) -> None:
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
+    "bare": make_bare,
     "stock": lambda: make_stock(threads=False),
     "stock_threads": lambda: make_stock(threads=True),
     "starlette": make_starlette,
