@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import NotFound
 
 from . import _cli, _config, _objects, _plan, _urls
 from ._config import StoreConfig
-from ._object_file import ObjectFile
 from ._object_store import ObjectStore
-from ._plan import ByteRange, Plan
+from ._serving import Serving
 from ._store import HashFS
 from ._writer import Writer
 from .exceptions import ConfigError
@@ -29,25 +26,6 @@ CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
 _ATTRIBUTES = frozenset(get_type_hints(HashFS))
-
-_REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
-
-
-@dataclass(slots=True)
-class Answer:
-    """How a stored file answers a request: the plan, and the file as long as it is needed."""
-
-    address: HashAddress
-    size: int
-    file: BinaryIO | None
-    plan: Plan
-    serves_content: bool
-
-    def close(self) -> None:
-        """Close the file; it may be called again."""
-        file, self.file = self.file, None
-        if file is not None:
-            file.close()
 
 
 class BaseHashFS(Generic[AppT]):
@@ -211,113 +189,10 @@ class BaseHashFS(Generic[AppT]):
             ) from None
         return state
 
-    def _routed(self, file: str) -> HashAddress | None:
-        """Return what the file route may serve as `file`: an id, or a stored name's exact path."""
-        address = self.client.get(file)
-        if address is None or self.client.id_of(address.relpath) is None:
-            return None
-        return address if file in (address.id, address.relpath.replace(os.sep, "/")) else None
-
-    def _answer(self, address: HashAddress, method: str, headers: Headers, **wishes: Any) -> Answer:
-        """Open and measure a stored file, and plan how it answers a request.
-
-        Raises:
-            NotFound: It has been deleted since it was looked up.
-        """
-        server_header = self._server_header(address)
-        if server_header is not None:
-            headers = _without_range(headers)
-        try:
-            reads = method != "HEAD" and server_header is None
-            file, size = self.client.open_content(address, reads)
-        except FileNotFoundError:
-            raise NotFound from None
-        try:
-            plan = _plan.plan(method, headers, self._represent(address, size, **wishes))
-            location = self._redirection(address, plan, wishes)
-            if isinstance(file, ObjectFile) and location is None:
-                parts = [part for part in plan.body if isinstance(part, ByteRange)]
-                file.expect((part.start, part.stop) for part in parts)
-        except FileNotFoundError:
-            raise NotFound from None
-        except BaseException:
-            if file is not None:
-                file.close()
-            raise
-        answer = Answer(address, size, file, plan, serves_content=bool(plan.body))
-        if server_header is not None and plan.body:
-            answer.plan = _handed_over(plan, server_header)
-        elif location is not None:
-            answer.plan = location
-        if not answer.plan.body:
-            answer.close()
-        return answer
-
-    def _server_header(self, address: HashAddress) -> tuple[str, str] | None:
-        """Return the header by which the web server in front is told to send the file itself."""
-        internal = self._state["config"].accel_redirect
-        if internal is not None:
-            path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
-            return "X-Accel-Redirect", _urls.join(internal, path)
-        if self._current_app().config.get("USE_X_SENDFILE"):
-            local_path = self.client.local_path(address)
-            return None if local_path is None else ("X-Sendfile", local_path)
-        return None
-
-    def _redirection(
-        self, address: HashAddress, plan: Plan, wishes: Mapping[str, Any]
-    ) -> Plan | None:
-        """Return the plan that sends the client to the object store, where that is allowed.
-
-        Only for the file as the object store itself would describe it, and never for a
-        private one: whoever has the URL can read it.
-        """
-        settings: StoreConfig = self._state["config"]
-        client = self.client
-        if (
-            not settings.serve_redirect
-            or plan.status not in (200, 206)
-            or any(value is not None and value is not False for value in wishes.values())
-            or not isinstance(client, ObjectStore)
-            or not client.signs
-        ):
-            return None
-        url, seconds = client.signed_url(address, _REDIRECTED_FOR)
-        caching = f"max-age={min(seconds, settings.max_age or seconds)}"
-        return Plan(
-            302, [("Location", url), ("Cache-Control", caching), ("Content-Length", "0")], ()
-        )
-
-    def _represent(
-        self,
-        address: HashAddress,
-        size: int,
-        *,
-        mimetype: str | None = None,
-        as_attachment: bool | None = None,
-        download_name: str | None = None,
-        max_age: int | None = None,
-        private: bool = False,
-    ) -> _plan.Representation:
-        """Return what the HTTP plan has to know of a stored file and of the app's wishes."""
-        settings: StoreConfig = self._state["config"]
-        name = address.id + self.client.suffix_of(address.relpath, address.id)
-        if mimetype is None:
-            mimetype = _plan.guess_mimetype(name)
-            if download_name is not None and mimetype == "application/octet-stream":
-                mimetype = _plan.guess_mimetype(download_name)
-        if as_attachment is None:
-            as_attachment = not _plan.is_inline(mimetype, settings.inline_types)
-        return _plan.Representation(
-            id=address.id,
-            size=size,
-            algorithm=self.client.algorithm,
-            mimetype=mimetype,
-            filename=download_name or name,
-            inline=not as_attachment,
-            max_age=settings.max_age if max_age is None else max_age,
-            private=private,
-        )
+    @property
+    def _serving(self) -> Serving:
+        state = self._state
+        return Serving(state["client"], state["config"], self._current_app().config)
 
     # -- what a framework gives ------------------------------------------------------------
 
@@ -367,18 +242,6 @@ def upload_writer(app: App) -> Callable[[], Writer] | None:
     limit = None if None in limits else max(limits)
     client: HashFS = streaming[0]
     return lambda: client.new_writer(limit)
-
-
-def _without_range(headers: Headers) -> Headers:
-    """Return a request's headers without Range, which the server in front will answer."""
-    headers = Headers(list(headers))
-    headers.remove("Range")
-    return headers
-
-
-def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
-    headers = [header for header in plan.headers if header[0] != "Content-Length"]
-    return Plan(plan.status, [*headers, server_header], ())
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:

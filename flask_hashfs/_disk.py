@@ -32,6 +32,7 @@ _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _PROC = "/proc/self/fd"
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
+_NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # a link, a socket, a device that is not there
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -50,17 +51,31 @@ def lstat(path: str) -> os.stat_result | None:
 
 def open_regular(path: str, flags: int) -> int:
     """Open a file that is one: no link is followed, and a FIFO does not make anyone wait."""
+    return open_measured(path, flags)[0]
+
+
+def open_measured(path: str, flags: int) -> tuple[int, os.stat_result]:
+    """Open a file as `open_regular` does, and return the descriptor with the file's state."""
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         fd = os.open(path, flags)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in _NO_FILE:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode):
         os.close(fd)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return fd
+    return fd, state
+
+
+def path_of(fd: int) -> str | None:
+    """Return the real path of an open file, or None where the system does not tell."""
+    try:
+        return os.readlink(f"{_PROC}/{fd}")
+    except OSError:
+        return None
 
 
 def link_or_rename(source: str, target: str) -> None:

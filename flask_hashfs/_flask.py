@@ -11,12 +11,12 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import NotFound
 from werkzeug.wsgi import wrap_file
 
 from . import _plan
 from ._base import BaseHashFS
 from ._flask_request import upload_request_class
+from ._serving import Answer
 from ._store import HashFS
 from .signals import file_deleted, file_served, file_stored
 
@@ -148,27 +148,27 @@ class FlaskHashFS(BaseHashFS[Flask]):
         Raises:
             NotFound: It is not stored.
         """
-        address = self.client.get(file)
-        if address is None:
-            raise NotFound
-        return self._respond(
-            address,
+        answer = self._serving.answer(
+            file,
+            request.method,
+            request.headers,
             mimetype=mimetype,
             as_attachment=as_attachment,
             download_name=download_name,
             max_age=max_age,
             private=private,
         )
+        return self._respond(answer)
 
-    def _respond(self, address: HashAddress, **wishes: Any) -> Response:
-        answer = self._answer(address, request.method, request.headers, **wishes)
+    def _respond(self, answer: Answer) -> Response:
         try:
             response = _send(answer.plan, answer.file, answer.size)
         except BaseException:
             answer.close()
             raise
         if answer.serves_content and file_served.receivers:
-            file_served.send(_app(), extension=self, address=address, status=answer.plan.status)
+            what = {"address": answer.address, "status": answer.plan.status}
+            file_served.send(_app(), extension=self, **what)
         return response
 
     def _check_app(self, app: object) -> None:
@@ -181,10 +181,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:
-        address = self._routed(file)
-        if address is None:
-            raise NotFound
-        return self._respond(address)
+        return self._respond(self._serving.route(file, request.method, request.headers))
 
     def _current_app(self) -> Flask:
         return current_app

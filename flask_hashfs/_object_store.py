@@ -25,7 +25,7 @@ from ._object_file import ObjectFile
 from ._objects import CHUNK, SMALL, ExistsError, Found, Objects
 from ._store import HashFS, dotted
 from ._threads import in_threads
-from ._tree import names_of
+from ._tree import Content, check_mode, names_of
 from ._writer import Writer
 from .exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
 
@@ -59,12 +59,6 @@ class _Spool(_disk.TemporaryFolder):
     def create(self, dmode: int) -> _disk.TemporaryFile:
         with tempfile.TemporaryFile(buffering=0) as file:
             return _disk.TemporaryFile(os.dup(file.fileno()), None, self)
-
-
-class ObjectAddress(HashAddress):  # type: ignore[misc,unused-ignore]
-    """An address that remembers what the look-up found out."""
-
-    size: int
 
 
 class _Placing(enum.Enum):
@@ -102,6 +96,8 @@ class ObjectStore(HashFS):
         ConfigError: obstore is not installed, or refuses the URL or an option.
         ValueError: An unknown algorithm, or one whose digests have no fixed length.
     """
+
+    is_local = False
 
     def __init__(
         self,
@@ -289,12 +285,7 @@ class ObjectStore(HashFS):
     def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
         found = self._look_up(file)
-        if found is None:
-            return None
-        path = self._prefix + found.key
-        address = ObjectAddress(self.unshard(path), found.key, path)
-        address.size = found.size
-        return address
+        return None if found is None else self._address(self._prefix + found.key)
 
     def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
         """Return the URL of a stored file, or None; it takes what `get` takes."""
@@ -315,8 +306,7 @@ class ObjectStore(HashFS):
             NotStoredError: It is not stored.
             ValueError: A mode that writes.
         """
-        if "r" not in mode or set(mode) - set("rbt"):
-            raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
+        check_mode(mode)
         begun = self._ask(file, self._objects.begin)
         if begun is None:
             raise NotStoredError(names_of(file)[0])
@@ -325,25 +315,22 @@ class ObjectStore(HashFS):
         reader = io.BufferedReader(raw, CHUNK)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 
-    def open_content(self, address: HashAddress, read: bool = True) -> tuple[BinaryIO | None, int]:
-        """Open a stored file, unless it is not to be read, and measure it, to serve it.
+    def open_content(
+        self, file: str | os.PathLike[str] | HashAddress, read: bool = True
+    ) -> Content | None:
+        """Look up a stored file and, if it is to be read, open it, to serve it.
 
-        Raises:
-            FileNotFoundError: It has been deleted since it was looked up.
+        Args:
+            file: What `get` takes.
+            read: Whether its bytes will be needed.
         """
-        size = getattr(address, "size", None)
-        if size is None:
-            found = self._objects.head(address.relpath)
-            if found is None:
-                raise NotStoredError(address.relpath)
-            size = found.size
-        if not read:
-            return None, size
-        return cast(BinaryIO, ObjectFile(self._objects, address.relpath, size)), size
-
-    def local_path(self, address: HashAddress) -> str | None:
-        """Return None: no object is a file of this machine."""
-        return None
+        found = self._look_up(file)
+        if found is None:
+            return None
+        opened = ObjectFile(self._objects, found.key, found.size) if read else None
+        return Content(
+            self._address(self._prefix + found.key), cast("BinaryIO | None", opened), found.size
+        )
 
     @property
     def signs(self) -> bool:

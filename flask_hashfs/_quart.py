@@ -34,16 +34,16 @@ from quart import (
 )
 from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import NotFound
 
 from . import _quart_sources
-from ._base import Answer, BaseHashFS
+from ._base import BaseHashFS
 from ._hops import Hops, finished
 from ._maintenance import Live
 from ._plan import ByteRange
 from ._quart_asgi import connection_class, sends_paths, upload_request_class
 from ._quart_body import Batch
 from ._quart_files import CHUNK, Opening, StoredBody
+from ._serving import Answer
 from ._store import HashFS
 from ._writer import Writer
 from .signals import file_deleted, file_served, file_stored
@@ -198,12 +198,15 @@ class QuartHashFS(BaseHashFS[Quart]):
             NotFound: It is not stored.
         """
         return await self._respond(
-            partial(self.client.get, file),
-            mimetype=mimetype,
-            as_attachment=as_attachment,
-            download_name=download_name,
-            max_age=max_age,
-            private=private,
+            partial(
+                self._serving.answer,
+                file,
+                mimetype=mimetype,
+                as_attachment=as_attachment,
+                download_name=download_name,
+                max_age=max_age,
+                private=private,
+            )
         )
 
     # -- within ----------------------------------------------------------------------------
@@ -263,41 +266,15 @@ class QuartHashFS(BaseHashFS[Quart]):
                 await finished(hops.run(items.close))
             raise
 
-    async def _respond(self, find: Callable[[], HashAddress | None], **wishes: Any) -> Response:
-        """Answer with the file that `find` finds; it is looked up, opened and begun in one hop."""
-        hops, scope = self._hops, request.scope
-        ready = await hops.run(
-            self._ready, find, request.method, request.headers, scope, wishes, undo=_close
-        )
-        answer, first = ready
+    async def _respond(self, find: Callable[..., Answer]) -> Response:
+        """Send the answer of `find`; the file is looked up, opened and begun in one hop."""
+        hops, scope = self._hops, cast(Any, request.scope)
+        begin = partial(_begin, find, sends_paths(scope))
+        answer, first = await hops.run(begin, request.method, request.headers, undo=_close)
         response = _send(answer, first, hops)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
         return response
-
-    def _ready(
-        self,
-        find: Callable[[], HashAddress | None],
-        method: str,
-        headers: Headers,
-        scope: Any,
-        wishes: dict[str, Any],
-    ) -> tuple[Answer, bytes]:
-        """Return the answer and the beginning of its first range, which may be all of it.
-
-        Nothing is read of what the server will read by itself.
-        """
-        address = find()
-        if address is None:
-            raise NotFound
-        answer = self._answer(address, method, headers, **wishes)
-        try:
-            if _path(answer) is not None and sends_paths(scope):
-                return answer, b""
-            return answer, _read_first(answer)
-        except BaseException:
-            answer.close()
-            raise
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Quart):
@@ -312,7 +289,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
-        return await self._respond(partial(self._routed, file))
+        return await self._respond(partial(self._serving.route, file))
 
     def _current_app(self) -> Quart:
         return current_app
@@ -350,11 +327,28 @@ def _store(
         return client.commit(writer, extension, expected=expected)
 
 
+def _begin(
+    find: Callable[..., Answer], sends_paths: bool, method: str, headers: Headers
+) -> tuple[Answer, bytes]:
+    """Return the answer and the beginning of its first range, which may be all of it.
+
+    Nothing is read of what the server will read by itself.
+    """
+    answer = find(method, headers)
+    try:
+        reads = not sends_paths or _path(answer) is None
+        return answer, _read_first(answer) if reads else b""
+    except BaseException:
+        answer.close()
+        raise
+
+
 def _read_first(answer: Answer) -> bytes:
     part = next((part for part in answer.plan.body if isinstance(part, ByteRange)), None)
     if answer.file is None or part is None:
         return b""
-    answer.file.seek(part.start)
+    if part.start:
+        answer.file.seek(part.start)
     first = answer.file.read(min(part.size, CHUNK))
     if len(answer.plan.body) == 1 and len(first) == part.size:
         answer.close()

@@ -82,10 +82,5 @@ def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
 
 
 def _size(store: HashFS, relpath: str) -> int | None:
-    address = store.get(relpath)
-    if address is None:
-        return None
-    try:
-        return store.open_content(address, read=False)[1]
-    except FileNotFoundError:
-        return None
+    content = store.open_content(relpath, read=False)
+    return None if content is None else content.size

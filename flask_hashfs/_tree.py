@@ -9,8 +9,8 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Generator, Iterator
-from typing import IO, Any, BinaryIO, cast
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import hashfs
 from hashfs import HashAddress
@@ -32,6 +32,28 @@ _NOT_THERE = {
 }
 
 
+T = TypeVar("T")
+
+
+class Content(NamedTuple):
+    """A stored file about to be served."""
+
+    address: HashAddress
+    file: BinaryIO | None  # unbuffered; None where it is not to be read
+    size: int
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+class _Opened(NamedTuple):
+    path: str
+    fd: int
+    size: int
+
+
 class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     """The content below `root`, each under its id and any extension.
 
@@ -46,6 +68,9 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     fmode: int | None
     dmode: int
     fsync: bool
+
+    is_local = True
+    """Whether an address's ``abspath`` is a path on this machine."""
 
     def __init__(
         self,
@@ -64,6 +89,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if not self._id_length:
             raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
         self._prefix = os.path.join(self.root, "")
+        self._real_prefix = os.path.join(os.path.realpath(self.root), "")
         self._temporary = _disk.TemporaryFolder(self.root)
         self._home: os.stat_result | None = None
 
@@ -82,7 +108,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         path = self.realpath(file)
         if path is None:
             return None
-        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
+        return self._address(path)
 
     def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
         """Tell whether `file` is stored; it takes what `get` takes."""
@@ -90,15 +116,24 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
         """Return the absolute path of a stored file, or None; it takes what `get` takes."""
+        return self._search(file, self._stored)
+
+    def _address(self, path: str) -> HashAddress:
+        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
+
+    def _search(
+        self, file: str | os.PathLike[str] | HashAddress, ask: Callable[[str], T | None]
+    ) -> T | None:
+        """Return the first answer of `ask` about a path that `file` may stand for."""
         for name in names_of(file):
             for _ in range(_disk.ATTEMPTS):
-                path = self._find(name)
-                if path is not None:
-                    return path
+                found = self._find(name, ask)
+                if found is not None:
+                    return found
                 restored = self._restore(self.id_named(name))
-                path = self._find(name)  # in any case: a sweep may just have put it back
-                if path is not None:
-                    return path
+                found = self._find(name, ask)  # in any case: a sweep may just have put it back
+                if found is not None:
+                    return found
                 if not restored:
                     break
         return None
@@ -117,36 +152,28 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             NotStoredError: It is not stored.
             ValueError: A mode that writes.
         """
-        if "r" not in mode or set(mode) - set("rbt"):
-            raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
-        for _ in range(_disk.ATTEMPTS):
-            path = self.realpath(file)
-            if path is None:
-                break
-            try:
-                return open(path, mode, opener=_disk.open_regular)
-            except FileNotFoundError:  # deleted since; by id another name may be left
-                continue
-        raise NotStoredError(names_of(file)[0])
+        check_mode(mode)
+        opened = self._search(file, self._open)
+        if opened is None:
+            raise NotStoredError(names_of(file)[0])
+        return open(opened.path, mode, opener=lambda path, flags: opened.fd)
 
-    def open_content(self, address: HashAddress, read: bool = True) -> tuple[BinaryIO | None, int]:
-        """Open a stored file, unless it is not to be read, and measure it, to serve it.
+    def open_content(
+        self, file: str | os.PathLike[str] | HashAddress, read: bool = True
+    ) -> Content | None:
+        """Look up a stored file, open it if it is to be read, and measure it, to serve it.
 
-        Returns:
-            The unbuffered file, or None, and the content's size in bytes.
-
-        Raises:
-            FileNotFoundError: It has been deleted since it was looked up.
+        Args:
+            file: What `get` takes.
+            read: Whether its bytes will be needed.
         """
-        while True:
-            try:
-                if not read:
-                    return None, os.lstat(address.abspath).st_size
-                file = io.FileIO(address.abspath, opener=_disk.open_regular)
-                return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
-            except FileNotFoundError:
-                if self.realpath(address.abspath) is None:  # not just moved by a sweep and back
-                    raise
+        if not read:
+            return self._search(file, self._measure)
+        opened = self._search(file, self._open)
+        if opened is None:
+            return None
+        raw = cast(BinaryIO, io.FileIO(opened.fd))
+        return Content(self._address(opened.path), raw, opened.size)
 
     def new_hash(self) -> hashlib._Hash:
         """Return a hash object of the store's algorithm."""
@@ -168,11 +195,6 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             parts = [id[start : start + width] for start in range(0, end, width or 1)]
         parts.append(id[end:])
         return parts if len(id) > end else [part for part in parts if part]
-
-    def local_path(self, address: HashAddress) -> str | None:
-        """Return the path of a stored file on this machine, or None where it has none."""
-        path: str = address.abspath
-        return path
 
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
@@ -203,17 +225,17 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _is_id(self, name: str) -> bool:
         return len(name) == self._id_length and not name.strip("0123456789abcdef")
 
-    def _find(self, name: str) -> str | None:
-        """Return the path of the stored file that `name` stands for, or None."""
+    def _find(self, name: str, ask: Callable[[str], T | None]) -> T | None:
+        """Return what `ask` says of the stored file that `name` stands for, or None."""
         try:
             if _ANY_ID.fullmatch(name):
-                path = self._stored(self.idpath(name))
-                if path is None and (names := self._names(name)):
-                    path = self._stored(names[0])
-                if path is not None:
-                    return path
+                found = ask(self.idpath(name))
+                if found is None and (names := self._names(name)):
+                    found = ask(names[0])
+                if found is not None:
+                    return found
             path = self._normal(name)
-            return None if path is None else self._stored(path)
+            return None if path is None else ask(path)
         except ValueError:  # a lone surrogate
             return None
         except OSError as error:
@@ -221,17 +243,43 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 raise
             return None
 
+    # What a search asks of a normal path inside the root, where nothing may be.
+
     def _stored(self, path: str) -> str | None:
-        """Return `path`, a normal one inside the root, if it is that of a regular file."""
-        if not _is_regular(path):
+        return path if _is_regular(path) and self._is_inside(path) else None
+
+    def _measure(self, path: str) -> Content | None:
+        state = _disk.lstat(path)
+        if state is None or not stat.S_ISREG(state.st_mode) or not self._is_inside(path):
             return None
+        return Content(self._address(path), None, state.st_size)
+
+    def _open(self, path: str) -> _Opened | None:
+        try:
+            fd, state = _disk.open_measured(path, os.O_RDONLY | _disk.BINARY)
+        except FileNotFoundError:
+            return None
+        if self._holds(fd, path):
+            return _Opened(path, fd, state.st_size)
+        os.close(fd)
+        return None
+
+    def _holds(self, fd: int, path: str) -> bool:
+        """Tell whether an open file lies inside the root: one call, where the system tells."""
+        real = _disk.path_of(fd)
+        if real is not None and real.startswith(self._real_prefix):
+            return not _is_hidden(real[len(self._real_prefix) :])
+        return self._is_inside(path)
+
+    def _is_inside(self, path: str) -> bool:
+        """Tell whether no symbolic link leads from here out of the root, or into hiding."""
         folder = os.path.dirname(path)
         while len(folder) > len(self.root):
             if os.path.islink(folder):
                 real = os.path.realpath(path)
-                return path if real.startswith(self._prefix) and not self._hides(real) else None
+                return real.startswith(self._prefix) and not self._hides(real)
             folder = os.path.dirname(folder)
-        return None if self._hides(path) else path
+        return not self._hides(path)
 
     def _normal(self, name: str) -> str | None:
         """Return the normal form of a path if it lies inside the root."""
@@ -269,8 +317,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return self._home is None or state.st_dev != self._home.st_dev
 
     def _hides(self, path: str) -> bool:
-        first = path[len(self._prefix) :].partition(os.sep)[0]
-        return first.casefold() == _disk.HIDDEN  # as a file system may fold it
+        return _is_hidden(path[len(self._prefix) :])
 
     def _names(self, id: str) -> list[str]:
         """Return the paths of all names of a content, sorted: one for each extension."""
@@ -394,9 +441,23 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 yield from self._walk(each)
 
 
+def _is_hidden(relpath: str) -> bool:
+    return relpath.partition(os.sep)[0].casefold() == _disk.HIDDEN  # as a file system may fold it
+
+
 def _is_regular(path: str) -> bool:
     state = _disk.lstat(path)
     return state is not None and stat.S_ISREG(state.st_mode)
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a mode that is not one of reading.
+
+    Raises:
+        ValueError: It would write, or is no mode.
+    """
+    if mode not in ("r", "rb", "br", "rt", "tr"):
+        raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
 
 
 def names_of(file: object) -> tuple[str, ...]:

@@ -217,7 +217,9 @@ def test_reading_seeks(store: ObjectStore) -> None:
 
 def test_ranges_that_are_announced_are_asked_for_exactly(store: ObjectStore) -> None:
     address = store.put(LARGE)
-    file, size = store.open_content(address)
+    content = store.open_content(address)
+    assert content is not None
+    file, size = content.file, content.size
     assert size == len(LARGE)
     with file:  # type: ignore[union-attr]
         ranges = [(0, 5), (100, 4_000_000), (8_000_000, size), (7, 7)]

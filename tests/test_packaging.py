@@ -49,6 +49,7 @@ FLOORS = {
     "_object_store": 5,
     "_sync": 5,
     "_cli": 6,
+    "_serving": 6,
     "_base": 7,
     "_flask_request": 8,
     "_quart_body": 8,

@@ -496,22 +496,6 @@ def test_what_is_no_regular_file_is_not_stored_and_never_hangs(
         assert read(plain, HELLO) == b"hello"
 
 
-def test_a_file_swapped_for_a_fifo_while_it_is_opened_makes_nobody_wait(plain: HashFS) -> None:
-    address = plain.put(b"hello")
-    looked = plain.realpath
-
-    def swap(file: Any) -> str | None:
-        path = looked(file)
-        if path is not None:
-            os.unlink(path)
-            os.mkfifo(path)
-        return path
-
-    plain.realpath = swap  # type: ignore[method-assign]
-    with pytest.raises(NotStoredError):
-        plain.open(address)
-
-
 def test_delete_of_nothing_does_not_touch_what_is_beside_the_root(tmp_path: Path) -> None:
     store = HashFS(tmp_path / "root", fsync=False)
     store.put(b"hello")

@@ -1,0 +1,210 @@
+"""How a stored file answers a request: found, opened and measured, and its answer planned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import NotFound
+
+from . import _plan, _urls
+from ._config import StoreConfig
+from ._object_file import ObjectFile
+from ._object_store import ObjectStore
+from ._plan import ByteRange, Plan
+from ._store import HashFS
+from ._tree import Content
+
+_REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
+
+
+@dataclass(slots=True)
+class Answer:
+    """How a stored file answers a request: the plan, and the file as long as it is needed."""
+
+    address: HashAddress
+    size: int
+    file: BinaryIO | None
+    plan: Plan
+    serves_content: bool
+
+    def close(self) -> None:
+        """Close the file; it may be called again."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What decides how the files of a store are served.
+
+    Args:
+        client: The store.
+        settings: Its configuration.
+        app_config: That of the app, for Flask's own ``USE_X_SENDFILE``.
+    """
+
+    client: HashFS
+    settings: StoreConfig
+    app_config: Mapping[str, Any]
+
+    def answer(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        method: str,
+        headers: Headers,
+        **wishes: Any,
+    ) -> Answer:
+        """Find, open and measure a stored file, and plan how it answers a request.
+
+        Args:
+            file: What ``get`` takes.
+            method: The request's.
+            headers: The request's.
+            wishes: What the view wants otherwise; see ``send_file``.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        content = self._open(file, method)
+        if content is None:
+            raise NotFound
+        return self._planned(content, method, headers, wishes)
+
+    def route(self, path: str, method: str, headers: Headers) -> Answer:
+        """Answer a request of the file route.
+
+        Args:
+            path: An id, or a stored name's exact path.
+            method: The request's.
+            headers: The request's.
+
+        Raises:
+            NotFound: It is neither, or not stored.
+        """
+        content = self._open(path, method)
+        if content is None:
+            raise NotFound
+        id, relpath = content.address.id, content.address.relpath
+        if self.client.id_of(relpath) is None or path not in (id, relpath.replace(os.sep, "/")):
+            content.close()
+            raise NotFound
+        return self._planned(content, method, headers, {})
+
+    @property
+    def _hands_over(self) -> bool:
+        """Whether the web server in front sends the files."""
+        if self.settings.accel_redirect is not None:
+            return True
+        return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.is_local
+
+    def _open(self, file: str | os.PathLike[str] | HashAddress, method: str) -> Content | None:
+        return self.client.open_content(file, method != "HEAD" and not self._hands_over)
+
+    def _planned(
+        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
+    ) -> Answer:
+        """Plan the answer, and close what it does not need of the content."""
+        address, file = content.address, content.file
+        hands_over = self._hands_over
+        if hands_over:
+            headers = _without_range(headers)
+        try:
+            representation = self._represent(address, content.size, **wishes)
+            plan = _plan.plan(method, headers, representation)
+            location = self._redirection(address, plan, wishes)
+            if isinstance(file, ObjectFile) and location is None:
+                parts = [part for part in plan.body if isinstance(part, ByteRange)]
+                file.expect((part.start, part.stop) for part in parts)
+        except FileNotFoundError:
+            content.close()
+            raise NotFound from None
+        except BaseException:
+            content.close()
+            raise
+        answer = Answer(address, content.size, file, plan, serves_content=bool(plan.body))
+        if hands_over and plan.body:
+            answer.plan = _handed_over(plan, self._server_header(address))
+        elif location is not None:
+            answer.plan = location
+        if not answer.plan.body:
+            answer.close()
+        return answer
+
+    def _server_header(self, address: HashAddress) -> tuple[str, str]:
+        """Return the header by which the web server in front is told to send the file itself."""
+        internal = self.settings.accel_redirect
+        if internal is None:
+            return "X-Sendfile", address.abspath
+        path = _urls.quote_path(address.relpath.replace(os.sep, "/"))
+        return "X-Accel-Redirect", _urls.join(internal, path)
+
+    def _redirection(
+        self, address: HashAddress, plan: Plan, wishes: Mapping[str, Any]
+    ) -> Plan | None:
+        """Return the plan that sends the client to the object store, where that is allowed.
+
+        Only for the file as the object store itself would describe it, and never for a
+        private one: whoever has the URL can read it.
+        """
+        settings, client = self.settings, self.client
+        if (
+            not settings.serve_redirect
+            or plan.status not in (200, 206)
+            or any(value is not None and value is not False for value in wishes.values())
+            or not isinstance(client, ObjectStore)
+            or not client.signs
+        ):
+            return None
+        url, seconds = client.signed_url(address, _REDIRECTED_FOR)
+        caching = f"max-age={min(seconds, settings.max_age or seconds)}"
+        return Plan(
+            302, [("Location", url), ("Cache-Control", caching), ("Content-Length", "0")], ()
+        )
+
+    def _represent(
+        self,
+        address: HashAddress,
+        size: int,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = False,
+    ) -> _plan.Representation:
+        """Return what the HTTP plan has to know of a stored file and of the app's wishes."""
+        name = address.id + self.client.suffix_of(address.relpath, address.id)
+        if mimetype is None:
+            mimetype = _plan.guess_mimetype(name)
+            if download_name is not None and mimetype == "application/octet-stream":
+                mimetype = _plan.guess_mimetype(download_name)
+        if as_attachment is None:
+            as_attachment = not _plan.is_inline(mimetype, self.settings.inline_types)
+        return _plan.Representation(
+            id=address.id,
+            size=size,
+            algorithm=self.client.algorithm,
+            mimetype=mimetype,
+            filename=download_name or name,
+            inline=not as_attachment,
+            max_age=self.settings.max_age if max_age is None else max_age,
+            private=private,
+        )
+
+
+def _without_range(headers: Headers) -> Headers:
+    """Return a request's headers without Range, which the server in front will answer."""
+    headers = Headers(list(headers))
+    headers.remove("Range")
+    return headers
+
+
+def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
+    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    return Plan(plan.status, [*headers, server_header], ())
