@@ -95,7 +95,8 @@ class MultipartDecoder:
         self._headers = _HeaderLines()
         self._in_preamble = True
         self._in_headers = False
-        self._in_content = False
+        self._headers_finished = False  # by what the parser was given last
+        self._in_content = False  # of a part, and the parser keeps nothing of it back
         self._ended = False
         self._closed = False
         self._carry = b""
@@ -166,23 +167,46 @@ class MultipartDecoder:
             data, self._carry = self._carry + data, b""
         if self._in_preamble:
             data = self._skip_preamble(data)
-        if self._in_content and data.find(self._line) < 0:
-            self._pass_on(data)
-        elif data:
-            end = data[-len(self._line) - 2 :]
-            self._in_content = False
-            self._parse(data)
-            self._in_content = self._part is not None and _is_plain(end, len(self._line) + 2)
+        position = 0
+        while position < len(data) and not self._ended:
+            if self._in_content:
+                position = self._pass_on(data, position)
+            else:
+                position = self._parse_headers(data, position)
 
-    def _pass_on(self, data: bytes) -> None:
-        """Write what holds no delimiter to the file or field that it is part of.
+    def _pass_on(self, data: bytes, start: int) -> int:
+        """Write what comes before the next delimiter to its file or field; return where that is.
 
-        The parser need not look for one as well: it keeps nothing back now.
+        The parser would look at every carriage return in it.
         """
         assert self._part is not None
-        tail = _overlap(data, self._line)
-        self._part.write(data, 0, len(data) - tail)
-        self._carry = data[len(data) - tail :]
+        at = data.find(self._line, start)
+        if at < 0:
+            tail = _overlap(data[max(start, len(data) - len(self._line)) :], self._line)
+            self._carry = data[len(data) - tail :]
+            self._part.write(data, start, len(data) - tail)
+            return len(data)
+        if at > start:
+            self._part.write(data, start, at)
+        self._in_content = False
+        return at
+
+    def _parse_headers(self, data: bytes, start: int) -> int:
+        """Parse up to the content of the next part, and return where that begins."""
+        blank = data.find(b"\r\n\r\n", start)
+        follows = data[blank : blank + len(self._bodyless)]
+        if blank >= 0 and not self._bodyless.startswith(follows):
+            self._headers_finished = False
+            self._parser.write(data[start : blank + 4])
+            start = blank + 4
+            if self._headers_finished:
+                self._in_content = True
+                return start
+        # No headers end here; perhaps it was no delimiter either, but content that begins like one.
+        end = data[-len(self._line) - 2 :]
+        self._parse(data[start:] if start else data)
+        self._in_content = self._part is not None and _is_plain(end, len(self._line) + 2)
+        return len(data)
 
     def _skip_preamble(self, data: bytes) -> bytes:
         """Return what begins with the first delimiter; nothing while it has not been seen."""
@@ -264,6 +288,7 @@ class MultipartDecoder:
 
     def _on_headers_finished(self) -> None:
         self._in_headers = False
+        self._headers_finished = True
         self._parts += 1
         limit = self._limits.max_form_parts
         if limit is not None and self._parts > limit:
