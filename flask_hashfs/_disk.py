@@ -95,12 +95,15 @@ def link_or_rename(source: str, target: str) -> None:
         os.rename(source, target)
 
 
-def make_folders(path: str, mode: int) -> None:
+def make_folders(path: str, mode: int) -> bool:
     """Create the folder `path` and its missing parents, whoever else does so or removes them.
 
     Args:
         path: An absolute path.
         mode: Of every folder created, less the process's umask.
+
+    Returns:
+        Whether `path` itself was created by this call.
 
     Raises:
         NotADirectoryError: Something else stands in the way.
@@ -119,12 +122,12 @@ def make_folders(path: str, mode: int) -> None:
             if state is None:  # removed since
                 continue
             if stat.S_ISDIR(state.st_mode) or os.path.isdir(path):
-                return
+                return False
             raise NotADirectoryError(
                 errno.ENOTDIR, "A folder is needed here, but this is none", path
             ) from None
         else:
-            return
+            return True
     raise FileNotFoundError(errno.ENOENT, "No folder can be created here", path)
 
 

@@ -170,33 +170,41 @@ class HashFS(Tree):
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         path = self.idpath(id) + suffix
+        is_new_folder = False
         try:
             for _ in range(_disk.ATTEMPTS):
                 try:
-                    is_duplicate = self._place(writer, id, path)
+                    is_duplicate = self._place(writer, id, path, is_new_folder)
                     if self.fsync:
                         self._sync(path, is_duplicate)
                     return HashAddress._make((id, path[len(self._prefix) :], path, is_duplicate))
                 except FileExistsError:  # another put was first, or damage: look again
-                    continue
+                    is_new_folder = False
                 except FileNotFoundError:  # no folder yet, or a delete has just taken it
-                    self.makepath(os.path.dirname(path))
+                    is_new_folder = self._make_folder(os.path.dirname(path))
             raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
         except BaseException:
             _disk.remove_empty_folders(os.path.dirname(path), self.root)
             raise
 
-    def _place(self, writer: Writer, id: str, path: str) -> bool:
+    def _place(self, writer: Writer, id: str, path: str, is_new_folder: bool) -> bool:
         """Give the content its name, if it has none; return whether the content was there.
+
+        Args:
+            is_new_folder: Whether this put has just made the folder, so that nothing is in it.
 
         Raises:
             FileExistsError: Something else was done first: look again.
             FileNotFoundError: The folder does not exist, or a delete was first.
         """
         try:
-            state = self._renewed(path)
+            state = None if is_new_folder else self._renewed(path)
         except FileNotFoundError:
-            return self._place_new(writer, id, path)
+            state = None
+        if state is None:
+            self._check_inside(os.path.dirname(path))
+            names = [] if is_new_folder else self._names(id)
+            return self._place_new(writer, id, path, names)
         if self._leads_elsewhere(state):
             self._check_inside(os.path.dirname(path))
         if stat.S_ISREG(state.st_mode):
@@ -209,9 +217,7 @@ class HashFS(Tree):
         self._publish(writer, path, over=True)  # a link or a device, which is no content
         return False
 
-    def _place_new(self, writer: Writer, id: str, path: str) -> bool:
-        self._check_inside(os.path.dirname(path))
-        names = self._names(id)
+    def _place_new(self, writer: Writer, id: str, path: str, names: list[str]) -> bool:
         if not names and self._restore(id):
             raise FileExistsError(errno.EEXIST, "Put back", path)
         if not names:

@@ -399,9 +399,13 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         Raises:
             NotADirectoryError: A file stands in the way.
         """
+        self._make_folder(path)
+
+    def _make_folder(self, path: str) -> bool:
+        """Create a folder and its missing parents; return whether it was not there yet."""
         if not os.path.isdir(self.root):
             self._temporary.is_new = True
-        _disk.make_folders(path, self.dmode)
+        return _disk.make_folders(path, self.dmode)
 
     # -- listing ---------------------------------------------------------------------------
 
