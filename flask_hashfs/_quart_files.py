@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -18,7 +19,7 @@ from ._hops import Hops, finished
 if TYPE_CHECKING:
     from ._plan import Plan
 
-CHUNK = 1024 * 1024
+CHUNK = 512 * 1024  # of larger ones the allocator gives the memory back, and faults it in again
 
 SelfT = TypeVar("SelfT", bound="_Closing")
 
@@ -76,6 +77,33 @@ class Opening:
         return kind(cast(Any, file), None, self._hops.executor)
 
 
+class _InTurn:
+    """A file whose close waits for the read that another thread is in.
+
+    So a cancelled task need not wait for its read: it is the close that is waited for.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._turn = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def seek(self, position: int) -> int:
+        with self._turn:
+            return self._file.seek(position)
+
+    def read(self, size: int) -> bytes:
+        with self._turn:
+            return self._file.read(size)
+
+    def close(self) -> None:
+        with self._turn:
+            self._file.close()
+
+
 class StoredBody(ResponseBody):
     """The bytes of a plan, read from an open file; what has been read of it goes first.
 
@@ -93,8 +121,8 @@ class StoredBody(ResponseBody):
         self.path = path
         self._parts = plan.body
         self._first = first
-        self._file = file
-        self._executor = executor
+        self._file = _InTurn(file)
+        self._reader: Any = AsyncFileIO(cast(Any, self._file), None, executor)
 
     async def __aenter__(self) -> StoredBody:
         return self
@@ -106,13 +134,13 @@ class StoredBody(ResponseBody):
         traceback: TracebackType | None,
     ) -> None:
         if not self._file.closed:
-            await finished(self._reader().close())
+            await finished(self._reader.close())
 
     def __del__(self) -> None:
-        close(self._file)  # of a response that was never sent
+        close(cast(Any, self._file))  # of a response that was never sent
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reader = self._reader()
+        reader = self._reader
         first, self._first = self._first, b""
         position = -1
         for part in self._parts:
@@ -125,17 +153,14 @@ class StoredBody(ResponseBody):
                 position = start = start + len(first)
                 first = b""
             if start != position and start < part.stop:
-                await finished(reader.seek(start))
+                await reader.seek(start)
             while start < part.stop:
-                piece = await finished(reader.read(min(part.stop - start, CHUNK)))
+                piece = await reader.read(min(part.stop - start, CHUNK))
                 if not piece:
                     raise OSError("a stored file is shorter than when it was opened")
                 yield piece
                 start += len(piece)
             position = start
-
-    def _reader(self) -> Any:
-        return AsyncFileIO(self._file, None, self._executor)
 
 
 def close(file: IO[Any]) -> None:
