@@ -314,8 +314,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
 
 def _write(writer: Writer, batch: Batch) -> None:
-    for data in batch:
-        writer.write(data)
+    writer.write(bytes(batch))
 
 
 def _store(

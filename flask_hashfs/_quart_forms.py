@@ -123,8 +123,7 @@ class UploadFormParser(FormDataParser):
 
 
 def _feed(decoder: MultipartDecoder, batch: Batch) -> None:
-    for data in batch:
-        decoder.feed(data)
+    decoder.feed(bytes(batch))
 
 
 async def close_writers(hops: Hops, writers: Iterable[Writer]) -> None:
