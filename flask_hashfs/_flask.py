@@ -16,8 +16,8 @@ from werkzeug.wsgi import wrap_file
 from . import _plan
 from ._base import BaseHashFS
 from ._flask_request import upload_request_class
-from ._serving import Answer
 from ._store import HashFS
+from ._tree import Content
 from .signals import file_deleted, file_served, file_stored
 
 P = ParamSpec("P")
@@ -148,19 +148,17 @@ class FlaskHashFS(BaseHashFS[Flask]):
         Raises:
             NotFound: It is not stored.
         """
-        answer = self._serving.answer(
-            file,
-            request.method,
-            request.headers,
+        return self._respond(
+            self._serving.open(file, request.method),
             mimetype=mimetype,
             as_attachment=as_attachment,
             download_name=download_name,
             max_age=max_age,
             private=private,
         )
-        return self._respond(answer)
 
-    def _respond(self, answer: Answer) -> Response:
+    def _respond(self, content: Content, **wishes: Any) -> Response:
+        answer = self._serving.answer(content, request.method, request.headers, wishes)
         try:
             response = _send(answer.plan, answer.file, answer.size)
         except BaseException:
@@ -181,7 +179,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:
-        return self._respond(self._serving.route(file, request.method, request.headers))
+        return self._respond(self._serving.open(file, request.method, is_routed=True))
 
     def _current_app(self) -> Flask:
         return current_app

@@ -45,6 +45,7 @@ from ._quart_body import Batch
 from ._quart_files import CHUNK, Opening, StoredBody
 from ._serving import Answer
 from ._store import HashFS
+from ._tree import Content
 from ._writer import Writer
 from .signals import file_deleted, file_served, file_stored
 
@@ -198,15 +199,12 @@ class QuartHashFS(BaseHashFS[Quart]):
             NotFound: It is not stored.
         """
         return await self._respond(
-            partial(
-                self._serving.answer,
-                file,
-                mimetype=mimetype,
-                as_attachment=as_attachment,
-                download_name=download_name,
-                max_age=max_age,
-                private=private,
-            )
+            file,
+            mimetype=mimetype,
+            as_attachment=as_attachment,
+            download_name=download_name,
+            max_age=max_age,
+            private=private,
         )
 
     # -- within ----------------------------------------------------------------------------
@@ -266,11 +264,22 @@ class QuartHashFS(BaseHashFS[Quart]):
                 await finished(hops.run(items.close))
             raise
 
-    async def _respond(self, find: Callable[..., Answer]) -> Response:
-        """Send the answer of `find`; the file is looked up, opened and begun in one hop."""
-        hops, scope = self._hops, cast(Any, request.scope)
-        begin = partial(_begin, find, sends_paths(scope))
-        answer, first = await hops.run(begin, request.method, request.headers, undo=_close)
+    async def _respond(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        is_routed: bool = False,
+        **wishes: Any,
+    ) -> Response:
+        """Answer with a stored file, looked up, opened and begun in one hop, or none."""
+        serving, hops = self._serving, self._hops
+        method, by_path = request.method, sends_paths(cast(Any, request.scope))
+        answering = serving.answer, method, request.headers, wishes, by_path
+        content = serving.open_cached(file, method)
+        if content is not None:
+            answer, first = _begin(content, *answering)
+        else:
+            find = partial(serving.open, file, method, is_routed=is_routed)
+            answer, first = await hops.run(lambda: _begin(find(), *answering), undo=_close)
         response = _send(answer, first, hops)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
@@ -289,7 +298,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
-        return await self._respond(partial(self._serving.route, file))
+        return await self._respond(file, is_routed=True)
 
     def _current_app(self) -> Quart:
         return current_app
@@ -327,15 +336,20 @@ def _store(
 
 
 def _begin(
-    find: Callable[..., Answer], sends_paths: bool, method: str, headers: Headers
+    content: Content,
+    answering: Callable[..., Answer],
+    method: str,
+    headers: Headers,
+    wishes: dict[str, Any],
+    by_path: bool,
 ) -> tuple[Answer, bytes]:
     """Return the answer and the beginning of its first range, which may be all of it.
 
     Nothing is read of what the server will read by itself.
     """
-    answer = find(method, headers)
+    answer = answering(content, method, headers, wishes)
     try:
-        reads = not sends_paths or _path(answer) is None
+        reads = not by_path or _path(answer) is None
         return answer, _read_first(answer) if reads else b""
     except BaseException:
         answer.close()

@@ -53,48 +53,62 @@ class Serving:
     settings: StoreConfig
     app_config: Mapping[str, Any]
 
-    def answer(
-        self,
-        file: str | os.PathLike[str] | HashAddress,
-        method: str,
-        headers: Headers,
-        **wishes: Any,
-    ) -> Answer:
-        """Find, open and measure a stored file, and plan how it answers a request.
+    def open(
+        self, file: str | os.PathLike[str] | HashAddress, method: str, *, is_routed: bool = False
+    ) -> Content:
+        """Find, open and measure a stored file.
 
         Args:
             file: What ``get`` takes.
+            method: The request's.
+            is_routed: Whether only an id, or a stored name's exact path, will do.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        content = self.client.open_content(file, self._reads(method))
+        if content is None:
+            raise NotFound
+        if is_routed and not self._is_route(file, content.address):
+            content.close()
+            raise NotFound
+        return content
+
+    def open_cached(
+        self, file: str | os.PathLike[str] | HashAddress, method: str
+    ) -> Content | None:
+        """Open a stored file as `open` does, if that takes no waiting."""
+        return self.client.open_cached(file) if self._reads(method) else None
+
+    def answer(
+        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
+    ) -> Answer:
+        """Plan how a stored file answers a request, and close it if it need not be read.
+
+        Args:
+            content: From `open`.
             method: The request's.
             headers: The request's.
             wishes: What the view wants otherwise; see ``send_file``.
 
         Raises:
-            NotFound: It is not stored.
+            NotFound: It has been deleted meanwhile.
         """
-        content = self._open(file, method)
-        if content is None:
-            raise NotFound
-        return self._planned(content, method, headers, wishes)
-
-    def route(self, path: str, method: str, headers: Headers) -> Answer:
-        """Answer a request of the file route.
-
-        Args:
-            path: An id, or a stored name's exact path.
-            method: The request's.
-            headers: The request's.
-
-        Raises:
-            NotFound: It is neither, or not stored.
-        """
-        content = self._open(path, method)
-        if content is None:
-            raise NotFound
-        id, relpath = content.address.id, content.address.relpath
-        if self.client.id_of(relpath) is None or path not in (id, relpath.replace(os.sep, "/")):
+        try:
+            return self._answer(content, method, headers, wishes)
+        except FileNotFoundError:
             content.close()
-            raise NotFound
-        return self._planned(content, method, headers, {})
+            raise NotFound from None
+        except BaseException:
+            content.close()
+            raise
+
+    def _reads(self, method: str) -> bool:
+        return method != "HEAD" and not self._hands_over
+
+    def _is_route(self, file: object, address: HashAddress) -> bool:
+        names = address.id, address.relpath.replace(os.sep, "/")
+        return file in names and self.client.id_of(address.relpath) is not None
 
     @property
     def _hands_over(self) -> bool:
@@ -103,35 +117,23 @@ class Serving:
             return True
         return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.is_local
 
-    def _open(self, file: str | os.PathLike[str] | HashAddress, method: str) -> Content | None:
-        return self.client.open_content(file, method != "HEAD" and not self._hands_over)
-
-    def _planned(
+    def _answer(
         self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
     ) -> Answer:
-        """Plan the answer, and close what it does not need of the content."""
         address, file = content.address, content.file
         hands_over = self._hands_over
         if hands_over:
             headers = _without_range(headers)
-        try:
-            representation = self._represent(address, content.size, **wishes)
-            plan = _plan.plan(method, headers, representation)
-            location = self._redirection(address, plan, wishes)
-            if isinstance(file, ObjectFile) and location is None:
-                parts = [part for part in plan.body if isinstance(part, ByteRange)]
-                file.expect((part.start, part.stop) for part in parts)
-        except FileNotFoundError:
-            content.close()
-            raise NotFound from None
-        except BaseException:
-            content.close()
-            raise
+        plan = _plan.plan(method, headers, self._represent(address, content.size, **wishes))
         answer = Answer(address, content.size, file, plan, serves_content=bool(plan.body))
+        location = self._redirection(address, plan, wishes)
         if hands_over and plan.body:
             answer.plan = _handed_over(plan, self._server_header(address))
         elif location is not None:
             answer.plan = location
+        elif isinstance(file, ObjectFile):
+            parts = [part for part in plan.body if isinstance(part, ByteRange)]
+            file.expect((part.start, part.stop) for part in parts)
         if not answer.plan.body:
             answer.close()
         return answer

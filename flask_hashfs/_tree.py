@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 import hashfs
 from hashfs import HashAddress
 
-from . import _aside, _disk
+from . import _aside, _cached, _disk
 from .exceptions import NotStoredError
 
 logger = logging.getLogger("flask_hashfs")
@@ -31,6 +31,9 @@ _NOT_THERE = {
     errno.ENOTDIR,
 }
 
+
+SMALL = 64 * 1024
+"""Bytes up to which a file that is in memory is read at once."""
 
 T = TypeVar("T")
 
@@ -174,6 +177,25 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             return None
         raw = cast(BinaryIO, io.FileIO(opened.fd))
         return Content(self._address(opened.path), raw, opened.size)
+
+    def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
+        """Look up a small stored file and read it, if that takes no waiting, to serve it.
+
+        Args:
+            file: Its id, or its exact path relative to the root, or its address.
+
+        Returns:
+            Its content in memory; None also where it may be stored all the same.
+        """
+        name = names_of(file)[0]
+        if self._is_id(name):
+            path = self.idpath(name)
+        elif self.id_of(name) is not None and os.path.normpath(name) == name:
+            path = self._prefix + name
+        else:
+            return None
+        data = _cached.read_cached(path, SMALL)
+        return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
 
     def new_hash(self) -> hashlib._Hash:
         """Return a hash object of the store's algorithm."""
