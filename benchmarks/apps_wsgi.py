@@ -36,6 +36,13 @@ def make_ours() -> flask.Flask:
     def multipart() -> str:
         return fs.put(flask.request.files["file"]).id
 
+    return app
+
+
+def make_bare() -> flask.Flask:
+    """An app without any extension: what a request costs in any case."""
+    app = flask.Flask(__name__)
+
     @app.get("/bare")
     def bare() -> bytes:
         return SMALL
@@ -76,6 +83,7 @@ def hash_only(environ: dict[str, Any], start_response: Callable[..., object]) ->
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
+    "bare": make_bare,
     "stock": make_stock,
     "hash": lambda: hash_only,
     "whitenoise": lambda: WhiteNoise(hash_only, root=ROOT, prefix="files/"),

@@ -50,10 +50,12 @@ class Peer:
     quick: bool = True
 
 
-BARES = {BARE: "/bare", "a bare Flask route, gunicorn": "/bare"}
+BESIDE = "a bare route beside Flask-HashFS, uvicorn"
+BARES = {BARE: "/bare", BESIDE: "/bare", "a bare Flask route, gunicorn": "/bare"}
 PEERS = [
     Peer(OURS, "uvicorn", ASGI, "ours"),
-    Peer(BARE, "uvicorn", ASGI, "ours"),
+    Peer(BARE, "uvicorn", ASGI, "bare"),
+    Peer(BESIDE, "uvicorn", ASGI, "ours"),
     Peer(STOCK, "uvicorn", ASGI, "stock"),
     Peer("Starlette FileResponse, uvicorn", "uvicorn", ASGI, "starlette"),
     Peer("aiohttp FileResponse", "aiohttp", "apps_aiohttp", ""),
@@ -61,7 +63,7 @@ PEERS = [
     Peer("quart.send_file, granian", "granian", ASGI, "stock", quick=False),
     Peer("Flask-HashFS on Quart, hypercorn", "hypercorn", ASGI, "ours", quick=False),
     Peer("Flask-HashFS on Flask, gunicorn", "gunicorn", WSGI, "ours"),
-    Peer("a bare Flask route, gunicorn", "gunicorn", WSGI, "ours", quick=False),
+    Peer("a bare Flask route, gunicorn", "gunicorn", WSGI, "bare", quick=False),
     Peer("flask.send_file, gunicorn", "gunicorn", WSGI, "stock"),
     Peer("whitenoise, gunicorn", "gunicorn", WSGI, "whitenoise", quick=False),
     Peer(NGINX, "nginx", "", ""),

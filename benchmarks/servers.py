@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import MIB, which
+from harness import MIB, empty_files, which
 
 HERE = Path(__file__).parent
 START_TIMEOUT = 60.0
@@ -88,15 +88,8 @@ class Server:
         return total
 
     def drop_content(self) -> None:
-        """Empty the stored files, so that no disk is busy with them during the next round.
-
-        They are not deleted: ext4 is slow to create files after many others were.
-        """
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                path = os.path.join(folder, name)
-                if os.path.getsize(path):
-                    os.truncate(path, 0)
+        """Empty the stored files, so that no disk is busy with them during the next round."""
+        empty_files(self.root)
 
     def reset_peak(self) -> None:
         for process in self.family:

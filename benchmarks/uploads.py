@@ -151,7 +151,7 @@ def measure(
             servers.append(server)
             first = server.usage()
             contenders[peer.name] = partial(
-                _round, generator, server, peer, encoding, shape, first.rss
+                _round, workspace, generator, server, peer, encoding, shape, first.rss
             )
         run_rounds(report, table, contenders, rounds, idle=partial(wait_idle, *servers))
 
@@ -168,8 +168,15 @@ def start(peer: Peer, workspace: Workspace) -> contextlib.AbstractContextManager
 
 
 def _round(
-    generator: Generator, server: Server, peer: Peer, encoding: str, shape: Shape, rss: float
+    workspace: Workspace,
+    generator: Generator,
+    server: Server,
+    peer: Peer,
+    encoding: str,
+    shape: Shape,
+    rss: float,
 ) -> Sample:
+    workspace.warm(3 * shape.bytes)  # what is sent, and up to two files of it
     server.reset_peak()
     if peer.is_async:
         server.get("/stalls/start")
