@@ -125,7 +125,7 @@ class UploadBody(Body):
 
     def _worth_a_hop(self) -> float:
         """Return how many bytes make a batch: all that is left, or an even share of it."""
-        if self._expected is None:
+        if self._expected is None or self._received > self._expected:
             return BATCH
         left = self._expected - self._received + len(self._unread)
         return math.ceil(left / math.ceil(left / HIGH_WATER)) if left > HIGH_WATER else math.inf

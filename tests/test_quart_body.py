@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -266,6 +267,46 @@ async def test_a_batch_is_worth_a_hop_and_the_last_one_what_is_left() -> None:
         await exchange.finish()
     assert sum(sizes) == 2_000_000
     assert all(BATCH <= size <= HIGH_WATER + 10_000 for size in sizes[:-1])
+
+
+@pytest.mark.parametrize(
+    "size", [1, HIGH_WATER - 1, HIGH_WATER, HIGH_WATER + 1, 1_049_000, 3_000_000]
+)
+@pytest.mark.parametrize("piece", [1_000, len(PIECE), 200_000])
+async def test_a_body_of_known_length_comes_in_even_batches(size: int, piece: int) -> None:
+    app, sizes = make_app(), []
+
+    @app.post("/")
+    async def view() -> str:
+        body = request.body
+        while count := await body.batch():
+            sizes.append(count)
+            body.take()
+        return ""
+
+    async with Exchange(app, headers={"Content-Length": str(size)}) as exchange:
+        whole = bytes(size)
+        await exchange.send(*[whole[at : at + piece] for at in range(0, size, piece)])
+        await exchange.finish()
+    assert sum(sizes) == size
+    assert len(sizes) <= math.ceil(size / HIGH_WATER)
+    assert max(sizes) <= HIGH_WATER + piece
+
+
+async def test_a_body_longer_than_it_said_is_read_all_the_same() -> None:
+    app = make_app()
+
+    @app.post("/")
+    async def view() -> dict[str, int]:
+        size = 0
+        while await request.body.batch():
+            size += len(request.body.take())
+        return {"size": size}
+
+    async with Exchange(app, headers={"Content-Length": "10"}) as exchange:
+        await exchange.send(*[PIECE] * 20)
+        await exchange.finish()
+    assert exchange.body == b'{"size":%d}\n' % (20 * len(PIECE))
 
 
 # Limits.
