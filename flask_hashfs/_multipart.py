@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser
+from python_multipart.multipart import MultipartParser, MultipartState
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.http import parse_options_header
@@ -95,7 +95,6 @@ class MultipartDecoder:
         self._headers = _HeaderLines()
         self._in_preamble = True
         self._in_headers = False
-        self._headers_finished = False  # by what the parser was given last
         self._in_content = False  # of a part, and the parser keeps nothing of it back
         self._ended = False
         self._closed = False
@@ -196,10 +195,9 @@ class MultipartDecoder:
         blank = data.find(b"\r\n\r\n", start)
         follows = data[blank : blank + len(self._bodyless)]
         if blank >= 0 and not self._bodyless.startswith(follows):
-            self._headers_finished = False
             self._parser.write(data[start : blank + 4])
             start = blank + 4
-            if self._headers_finished:
+            if self._parser.state == MultipartState.PART_DATA_START:
                 self._in_content = True
                 return start
         # No headers end here; perhaps it was no delimiter either, but content that begins like one.
@@ -259,11 +257,11 @@ class MultipartDecoder:
         if data.endswith(self._closing):
             write(data)
         elif tail := _overlap(data, self._bodyless):
-            write(data[:-tail])
-            data = data[-tail:]
-            if self._in_headers:
+            before, data = data[:-tail], data[-tail:]
+            write(before)
+            if self._in_headers and not before.endswith(b"\r\n"):
                 self._carry = data
-            else:
+            else:  # content, or the blank line itself
                 write(data)
         else:
             write(data)
@@ -288,7 +286,6 @@ class MultipartDecoder:
 
     def _on_headers_finished(self) -> None:
         self._in_headers = False
-        self._headers_finished = True
         self._parts += 1
         limit = self._limits.max_form_parts
         if limit is not None and self._parts > limit:

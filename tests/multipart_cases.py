@@ -41,6 +41,12 @@ WELL_FORMED = {
     ),
     "no body, no blank line": body_of(NAMED, FILE, NAMED),
     "no body, then a padded delimiter": body_of(FILE, NAMED).replace(b"bound\r", b"bound \r"),
+    "no body, then content that begins with line breaks": body_of(
+        NAMED,
+        FILE + b"\r\n\r\nline one\r\nline two",
+        FILE,
+        FILE + b"\r\n\r\n\r\n--boundx\r\n\r\n",
+    ),
     "content like a delimiter": body_of(
         FILE + b"\r\n--boundary\r\n--boun\r\n\r\n--bound_\r\n-\r\n--boundx--\r\r\n",
         FILE + b"\r\n--bound-",

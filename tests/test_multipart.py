@@ -188,6 +188,14 @@ def test_any_chunking_gives_what_werkzeug_gives(
     assert decode(cut(body, at), shared_writers) == stock(body)
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=bodies())
+def test_a_cut_at_any_byte_changes_nothing(body: bytes, shared_writers: Writers) -> None:
+    whole = stock(body)
+    for edge in range(1, len(body)):
+        assert decode([body[:edge], body[edge:]], shared_writers) == whole
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies(), junk=st.binary(max_size=8), at=st.lists(st.integers(0, 10_000), max_size=8))
 def test_damage_is_a_client_error_or_a_form_and_never_depends_on_the_chunking(
