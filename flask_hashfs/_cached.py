@@ -1,7 +1,8 @@
 """Files read without waiting: those that the kernel has in memory, name and content.
 
 A read in another thread costs an event loop many times what a small file does. Linux can be asked
-for what it would not have to fetch, and says so where it would.
+for what it would not have to fetch, and says so where it would. That holds for the file systems of
+the machine's own disks; a network one may ask somebody else for every file that is opened.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import platform
 import stat
@@ -19,6 +21,7 @@ _OPENAT2 = 437  # from 64-bit Linux 5.6 on
 _MACHINES = {"aarch64", "loongarch64", "ppc64le", "riscv64", "s390x", "x86_64"}
 _AT_FDCWD = -100
 _NO_SYMLINKS, _CACHED = 0x04, 0x20
+_LOCAL = {b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs"}
 _NOT_KNOWN = {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.E2BIG}  # an old kernel, or a sandbox
 
 
@@ -40,8 +43,10 @@ def _find_syscall() -> Callable[..., int] | None:
     known = sys.platform == "linux" and platform.machine() in _MACHINES and sys.maxsize > 2**32
     if not known or not hasattr(os, "RWF_NOWAIT"):
         return None
-    # It keeps the GIL, which costs more to get back than a call that never waits takes.
-    syscall: Callable[..., int] = ctypes.PyDLL(None, use_errno=True).syscall
+    try:
+        syscall: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
+    except (AttributeError, OSError, TypeError):  # a static build
+        return None
     return syscall
 
 
@@ -49,11 +54,27 @@ _HOW = _open_how()
 _syscall = _find_syscall()
 
 
+@functools.cache
+def is_local(device: int) -> bool:
+    """Tell whether opening a file of a device asks nobody but this machine.
+
+    Args:
+        device: The ``st_dev`` of a file there.
+    """
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return False
+    return any(mount[2] == wanted and mount[mount.index(b"-") + 1] in _LOCAL for mount in mounts)
+
+
 def read_cached(path: str, most: int) -> bytes | None:
     """Return the content of a file if that takes no waiting.
 
     Args:
-        path: Absolute; a symbolic link in it is not followed.
+        path: Absolute, and of a device that `is_local`; no symbolic link in it is followed.
         most: Bytes that the file may have.
 
     Returns:

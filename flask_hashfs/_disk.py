@@ -56,8 +56,11 @@ def open_regular(path: str, flags: int) -> int:
 
 def open_measured(path: str, flags: int) -> tuple[int, os.stat_result]:
     """Open a file as `open_regular` does, and return the descriptor with the file's state."""
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
+        flags |= getattr(os, name, 0)
     try:
+        if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         fd = os.open(path, flags)
     except OSError as error:
         if error.errno not in _NO_FILE:

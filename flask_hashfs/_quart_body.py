@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -106,7 +106,7 @@ class UploadBody(Body):
         return self
 
     async def __anext__(self) -> bytes:
-        await self._arrival(1, self._patience())
+        await self._arrival(lambda: 1, self._patience())
         if not self._unread:
             raise StopAsyncIteration
         return bytes(self.take())
@@ -120,7 +120,7 @@ class UploadBody(Body):
         Raises:
             RequestTimeout: The client was silent for longer than the request's ``body_timeout``.
         """
-        await self._arrival(self._worth_a_hop(), self._patience(always=True))
+        await self._arrival(self._worth_a_hop, self._patience(always=True))
         return len(self._unread)
 
     def _worth_a_hop(self) -> float:
@@ -170,7 +170,9 @@ class UploadBody(Body):
         elif data:
             self._unread.append(data)
         # Readers are woken when there is something to do, and not for every packet.
-        if len(self._unread) >= min(self._wanted, default=math.inf) or self._received > self._most:
+        is_enough = len(self._unread) >= min(self._wanted, default=math.inf)
+        is_more_than_said = self._expected is not None and self._received > self._expected
+        if is_enough or is_more_than_said or self._received > self._most:
             self._ready.set()
 
     async def put(self, data: bytes) -> None:
@@ -247,19 +249,19 @@ class UploadBody(Body):
         self._lifted += 1
         self._room.set()
         try:
-            await self._arrival(math.inf, self._patience())
+            await self._arrival(lambda: math.inf, self._patience())
         finally:
             self._lifted -= 1
         return bytes(self._unread)
 
-    async def _arrival(self, count: float, patience: float | None) -> None:
-        """Wait until `count` bytes are here or all that will ever be."""
+    async def _arrival(self, count: Callable[[], float], patience: float | None) -> None:
+        """Wait until so many bytes are here, or all that will ever be."""
         with self.reading():
             self._check()
-            while len(self._unread) < count and not self._complete.is_set():
+            while len(self._unread) < (wanted := count()) and not self._complete.is_set():
                 limit = self._limit()
                 self._most = math.inf if limit is None else limit
-                await self._end_or(count, patience)
+                await self._end_or(wanted, patience)
                 self._check()
 
     async def _end_or(self, count: float, patience: float | None) -> None:

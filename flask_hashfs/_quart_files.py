@@ -103,6 +103,14 @@ class _InTurn:
         with self._turn:
             self._file.close()
 
+    def drop(self) -> None:
+        """Close the file, unless it is being read: then the last to hold it does."""
+        if self._turn.acquire(blocking=False):
+            try:
+                close(self._file)
+            finally:
+                self._turn.release()
+
 
 class StoredBody(ResponseBody):
     """The bytes of a plan, read from an open file; what has been read of it goes first.
@@ -137,7 +145,7 @@ class StoredBody(ResponseBody):
             await finished(self._reader.close())
 
     def __del__(self) -> None:
-        close(cast(Any, self._file))  # of a response that was never sent
+        self._file.drop()  # of a response that was never sent
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         reader = self._reader

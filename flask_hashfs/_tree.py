@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import hashfs
@@ -92,7 +93,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if not self._id_length:
             raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
         self._prefix = os.path.join(self.root, "")
-        self._real_prefix = os.path.join(os.path.realpath(self.root), "")
+        self._reads_cached = False  # until a file of a local device has been opened
         self._temporary = _disk.TemporaryFolder(self.root)
         self._home: os.stat_result | None = None
 
@@ -188,6 +189,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             Its content in memory; None also where it may be stored all the same.
         """
         name = names_of(file)[0]
+        if not self._reads_cached:
+            return None
         if self._is_id(name):
             path = self.idpath(name)
         elif self.id_of(name) is not None and os.path.normpath(name) == name:
@@ -251,9 +254,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """Return what `ask` says of the stored file that `name` stands for, or None."""
         try:
             if _ANY_ID.fullmatch(name):
-                found = ask(self.idpath(name))
-                if found is None and (names := self._names(name)):
-                    found = ask(names[0])
+                paths = itertools.chain([self.idpath(name)], _lazily(self._names, name))
+                found = next((found for path in paths if (found := ask(path)) is not None), None)
                 if found is not None:
                     return found
             path = self._normal(name)
@@ -261,7 +263,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except ValueError:  # a lone surrogate
             return None
         except OSError as error:
-            if error.errno not in _NOT_THERE:
+            if error.errno not in _NOT_THERE or _is_unreadable(error):
                 raise
             return None
 
@@ -282,6 +284,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except FileNotFoundError:
             return None
         if self._holds(fd, path):
+            self._reads_cached = _cached.is_local(state.st_dev)
             return _Opened(path, fd, state.st_size)
         os.close(fd)
         return None
@@ -289,8 +292,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _holds(self, fd: int, path: str) -> bool:
         """Tell whether an open file lies inside the root: one call, where the system tells."""
         real = _disk.path_of(fd)
-        if real is not None and real.startswith(self._real_prefix):
-            return not _is_hidden(real[len(self._real_prefix) :])
+        if real is not None and real.startswith(self._prefix):
+            return not self._hides(real)
         return self._is_inside(path)
 
     def _is_inside(self, path: str) -> bool:
@@ -339,7 +342,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return self._home is None or state.st_dev != self._home.st_dev
 
     def _hides(self, path: str) -> bool:
-        return _is_hidden(path[len(self._prefix) :])
+        first = path[len(self._prefix) :].partition(os.sep)[0]
+        return first.casefold() == _disk.HIDDEN  # as a file system may fold it
 
     def _names(self, id: str) -> list[str]:
         """Return the paths of all names of a content, sorted: one for each extension."""
@@ -467,13 +471,21 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 yield from self._walk(each)
 
 
-def _is_hidden(relpath: str) -> bool:
-    return relpath.partition(os.sep)[0].casefold() == _disk.HIDDEN  # as a file system may fold it
-
-
 def _is_regular(path: str) -> bool:
     state = _disk.lstat(path)
     return state is not None and stat.S_ISREG(state.st_mode)
+
+
+def _is_unreadable(error: OSError) -> bool:
+    """Tell whether a file is there, but may not be read."""
+    try:
+        return error.errno == errno.EACCES and _is_regular(error.filename)
+    except OSError:
+        return False
+
+
+def _lazily(call: Callable[[str], Iterable[str]], name: str) -> Iterator[str]:
+    yield from call(name)
 
 
 def check_mode(mode: str) -> None:

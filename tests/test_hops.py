@@ -93,3 +93,16 @@ def test_two_event_loops_share_no_limiter() -> None:
 async def test_an_error_of_the_call_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
         await Hops(2).run(lambda: 1 / 0)
+
+
+@pytest.mark.anyio
+async def test_cancelled_calls_leave_no_threads_behind() -> None:
+    hops, before = Hops(4), threading.active_count()
+    for turns in range(6):
+        for _ in range(30):
+            task = asyncio.create_task(hops.run(int))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+    assert threading.active_count() <= before + 2 * hops.threads

@@ -25,7 +25,7 @@ import pytest
 from local_stores import WAYS, assert_tidy, local_stores, open_files, refuse_links
 from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
-from flask_hashfs import HashFS, NotStoredError
+from flask_hashfs import HashFS, NotStoredError, _disk
 from flask_hashfs._writer import UploadStream
 
 ADDRESS = os.path.join(*HELLO[:4], HELLO[4:])
@@ -494,6 +494,38 @@ def test_what_is_no_regular_file_is_not_stored_and_never_hangs(
     else:
         assert not plain.put(b"hello").is_duplicate
         assert read(plain, HELLO) == b"hello"
+
+
+def test_a_link_out_of_the_root_is_not_opened_on_a_system_that_would_follow_it(
+    plain: HashFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    path = Path(plain.root, ADDRESS)
+    path.parent.mkdir(parents=True)
+    path.symlink_to(secret)
+    monkeypatch.delattr(os, "O_NOFOLLOW")
+    monkeypatch.setattr(_disk, "path_of", lambda fd: None)
+    with pytest.raises(NotStoredError):
+        plain.open(HELLO)
+    assert plain.open_content(HELLO) is None
+
+
+def test_a_file_that_may_not_be_read_is_no_missing_one(
+    plain: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = plain.put(b"hello")
+    opens = os.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == address.abspath:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opens(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)  # root, who may run this, is refused nothing
+    for name in (address.id, address.relpath):
+        with pytest.raises(PermissionError):
+            plain.open(name)
 
 
 def test_delete_of_nothing_does_not_touch_what_is_beside_the_root(tmp_path: Path) -> None:
