@@ -43,6 +43,13 @@ def local_stores(
         assert_tidy(store)
 
 
+def has_unnamed_files(folder: Path) -> bool:
+    """Tell whether the file system of `folder` has them: network file systems mostly have not."""
+    temporary = HashFS(folder / "trial")._temporary
+    temporary.create(0o755).close()
+    return temporary._unnamed
+
+
 def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the file system do without hard links, as FAT and many network ones."""
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from local_stores import has_unnamed_files
 
 from flask_hashfs import HashFS
 from flask_hashfs._writer import MEMORY_LIMIT
@@ -75,7 +76,8 @@ def names_of(calls: list[tuple[str, str]]) -> list[str]:
 def test_a_small_put_into_an_existing_tree_takes_few_calls(strace: str, tmp_path: Path) -> None:
     _, calls = calls_of_put(strace, tmp_path / "root", size=4096, fsync=False)
     assert names_of(calls).count("write") == 1
-    assert len(calls) <= 14, calls
+    most = 14 if has_unnamed_files(tmp_path) else 24  # a name, in folders that come and go
+    assert len(calls) <= most, calls
 
 
 def test_a_small_duplicate_takes_two_calls(strace: str, tmp_path: Path) -> None:
