@@ -464,6 +464,46 @@ class StoreContract:
         with pytest.raises(TypeError):
             store.put(b"hello", expected=bytes.fromhex(HELLO))  # type: ignore[arg-type]
 
+    # -- many files at once --------------------------------------------------------------------
+
+    def test_many_files_come_back_in_their_order(self, store: HashFS, tmp_path: Path) -> None:
+        contents = [content(size) for size in (0, 5, LARGE, 5, 4096, 5)] + [
+            b"%d" % number for number in range(300)
+        ]
+        files = [(io.BytesIO(data), ("txt", None)[n % 2]) for n, data in enumerate(contents)]
+        results = list(store.put_files(iter(files)))
+        assert [source for source, _ in results] == [source for source, _ in files]
+        for (_, address), (_, extension), data in zip(results, files, contents, strict=True):
+            assert isinstance(address, HashAddress)
+            assert address.id == id_of(data)
+            assert address.relpath.endswith(".txt") == (extension is not None)
+            assert read(store, address.relpath) == data
+        fives = [address for _, address in results if address.id == id_of(content(5))]  # type: ignore[union-attr]
+        assert [address.is_duplicate for address in fives].count(False) == 1  # type: ignore[union-attr]
+        assert store.count() == len(contents) - 2
+
+    def test_of_many_files_only_the_bad_ones_fail(self, store: HashFS, tmp_path: Path) -> None:
+        files = [
+            *((b"one", None), (tmp_path / "missing", None), (b"two", "a/b"), (5, None)),
+            *((Breaks(5000), None), (b"three", "txt")),
+        ]
+        results = [result for _, result in store.put_files(files)]
+        errors = [None, ValueError, InvalidExtensionError, TypeError, OSError, None]
+        for result, error in zip(results, errors, strict=True):
+            assert isinstance(result, error or HashAddress)
+        assert_holds(store, one=b"one", two=b"three")
+
+    def test_of_no_files_nothing_comes(self, store: HashFS) -> None:
+        assert list(store.put_files([])) == []
+        assert_empty(store)
+
+    def test_many_files_given_up_half_way_leave_whole_ones(self, store: HashFS) -> None:
+        results = iter(store.put_files((b"%d" % number, None) for number in range(1000)))
+        next(results)
+        results.close()  # type: ignore[attr-defined]
+        assert list(store.corrupted()) == []
+        assert 0 < store.count() < 1000
+
     # -- extensions ----------------------------------------------------------------------------
 
     @pytest.mark.parametrize(
