@@ -74,6 +74,33 @@ def test_a_duplicate_is_not_sent(store: ObjectStore, monkeypatch: pytest.MonkeyP
     assert store.put(b"hello").is_duplicate
 
 
+def test_a_put_asks_what_the_last_one_could_have_done_with(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("head", "list", "put"):
+        call = getattr(store._objects, name)
+        monkeypatch.setattr(
+            store._objects,
+            name,
+            lambda *given, _name=name, _call=call, **more: (
+                asked.append(_name) or _call(*given, **more)
+            ),
+        )
+    for data, expected in (
+        (b"one", ["list", "put"]),  # new
+        (b"two", ["list", "put"]),
+        (b"one", ["list"]),  # there already
+        (b"two", ["head"]),
+        (b"one", ["head"]),
+        (b"three", ["head", "list", "put"]),  # new again
+        (b"four", ["list", "put"]),
+    ):
+        asked.clear()
+        store.put(data)
+        assert asked == expected
+
+
 def test_an_address_is_found_in_every_form(store: ObjectStore) -> None:
     address = store.put(b"hello", "tar.gz")
     for name in (address, address.id, address.relpath, address.abspath):
