@@ -4,7 +4,7 @@ No systemd and no containers: Debian's packages, whose daemons run on 127.0.0.1 
 that folder. A stopped cluster starts again with what it held::
 
     python cluster.py start FOLDER      # installs what is missing, as root; prints export lines
-    python cluster.py mount FOLDER DIR  # and mounts CephFS by FUSE
+    python cluster.py mount FOLDER DIR  # and mounts CephFS by FUSE, as often as you like
     python cluster.py stop FOLDER [--wipe]
 """
 
@@ -92,6 +92,9 @@ osd recovery max active = 16
 [mds]
 mds data = {folder}/mds/$id
 
+[client.admin]
+pid file = {folder}/run/$name.$pid.pid
+
 [client.rgw]
 rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{s3} tcp_nodelay=1
@@ -138,7 +141,10 @@ class Cluster:
         self._make_bucket()
 
     def stop(self) -> None:
-        """End the daemons of this folder, and no others."""
+        """End the daemons of this folder, and no others, and its mounts."""
+        for target in self._mounts():
+            self.unmount(target)
+        (self.folder / "mounts").unlink(missing_ok=True)
         for name in ("client.rgw", "mds.a", *self.osds, "mon.a"):
             pid = self._pid(name)
             if pid is not None:
@@ -225,6 +231,19 @@ class Cluster:
         target.mkdir(parents=True, exist_ok=True)
         if not os.path.ismount(target):
             self._run("ceph-fuse", "-n", "client.admin", str(target))
+            with (self.folder / "mounts").open("a") as mounts:
+                mounts.write(f"{target.resolve()}\n")
+
+    def unmount(self, target: Path) -> None:
+        """Take a mount away, even if something still uses it or the cluster is gone."""
+        with contextlib.suppress(ClusterError):  # it was not mounted any more
+            _call(["umount", "-l", str(target)])
+
+    def _mounts(self) -> list[Path]:
+        try:
+            return [Path(line) for line in (self.folder / "mounts").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
 
     # -- making ------------------------------------------------------------------------------
 
@@ -422,7 +441,7 @@ def main() -> None:
         elif arguments.command == "mount":
             cluster.mount(arguments.target)
         elif arguments.command == "unmount":
-            _call(["umount", str(arguments.target)])
+            cluster.unmount(arguments.target)
         else:
             cluster.stop()
             if arguments.wipe and cluster.config.exists():
