@@ -9,6 +9,7 @@ one can only ever meet the file that it was meant for, whoever else is at work o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -127,6 +128,16 @@ class Box:
                 _disk.sync_folders(os.path.dirname(target), self._tree.root)
             except FileNotFoundError:  # deleted meanwhile
                 pass
+
+
+@contextlib.contextmanager
+def kept(tree: Tree) -> Iterator[None]:
+    """Keep the folder of the boxes, which would go and come again with each of many."""
+    box = Box.make(tree, "none")  # left by a killed sweep, it goes as other boxes do
+    try:
+        yield
+    finally:
+        box.close()
 
 
 def boxes(tree: Tree, id: str | None = None) -> Iterator[Box]:

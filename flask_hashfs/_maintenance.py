@@ -13,13 +13,13 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
+from itertools import chain, count
 from typing import Protocol
 
 from hashfs import HashAddress
 
 from . import _disk
-from ._aside import Box, Tree, boxes
+from ._aside import Box, Tree, boxes, kept
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -269,13 +269,15 @@ def prune(
             "nothing is live, so everything would be deleted: "
             "pass allow_empty=True if that is what you want"
         )
-    if not dry_run:
-        sweep(store)
-    return [
-        id
-        for id, paths in _dead(store, live, youngest, tidy=not dry_run)
-        if dry_run or _delete(store, id, paths, youngest)
-    ]
+    if dry_run:
+        return [id for id, _ in _dead(store, live, youngest, tidy=False)]
+    sweep(store)
+    dead = _dead(store, live, youngest, tidy=True)
+    first = next(dead, None)
+    if first is None:
+        return []
+    with kept(store):
+        return [id for id, paths in chain([first], dead) if _delete(store, id, paths, youngest)]
 
 
 def _dead(store: Store, live: Live, youngest: int, tidy: bool) -> Iterator[tuple[str, list[str]]]:

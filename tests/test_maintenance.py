@@ -105,6 +105,22 @@ def test_prune_deletes_what_is_neither_live_nor_young(store: HashFS) -> None:
     assert not Path(dead.abspath).parent.exists()
 
 
+def test_prune_makes_its_hidden_folder_once(store: HashFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    mkdir = os.mkdir
+    monkeypatch.setattr(os, "mkdir", lambda path, *mode: made.append(path) or mkdir(path, *mode))
+    for number in range(5):
+        put_old(store, b"%d" % number)
+    made.clear()
+    assert len(store.prune(allow_empty=True)) == 5
+    assert (
+        made.count(os.path.join(store.root, ".hashfs", "aside")) == 2
+    )  # in vain, then with its parent
+    assert everything(store) == []
+    assert store.prune(allow_empty=True) == []
+    assert not hidden(store)
+
+
 def test_prune_deletes_all_names_of_a_content(store: HashFS) -> None:
     put_old(store, b"dead", "txt")
     put_old(store, b"dead", "bin")
