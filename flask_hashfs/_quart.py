@@ -273,13 +273,17 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
         serving, hops = self._serving, self._hops
         method, by_path = request.method, sends_paths(cast(Any, request.scope))
-        answering = serving.answer, method, request.headers, wishes, by_path
+        headers = request.headers
+
+        def begin(content: Content) -> tuple[Answer, bytes]:
+            return _begin(serving.answer(content, method, headers, wishes), by_path)
+
         content = serving.open_cached(file, method)
         if content is not None:
-            answer, first = _begin(content, *answering)
+            answer, first = begin(content)
         else:
             find = partial(serving.open, file, method, is_routed=is_routed)
-            answer, first = await hops.run(lambda: _begin(find(), *answering), undo=_close)
+            answer, first = await hops.run(lambda: begin(find()), undo=_close)
         response = _send(answer, first, hops)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
@@ -335,19 +339,11 @@ def _store(
         return client.commit(writer, extension, expected=expected)
 
 
-def _begin(
-    content: Content,
-    answering: Callable[..., Answer],
-    method: str,
-    headers: Headers,
-    wishes: dict[str, Any],
-    by_path: bool,
-) -> tuple[Answer, bytes]:
-    """Return the answer and the beginning of its first range, which may be all of it.
+def _begin(answer: Answer, by_path: bool) -> tuple[Answer, bytes]:
+    """Return the answer with the beginning of its first range, which may be all of it.
 
     Nothing is read of what the server will read by itself.
     """
-    answer = answering(content, method, headers, wishes)
     try:
         reads = not by_path or _path(answer) is None
         return answer, _read_first(answer) if reads else b""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import hashfs
@@ -254,12 +253,13 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """Return what `ask` says of the stored file that `name` stands for, or None."""
         try:
             if _ANY_ID.fullmatch(name):
-                paths = itertools.chain([self.idpath(name)], _lazily(self._names, name))
-                found = next((found for path in paths if (found := ask(path)) is not None), None)
-                if found is not None:
+                if (found := ask(self.idpath(name))) is not None:
                     return found
-            path = self._normal(name)
-            return None if path is None else ask(path)
+                for path in self._names(name):
+                    if (found := ask(path)) is not None:
+                        return found
+            normal = self._normal(name)
+            return None if normal is None else ask(normal)
         except ValueError:  # a lone surrogate
             return None
         except OSError as error:
@@ -482,10 +482,6 @@ def _is_unreadable(error: OSError) -> bool:
         return error.errno == errno.EACCES and _is_regular(error.filename)
     except OSError:
         return False
-
-
-def _lazily(call: Callable[[str], Iterable[str]], name: str) -> Iterator[str]:
-    yield from call(name)
 
 
 def check_mode(mode: str) -> None:
