@@ -32,7 +32,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], metavar="section")
-    parser.add_argument("--quick", action="store_true", help="about two minutes; shows trends only")
+    parser.add_argument("--quick", action="store_true", help="about four minutes; only trends")
     parser.add_argument("--tiny", action="store_true", help="seconds; shows only that it runs")
     parser.add_argument("--million", action="store_true", help="trees of up to 1,000,000 files")
     parser.add_argument("--rounds", type=int, help="that count, after one that primes")
