@@ -20,7 +20,7 @@ def main() -> None:
         publish(Report.load(options.publish_from))
         return
     name = "tiny" if options.tiny else "quick" if options.quick else "full"
-    rounds = options.rounds or {"full": 5, "quick": 2, "tiny": 1}[name]
+    rounds = options.rounds or {"full": 5, "quick": 1, "tiny": 1}[name]
     scale = Scale(name, rounds, options.million)
     report = measure(scale, options.sections or SECTIONS, options.root, options.json)
     print_goals(report)

@@ -22,7 +22,7 @@ from harness import (
     Workspace,
     run_rounds,
 )
-from servers import Generator, Server, serve, serve_nginx, wait_idle
+from servers import Generator, Server, serve, serve_nginx, serve_together, wait_idle
 from uploads import ASGI, SINK, WSGI, quantile
 
 from flask_hashfs import HashFS
@@ -102,8 +102,13 @@ def run(report: Report, workspace: Workspace, scale: Scale) -> None:
     with Generator() as generator, workspace.cleaned():
         root = workspace.fresh("store")
         paths = fill(root, shapes)
-        with contextlib.ExitStack() as stack:
-            servers = start(report, stack, workspace, scale, root, paths)
+        with serve_together(contexts(workspace, scale, root)) as running:
+            servers = {}
+            for peer, server in running.items():
+                if isinstance(server, Exception):
+                    report.leave_out(f"downloads: {peer.name} ({server})")
+                else:
+                    servers[peer] = server
             for shape in shapes:
                 measure(report, scale, generator, servers, shape, paths[shape.size])
 
@@ -124,31 +129,22 @@ def fill(root: Path, shapes: list[Shape]) -> dict[int, str]:
     return paths
 
 
-def start(
-    report: Report,
-    stack: contextlib.ExitStack,
-    workspace: Workspace,
-    scale: Scale,
-    root: Path,
-    paths: dict[int, str],
-) -> dict[Peer, Server]:
-    servers = {}
+def contexts(
+    workspace: Workspace, scale: Scale, root: Path
+) -> dict[Peer, contextlib.AbstractContextManager[Server]]:
+    """Return what runs each peer."""
+    (root / "files").symlink_to(root)  # nginx has the same targets as everybody
+    found: dict[Peer, contextlib.AbstractContextManager[Server]] = {}
     for peer in PEERS:
         if not scale.full and not peer.quick:
             continue
         folder = workspace.fresh("server")
-        env = {"BENCH_ROOT": str(root), "BENCH_APP": peer.variant}
-        try:
-            if peer.server == NGINX:
-                (root / "files").symlink_to(root)  # the same targets as everywhere
-                server = stack.enter_context(serve_nginx(root, folder))
-            else:
-                server = stack.enter_context(serve(peer.server, peer.app, folder, env))
-        except Exception as error:
-            report.leave_out(f"downloads: {peer.name} ({error})")
-            continue
-        servers[peer] = server
-    return servers
+        if peer.server == NGINX:
+            found[peer] = serve_nginx(root, folder)
+        else:
+            env = {"BENCH_ROOT": str(root), "BENCH_APP": peer.variant}
+            found[peer] = serve(peer.server, peer.app, folder, env)
+    return found
 
 
 def measure(

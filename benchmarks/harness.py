@@ -21,6 +21,7 @@ from pathlib import Path
 MIB = 1024 * 1024
 PACKAGES = (
     "aiohttp",
+    "boto3",
     "filedepot",
     "flask",
     "granian",
@@ -28,6 +29,7 @@ PACKAGES = (
     "hashfs",
     "httptools",
     "hypercorn",
+    "obstore",
     "python-multipart",
     "quart",
     "starlette",

@@ -12,12 +12,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from harness import MIB, empty_files, which
+
+K = TypeVar("K")
 
 HERE = Path(__file__).parent
 START_TIMEOUT = 60.0
@@ -168,6 +172,25 @@ def serve_nginx(root: Path, folder: Path) -> Iterator[Server]:
         raise RuntimeError(f"nginx did not start:\n{server.log.read_text()[-2000:]}")
     with _running(server):
         yield server
+
+
+@contextlib.contextmanager
+def serve_together(
+    contexts: Mapping[K, AbstractContextManager[Server]],
+) -> Iterator[dict[K, Server | Exception]]:
+    """Run several servers, started side by side; one that does not start is its error."""
+    running: dict[K, Server | Exception] = {}
+    with contextlib.ExitStack() as stack:
+        with ThreadPoolExecutor() as pool:
+            started = {key: pool.submit(each.__enter__) for key, each in contexts.items()}
+        for key, future in started.items():
+            try:
+                running[key] = future.result()
+            except Exception as error:
+                running[key] = error
+            else:
+                stack.push(contexts[key])
+        yield running
 
 
 def _start(command: list[str], port: int, folder: Path, env: Mapping[str, str]) -> Server:

@@ -19,7 +19,7 @@ from harness import (
     Workspace,
     run_rounds,
 )
-from servers import Generator, Server, serve, wait_idle
+from servers import Generator, Server, serve, serve_together, wait_idle
 
 SINK = "the load generator's ceiling"
 METRICS = [
@@ -139,14 +139,15 @@ def measure(
     table = Table(key, title, stock, metrics, goals=goals)
     chosen = [peer for peer in peers if scale.full or peer.quick]
     rounds = scale.rounds if shape.bytes < 300 * MIB else max(2, scale.rounds - 2)
-    with workspace.cleaned(), contextlib.ExitStack() as stack:
+    with (
+        workspace.cleaned(),
+        serve_together({peer: start(peer, workspace) for peer in chosen}) as running,
+    ):
         contenders: dict[str, Contender] = {}
         servers = []
-        for peer in chosen:
-            try:
-                server = stack.enter_context(start(peer, workspace))
-            except Exception as error:
-                report.leave_out(f"{title}: {peer.name} ({error})")
+        for peer, server in running.items():
+            if isinstance(server, Exception):
+                report.leave_out(f"{title}: {peer.name} ({server})")
                 continue
             servers.append(server)
             first = server.usage()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -46,6 +47,8 @@ _RETRY_CONFIG: Mapping[str, Any] = {
         "base": 2,
     },
 }
+
+_CAUSE = re.compile(r'(?:message|error): "([^"]+)"|(InvalidCertificate)\(\s*(\w+)')
 
 _process = {"used": False, "forked": False}
 
@@ -244,7 +247,7 @@ class Objects:
         except exceptions.InvalidPathError as error:
             raise ValueError(_first_line(error)) from error
         except exceptions.BaseError as error:
-            raise StoreUnavailableError(_first_line(error)) from error
+            raise StoreUnavailableError(_with_cause(error)) from error
 
 
 def _import_obstore() -> ModuleType:
@@ -302,6 +305,17 @@ def _allows_http(options: Mapping[str, Any]) -> bool:
 def _is_encrypted(options: Mapping[str, Any]) -> bool:
     given = {"unsigned_payload", "aws_unsigned_payload"} & options.keys()
     return not given and not any(each.startswith("http://") for each in _endpoints(options))
+
+
+def _with_cause(error: BaseException) -> str:
+    """Return an error's first line and, where its details name one, the cause.
+
+    The line itself says no more of a refused connection than of a certificate nobody trusts.
+    """
+    words = [_first_line(error)]
+    for match in _CAUSE.finditer(str(error)):
+        words[1:] = [" ".join(filter(None, match.groups()))]  # the last is the innermost
+    return ": ".join(words)
 
 
 def _first_line(error: BaseException) -> str:

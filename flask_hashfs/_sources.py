@@ -44,8 +44,10 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
-    whole = _small(source, writer.memory_limit)
-    if whole is not None:
+    whole = _whole(source)
+    if whole is not None and len(whole) <= max(_LARGE, writer.memory_limit):
+        # It is in memory and stays there: nothing is written before it turns out to be new.
+        writer.memory_limit = max(len(whole), writer.memory_limit)
         writer.write(whole)
         return
     pump = _Pump(writer)
@@ -55,15 +57,13 @@ def copy(source: object, writer: Writer) -> None:
         pump.close()
 
 
-def _small(source: object, limit: int) -> bytes | None:
-    """Return the content of what is in memory and small: most of what a web app puts."""
+def _whole(source: object) -> bytes | None:
+    """Return the content of what is in memory already: most of what a web app puts."""
     if type(source) is bytes:
-        data = source
-    elif type(source) is io.BytesIO:
-        data = source.getvalue()  # which shares its memory, and knows no position
-    else:
-        return None
-    return data if len(data) <= limit else None
+        return source
+    if type(source) is io.BytesIO:
+        return source.getvalue()  # which shares its memory, and knows no position
+    return None
 
 
 def _copy(source: object, pump: _Pump) -> None:

@@ -1,7 +1,8 @@
 """The object stores that the tests run on: obstore's memory always, S3 where there is one.
 
 ``HASHFS_TEST_S3`` is the endpoint of an S3 with a bucket named by ``HASHFS_TEST_S3_BUCKET``, or
-``hashfs``; the credentials come from ``AWS_*``.
+``hashfs``; the credentials come from ``AWS_*``. ``HASHFS_TEST_S3_TLS`` is one over TLS, with the
+certificate in the file ``HASHFS_TEST_S3_CERTIFICATE``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +20,22 @@ from flask_hashfs._object_store import ObjectStore
 
 ENDPOINT = os.environ.get("HASHFS_TEST_S3")
 BUCKET = os.environ.get("HASHFS_TEST_S3_BUCKET", "hashfs")
+TLS_ENDPOINT = os.environ.get("HASHFS_TEST_S3_TLS")
+CERTIFICATE = Path(os.environ.get("HASHFS_TEST_S3_CERTIFICATE", ""))
 LEFT_OUT = "HASHFS_TEST_S3 names no endpoint: left out are all tests on a real S3"
 
 needs_s3 = pytest.mark.skipif(not ENDPOINT, reason=LEFT_OUT)
+needs_tls = pytest.mark.skipif(not TLS_ENDPOINT, reason="HASHFS_TEST_S3_TLS names no endpoint")
 KINDS = ["memory", pytest.param("s3", marks=needs_s3)]
 
 
 def options() -> dict[str, Any]:
     return {"endpoint": ENDPOINT}
+
+
+def tls_options() -> dict[str, Any]:
+    trusted = {"root_certificate": CERTIFICATE.read_bytes()}
+    return {"endpoint": TLS_ENDPOINT, "client_options": trusted}
 
 
 def new_url() -> str:
@@ -39,7 +49,8 @@ def object_store(kind: str, **arguments: Any) -> Iterator[ObjectStore]:
     if kind == "memory":
         yield ObjectStore("memory://", **arguments)
         return
-    store = ObjectStore(new_url(), options=options(), **arguments)
+    given = tls_options() if kind == "tls" else options()
+    store = ObjectStore(new_url(), options=given, **arguments)
     try:
         yield store
     finally:

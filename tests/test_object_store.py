@@ -19,7 +19,18 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from object_stores import KINDS, empty, keys, needs_s3, new_url, object_store, options
+from object_stores import (
+    KINDS,
+    TLS_ENDPOINT,
+    empty,
+    keys,
+    needs_s3,
+    needs_tls,
+    new_url,
+    object_store,
+    options,
+    tls_options,
+)
 
 from flask_hashfs import (
     ConfigError,
@@ -546,6 +557,13 @@ def test_a_bad_option_is_a_config_error(url: str, given: dict[str, Any]) -> None
         FlaskHashFS(app)
 
 
+def test_an_error_names_its_cause() -> None:
+    given = {"endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
+    keys = {"access_key_id": "key", "secret_access_key": "secret"}
+    with pytest.raises(StoreUnavailableError, match="Connection refused"):
+        ObjectStore("s3://bucket", options={**given, **keys}).put(b"hello")
+
+
 def test_without_obstore_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     app = Flask(__name__)
@@ -558,6 +576,33 @@ def test_importing_the_package_imports_no_obstore() -> None:
     code = "import sys, flask_hashfs; print('obstore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# -- over TLS --------------------------------------------------------------------------------------
+
+
+@needs_tls
+def test_everything_goes_over_tls() -> None:
+    with object_store("tls") as store:
+        for data in (b"hello", LARGE):
+            address = store.put(data, "bin")
+            assert store.put(data, "bin").is_duplicate
+            assert store.put(data, "txt").is_duplicate
+            with store.open(address) as file:
+                assert file.read() == data
+                assert file.seek(-3, os.SEEK_END) == len(data) - 3
+                assert file.read() == data[-3:]
+        assert list(store.verify()) == []
+        assert store.signed_url(address, 3600)[0].startswith(f"{TLS_ENDPOINT}/")
+        store.delete(address.id)
+        assert store.count() == 2
+
+
+@needs_tls
+def test_a_certificate_that_is_not_trusted_is_an_error() -> None:
+    given = {**tls_options(), "client_options": {}, "retry_config": {"max_retries": 0}}
+    with pytest.raises(StoreUnavailableError, match="InvalidCertificate UnknownIssuer"):
+        ObjectStore(new_url(), options=given).put(b"hello")
 
 
 # -- signed URLs -----------------------------------------------------------------------------------

@@ -34,8 +34,9 @@ from pathlib import Path
 OSDS = 3
 BUCKET = "hashfs"
 KEY, SECRET = "hashfs-key", "hashfs-secret"
-PACKAGES = ("ceph-mon", "ceph-osd", "radosgw", "ceph-common")
+PACKAGES = ("ceph-mon", "ceph-osd", "radosgw", "ceph-common", "openssl")
 FILE_PACKAGES = ("ceph-mds", "ceph-fuse")
+PORTS = ("mon_v1", "mon_v2", "s3", "s3_tls")
 START_TIMEOUT = 180.0  # seconds, on a machine that does other things too
 
 CONFIG = """\
@@ -97,10 +98,23 @@ pid file = {folder}/run/$name.$pid.pid
 
 [client.rgw]
 rgw data = {folder}/rgw
-rgw frontends = beast endpoint=127.0.0.1:{s3} tcp_nodelay=1
+rgw frontends = beast endpoint=127.0.0.1:{s3} ssl_endpoint=127.0.0.1:{s3_tls} \
+    ssl_certificate={folder}/tls.crt ssl_private_key={folder}/tls.key tcp_nodelay=1
 rgw enable usage log = false
 rgw thread pool size = 64
 rgw dns name = 127.0.0.1
+"""
+
+CERTIFICATE = """\
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = 127.0.0.1
+[extensions]
+subjectAltName = IP:127.0.0.1
+basicConstraints = critical,CA:FALSE
 """
 
 CAPABILITIES: Mapping[str, Mapping[str, str]] = {
@@ -166,9 +180,12 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which the tests find the cluster."""
-        endpoint = f"http://127.0.0.1:{self._ports()['s3']}"
+        ports = self._ports()
+        endpoint = f"http://127.0.0.1:{ports['s3']}"
         return {
             "HASHFS_TEST_S3": endpoint,
+            "HASHFS_TEST_S3_TLS": f"https://127.0.0.1:{ports['s3_tls']}",
+            "HASHFS_TEST_S3_CERTIFICATE": str(self.folder / "tls.crt"),
             "HASHFS_TEST_S3_BUCKET": BUCKET,
             "HASHFS_TEST_CEPH": str(self.folder),
             "AWS_ACCESS_KEY_ID": KEY,
@@ -251,7 +268,7 @@ class Cluster:
         for name in ("run", "log", "mon", "osd", "rgw", "crash"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if not self.config.exists():
-            ports = {name: free_port() for name in ("mon_v1", "mon_v2", "s3")}
+            ports = {name: free_port() for name in PORTS}
             (self.folder / "ports.json").write_text(json.dumps(ports))
             values = {"folder": self.folder, "fsid": uuid.uuid4(), "osds": OSDS, **ports}
             self.config.write_text(CONFIG.format(**values))
@@ -259,6 +276,16 @@ class Cluster:
         if not keyring.exists():
             keyring.touch(0o600)
             keyring.write_text("".join(map(_keyring_entry, CAPABILITIES)))
+        self._make_certificate()
+
+    def _make_certificate(self) -> None:
+        """Make a certificate that nobody has signed; clients are told to trust it."""
+        wanted, made, key = (self.folder / f"tls.{end}" for end in ("conf", "crt", "key"))
+        if made.exists():
+            return
+        wanted.write_text(CERTIFICATE)
+        words = ["-x509", "-nodes", "-newkey", "rsa:2048", "-days", "3650", "-config", str(wanted)]
+        _call(["openssl", "req", *words, "-keyout", str(key), "-out", str(made)])
 
     def _make_monitor(self) -> None:
         folder, done = self.folder / "mon" / "a", self.folder / "mon" / "made"
