@@ -266,8 +266,9 @@ class HashFS(Tree):
 
     def _heal(self, writer: Writer, id: str) -> None:
         """Replace what is damaged, under every name of the content, by what has arrived."""
-        for name in self._names(id):
-            state = _disk.lstat(name)
+        # All are looked at first: CephFS hides a link for a moment once another was replaced.
+        states = {name: _disk.lstat(name) for name in self._names(id)}
+        for name, state in states.items():
             if state is not None and state.st_size != writer.size:
                 logger.warning(
                     "%s had %d bytes instead of %d; it is replaced by the content put now",

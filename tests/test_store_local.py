@@ -282,6 +282,41 @@ def test_a_new_name_of_damaged_content_heals_it(store: HashFS) -> None:
     assert {Path(path).read_bytes() for path in store.files()} == {b"hello"}
 
 
+def test_healing_sees_a_name_that_hides_once_another_is_replaced(
+    plain: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CephFS, where a link is missing for a moment after another one was replaced."""
+    addresses = [plain.put(b"hello", extension) for extension in ("", "a", "b")]
+    os.truncate(addresses[0].abspath, 2)
+    replace, lstat, hidden = os.replace, _disk.lstat, []
+
+    def replace_and_hide(source: str, target: str) -> None:
+        replace(source, target)
+        hidden[:] = [address.abspath for address in addresses if address.abspath != target]
+
+    def look(path: str) -> os.stat_result | None:
+        return None if path in hidden else lstat(path)
+
+    monkeypatch.setattr(os, "replace", replace_and_hide)
+    monkeypatch.setattr(_disk, "lstat", look)
+    assert plain.put(b"hello").is_duplicate
+    assert hidden
+    assert [Path(address.abspath).read_bytes() for address in addresses] == [b"hello"] * 3
+
+
+@pytest.mark.parametrize("size", [5, 300_000, 4 * 1024 * 1024])
+@pytest.mark.parametrize("make", [bytes, io.BytesIO], ids=["bytes", "BytesIO"])
+def test_a_duplicate_that_is_in_memory_is_not_written(
+    plain: HashFS, make: Callable[[bytes], Any], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(size)
+    assert not plain.put(make(content)).is_duplicate
+    monkeypatch.setattr(_disk.TemporaryFolder, "create", None)
+    assert plain.put(make(content)).is_duplicate
+    with pytest.raises(TypeError):
+        plain.put(make(content + b"new"))
+
+
 def test_a_duplicate_renews_the_age_and_reading_does_not(plain: HashFS) -> None:
     address = plain.put(b"hello")
     os.utime(address.abspath, (0, 0))
