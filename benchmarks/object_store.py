@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Goal, Metric, Report, Sample, Scale, Table, Workspace, run_rounds
+from servers import peak_memory
 
 COUNT, SIZE, AT_ONCE = 200, 1024 * 1024, 32
 LARGE = 256 * 1024 * 1024
@@ -61,7 +62,7 @@ def new_store(way: str, prefix: str) -> Any:
 
     options: dict[str, Any] = {"endpoint": ENDPOINTS[way]}
     if way == "TLS" and CERTIFICATE:
-        options["root_certificate"] = Path(CERTIFICATE).read_bytes()
+        options["client_options"] = {"root_certificate": Path(CERTIFICATE).read_bytes()}
     return ObjectStore(f"s3://{BUCKET}/{prefix}", options=options)
 
 
@@ -119,19 +120,14 @@ def run_boto3(way: str, prefix: str, *, only_sent: bool = False) -> dict[str, An
     return result
 
 
-def peak() -> float:
-    """Return the most memory this process has had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def run_large_put(way: str, prefix: str) -> dict[str, Any]:
     """Put 256 MiB as an upload does: in pieces."""
     store = new_store(way, prefix)
     piece = os.urandom(SIZE)
     store.put(piece)
-    before = peak()
+    before = peak_memory(os.getpid())
     address = store.put(n.to_bytes(8, "big") + piece[8:] for n in range(LARGE // SIZE))
-    return {"id": address.id, "growth": peak() - before}
+    return {"id": address.id, "growth": peak_memory(os.getpid()) - before}
 
 
 def run_large_get(way: str, prefix: str, id: str) -> dict[str, Any]:
@@ -139,12 +135,12 @@ def run_large_get(way: str, prefix: str, id: str) -> dict[str, Any]:
     store = new_store(way, prefix)
     with store.open(store.put(b"warm")) as file:
         file.read()
-    before = peak()
+    before = peak_memory(os.getpid())
     size = 0
     with store.open(id) as file:
         while read := file.read(SIZE):
             size += len(read)
-    growth = peak() - before
+    growth = peak_memory(os.getpid()) - before
     assert size == LARGE
     for path in list(store.files()):
         store.delete(path)
@@ -163,14 +159,14 @@ def run(report: Report, workspace: Workspace, scale: Scale) -> None:
     folder = f"benchmarks/{secrets.token_hex(4)}"
     for way, endpoint in ENDPOINTS.items():
         if endpoint:
-            measure(report, scale, way, folder)
+            measure(report, workspace, scale, way, folder)
         else:
             report.leave_out(f"object_store over {way}: no endpoint is named (see its module)")
     if ENDPOINTS["plain HTTP"]:
         memory(report, "plain HTTP", folder)
 
 
-def measure(report: Report, scale: Scale, way: str, folder: str) -> None:
+def measure(report: Report, workspace: Workspace, scale: Scale, way: str, folder: str) -> None:
     """Measure one table: many puts and gets."""
     names = {OURS: "hashfs", SAME: "boto3", SENT: "boto3-sending"}
     table = Table(
@@ -193,6 +189,7 @@ def measure(report: Report, scale: Scale, way: str, folder: str) -> None:
     )
 
     def one(name: str) -> Sample:
+        workspace.warm(4 * COUNT * SIZE)
         done = in_process(name, way, f"{folder}/{secrets.token_hex(4)}")
         sample = {f"{call}-cpu": done[call]["cpu"] for call in ("put", "get")}
         return sample | {f"{call}-rate": COUNT / done[call]["seconds"] for call in ("put", "get")}

@@ -87,7 +87,7 @@ class Server:
                 times = process.cpu_times()
                 total.cpu += times.user + times.system
                 total.rss += process.memory_info().rss / MIB
-                total.peak += _peak(process.pid)
+                total.peak += peak_memory(process.pid)
                 total.written += process.io_counters().write_chars
         return total
 
@@ -113,7 +113,8 @@ def wait_idle(*servers: Server) -> None:
         before = now
 
 
-def _peak(pid: int) -> float:
+def peak_memory(pid: int) -> float:
+    """Return the most memory that a process has had since the last reset, in MiB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -7,7 +7,6 @@ the machine's own disks; a network one may ask somebody else for every file that
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import functools
@@ -15,7 +14,11 @@ import os
 import platform
 import stat
 import sys
+import threading
 from collections.abc import Callable
+
+MOST = 256 * 1024
+"""Bytes that can be read at a time."""
 
 _OPENAT2 = 437  # from 64-bit Linux 5.6 on
 _MACHINES = {"aarch64", "loongarch64", "ppc64le", "riscv64", "s390x", "x86_64"}
@@ -51,6 +54,7 @@ def _find_syscall() -> Callable[..., int] | None:
 
 
 _HOW = _open_how()
+_buffers = threading.local()
 _syscall = _find_syscall()
 
 
@@ -70,16 +74,15 @@ def is_local(device: int) -> bool:
     return any(mount[2] == wanted and mount[mount.index(b"-") + 1] in _LOCAL for mount in mounts)
 
 
-def read_cached(path: str, most: int) -> bytes | None:
-    """Return the content of a file if that takes no waiting.
+def open_cached(path: str) -> tuple[int, os.stat_result] | None:
+    """Open a file to read, if that takes no waiting.
 
     Args:
         path: Absolute, and of a device that `is_local`; no symbolic link in it is followed.
-        most: Bytes that the file may have.
 
     Returns:
-        The content; None where it is not in memory, too large, not a regular file or not there,
-        or where the system cannot tell.
+        The descriptor with the file's state; None where the way to it is not in memory, where it
+        is no regular file or not there, or where the system cannot tell.
     """
     try:
         fd = _open(os.fsencode(path))
@@ -87,17 +90,27 @@ def read_cached(path: str, most: int) -> bytes | None:
         return None
     if fd is None:
         return None
+    state = os.fstat(fd)
+    if stat.S_ISREG(state.st_mode):
+        return fd, state
+    os.close(fd)
+    return None
+
+
+def read_cached(fd: int, start: int, size: int) -> bytes | None:
+    """Return `size` bytes of a file from `start` on, or None where some would have to be fetched.
+
+    Args:
+        size: Bytes, at most `MOST`.
+    """
+    buffer = getattr(_buffers, "view", None)
+    if buffer is None:  # a fresh one each time would be faulted in by the page
+        buffer = _buffers.view = memoryview(bytearray(MOST))
     try:
-        state = os.fstat(fd)
-        if not stat.S_ISREG(state.st_mode) or state.st_size > most:
-            return None
-        data = bytearray(state.st_size)
-        with contextlib.suppress(OSError):  # not in memory, or a file system that cannot tell
-            if not data or os.preadv(fd, [data], 0, os.RWF_NOWAIT) == len(data):
-                return bytes(data)
+        count = os.preadv(fd, [buffer[:size]], start, os.RWF_NOWAIT) if size else 0
+    except OSError:  # not in memory, or a file system that cannot tell
         return None
-    finally:
-        os.close(fd)
+    return bytes(buffer[:size]) if count == size else None
 
 
 def _open(path: bytes) -> int | None:

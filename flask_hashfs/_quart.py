@@ -45,7 +45,6 @@ from ._quart_body import Batch
 from ._quart_files import CHUNK, Opening, StoredBody
 from ._serving import Answer
 from ._store import HashFS
-from ._tree import Content
 from ._writer import Writer
 from .signals import file_deleted, file_served, file_stored
 
@@ -275,16 +274,17 @@ class QuartHashFS(BaseHashFS[Quart]):
         method, by_path = request.method, sends_paths(cast(Any, request.scope))
         headers = request.headers
 
-        def begin(content: Content) -> tuple[Answer, bytes]:
+        def begin() -> tuple[Answer, bytes]:
+            content = serving.open(file, method, is_routed=is_routed)
             return _begin(serving.answer(content, method, headers, wishes), by_path)
 
         content = serving.open_cached(file, method)
         if content is not None:
-            answer, first = begin(content)
+            answer = serving.answer(content, method, headers, wishes)
+            first = b"" if isinstance(answer.file, FileIO) else _read_first(answer)
         else:
-            find = partial(serving.open, file, method, is_routed=is_routed)
-            answer, first = await hops.run(lambda: begin(find()), undo=_close)
-        response = _send(answer, first, hops)
+            answer, first = await hops.run(begin, undo=_close)
+        response = _send(answer, first, hops, serving.client.reads_cached)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
         return response
@@ -370,13 +370,15 @@ def _path(answer: Answer) -> str | None:
     return answer.address.abspath if whole else None
 
 
-def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
+def _send(answer: Answer, first: bytes, hops: Hops, reads_cached: bool) -> Response:
     plan = answer.plan
     body: ResponseBody
     if answer.file is None:
         body = DataBody(first)
     else:
-        body = StoredBody(plan, answer.file, first, hops.executor, _path(answer))
+        reads_cached = reads_cached and isinstance(answer.file, FileIO)
+        path = _path(answer)
+        body = StoredBody(plan, answer.file, first, hops.executor, path, reads_cached)
     response_class: Any = current_app.response_class
     response: Response = response_class(body, plan.status, Headers(plan.headers))
     response.timeout = None

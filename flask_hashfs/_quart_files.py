@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from asyncio import sleep
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -14,12 +16,14 @@ from aiofiles.threadpool.binary import AsyncBufferedReader, AsyncFileIO
 from aiofiles.threadpool.text import AsyncTextIOWrapper
 from quart.wrappers.response import ResponseBody
 
+from ._cached import read_cached
 from ._hops import Hops, finished
 
 if TYPE_CHECKING:
     from ._plan import Plan
 
 CHUNK = 512 * 1024  # of larger ones the allocator gives the memory back, and faults it in again
+_CACHED_CHUNK = 120 * 1024  # from 128 KiB on glibc would map each anew, and faults cost more
 
 SelfT = TypeVar("SelfT", bound="_Closing")
 
@@ -83,8 +87,9 @@ class _InTurn:
     So a cancelled task need not wait for its read: it is the close that is waited for.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, reads_cached: bool) -> None:
         self._file = file
+        self._reads_cached = reads_cached
         self._turn = threading.Lock()
 
     @property
@@ -98,6 +103,27 @@ class _InTurn:
     def read(self, size: int) -> bytes:
         with self._turn:
             return self._file.read(size)
+
+    def read_cached(self, start: int, size: int) -> bytes | None:
+        """Return bytes that are in memory, or None rather than wait."""
+        if not self._reads_cached or not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return read_cached(self._file.fileno(), start, size)
+        finally:
+            self._turn.release()
+
+    def close_at_once(self) -> bool:
+        """Close the file if that takes no waiting; tell whether it did."""
+        if not self._reads_cached or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if os.fstat(self._file.fileno()).st_nlink == 0:  # the close frees the disk
+                return False
+            self._file.close()
+            return True
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         with self._turn:
@@ -121,15 +147,22 @@ class StoredBody(ResponseBody):
         first: The beginning of the plan's first range, and all the file has been read of.
         executor: Where it is read.
         path: Of the whole file, where the body is that and nothing else.
+        reads_cached: Whether what is in memory can be read at once, without `executor`.
     """
 
     def __init__(
-        self, plan: Plan, file: BinaryIO, first: bytes, executor: Executor, path: str | None
+        self,
+        plan: Plan,
+        file: BinaryIO,
+        first: bytes,
+        executor: Executor,
+        path: str | None,
+        reads_cached: bool,
     ) -> None:
         self.path = path
         self._parts = plan.body
         self._first = first
-        self._file = _InTurn(file)
+        self._file = _InTurn(file, reads_cached)
         self._reader: Any = AsyncFileIO(cast(Any, self._file), None, executor)
 
     async def __aenter__(self) -> StoredBody:
@@ -141,7 +174,7 @@ class StoredBody(ResponseBody):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._file.closed:
+        if not self._file.closed and not self._file.close_at_once():
             await finished(self._reader.close())
 
     def __del__(self) -> None:
@@ -160,15 +193,20 @@ class StoredBody(ResponseBody):
                 yield first
                 position = start = start + len(first)
                 first = b""
-            if start != position and start < part.stop:
-                await reader.seek(start)
             while start < part.stop:
-                piece = await reader.read(min(part.stop - start, CHUNK))
+                left = part.stop - start
+                piece = self._file.read_cached(start, min(left, _CACHED_CHUNK))
+                if piece is not None:
+                    await sleep(0)  # others have their turn, even if sending never waits
+                else:
+                    if start != position:
+                        self._file.seek(start)
+                    piece = await reader.read(min(left, CHUNK))
+                    position = start + len(piece)
                 if not piece:
                     raise OSError("a stored file is shorter than when it was opened")
                 yield piece
                 start += len(piece)
-            position = start
 
 
 def close(file: IO[Any]) -> None:

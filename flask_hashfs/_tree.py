@@ -32,9 +32,6 @@ _NOT_THERE = {
 }
 
 
-SMALL = 64 * 1024
-"""Bytes up to which a file that is in memory is read at once."""
-
 T = TypeVar("T")
 
 
@@ -75,6 +72,9 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     is_local = True
     """Whether an address's ``abspath`` is a path on this machine."""
 
+    reads_cached: bool
+    """Whether its file system is known to tell what it has in memory."""
+
     def __init__(
         self,
         root: str | os.PathLike[str],
@@ -92,7 +92,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if not self._id_length:
             raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
         self._prefix = os.path.join(self.root, "")
-        self._reads_cached = False  # until a file of a local device has been opened
+        self.reads_cached = False  # until a file of a local device has been opened
         self._temporary = _disk.TemporaryFolder(self.root)
         self._home: os.stat_result | None = None
 
@@ -179,16 +179,16 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return Content(self._address(opened.path), raw, opened.size)
 
     def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
-        """Look up a small stored file and read it, if that takes no waiting, to serve it.
+        """Look up a stored file and open it, if that takes no waiting, to serve it.
 
         Args:
             file: Its id, or its exact path relative to the root, or its address.
 
         Returns:
-            Its content in memory; None also where it may be stored all the same.
+            Its content, a small one read already; None also where it may be stored all the same.
         """
         name = names_of(file)[0]
-        if not self._reads_cached:
+        if not self.reads_cached:
             return None
         if self._is_id(name):
             path = self.idpath(name)
@@ -196,7 +196,15 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             path = self._prefix + name
         else:
             return None
-        data = _cached.read_cached(path, SMALL)
+        opened = _cached.open_cached(path)
+        if opened is None:
+            return None
+        fd, state = opened
+        raw = cast(BinaryIO, io.FileIO(fd))
+        if state.st_size > _cached.MOST:
+            return Content(self._address(path), raw, state.st_size)
+        with raw:
+            data = _cached.read_cached(fd, 0, state.st_size)
         return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
 
     def new_hash(self) -> hashlib._Hash:
@@ -284,7 +292,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except FileNotFoundError:
             return None
         if self._holds(fd, path):
-            self._reads_cached = _cached.is_local(state.st_dev)
+            self.reads_cached = _cached.is_local(state.st_dev)
             return _Opened(path, fd, state.st_size)
         os.close(fd)
         return None
