@@ -17,7 +17,10 @@ SECTIONS = ("store", "uploads", "downloads", "memory", "object_store")
 def main() -> None:
     options = parse()
     if options.publish_from:
-        publish(Report.load(options.publish_from))
+        first, *others = map(Report.load, options.publish_from)
+        for report in others:
+            first.merge(report)
+        publish(first)
         return
     name = "tiny" if options.tiny else "quick" if options.quick else "full"
     rounds = options.rounds or {"full": 5, "quick": 1, "tiny": 1}[name]
@@ -32,7 +35,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], metavar="section")
-    parser.add_argument("--quick", action="store_true", help="about four minutes; only trends")
+    parser.add_argument("--quick", action="store_true", help="two or three minutes; only trends")
     parser.add_argument("--tiny", action="store_true", help="seconds; shows only that it runs")
     parser.add_argument("--million", action="store_true", help="trees of up to 1,000,000 files")
     parser.add_argument("--rounds", type=int, help="that count, after one that primes")
@@ -40,7 +43,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=HERE / "latest.json")
     parser.add_argument("--publish", action="store_true", help="renew the documentation's figures")
     parser.add_argument(
-        "--publish-from", type=Path, metavar="JSON", help="the same, measured before"
+        "--publish-from",
+        type=Path,
+        metavar="JSON",
+        nargs="+",
+        help="the same, measured before; tables of a later file replace those of an earlier one",
     )
     return parser.parse_args()
 

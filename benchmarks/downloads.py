@@ -133,14 +133,14 @@ def contexts(
     workspace: Workspace, scale: Scale, root: Path
 ) -> dict[Peer, contextlib.AbstractContextManager[Server]]:
     """Return what runs each peer."""
-    (root / "files").symlink_to(root)  # nginx has the same targets as everybody
     found: dict[Peer, contextlib.AbstractContextManager[Server]] = {}
     for peer in PEERS:
         if not scale.full and not peer.quick:
             continue
         folder = workspace.fresh("server")
         if peer.server == NGINX:
-            found[peer] = serve_nginx(root, folder)
+            (folder / "files").symlink_to(root)  # the same targets as everywhere
+            found[peer] = serve_nginx(folder, folder)
         else:
             env = {"BENCH_ROOT": str(root), "BENCH_APP": peer.variant}
             found[peer] = serve(peer.server, peer.app, folder, env)

@@ -129,6 +129,13 @@ class Report:
         self.left_out.append(line)
         print(f"  left out: {line}", flush=True)
 
+    def merge(self, other: Report) -> None:
+        """Take over what another run has found, in the place of what has the same key here."""
+        self.tables = list({each.key: each for each in [*self.tables, *other.tables]}.values())
+        self.series = list({each.key: each for each in [*self.series, *other.series]}.values())
+        self.left_out = list(dict.fromkeys([*self.left_out, *other.left_out]))
+        self.about["versions"] = {**_versions(other), **_versions(self)}
+
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self)) + "\n")
@@ -142,6 +149,11 @@ class Report:
         raw["tables"] = [Table(**table) for table in raw["tables"]]
         raw["series"] = [Series(**series) for series in raw["series"]]
         return cls(**raw)
+
+
+def _versions(report: Report) -> dict[str, str]:
+    versions: dict[str, str] = report.about["versions"]  # type: ignore[assignment]
+    return versions
 
 
 @dataclass(frozen=True)

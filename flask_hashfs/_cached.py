@@ -60,11 +60,13 @@ _syscall = _find_syscall()
 
 @functools.cache
 def is_local(device: int) -> bool:
-    """Tell whether opening a file of a device asks nobody but this machine.
+    """Tell whether a file of a device asks nobody but this machine, and can be read on condition.
 
     Args:
         device: The ``st_dev`` of a file there.
     """
+    if not hasattr(os, "RWF_NOWAIT"):
+        return False
     wanted = b"%d:%d" % (os.major(device), os.minor(device))
     try:
         with open("/proc/self/mountinfo", "rb") as file:
