@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import object_stores
@@ -7,6 +8,9 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 pytest.register_assert_rewrite("store_contract", "local_stores")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
