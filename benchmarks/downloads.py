@@ -102,13 +102,7 @@ def run(report: Report, workspace: Workspace, scale: Scale) -> None:
     with Generator() as generator, workspace.cleaned():
         root = workspace.fresh("store")
         paths = fill(root, shapes)
-        with serve_together(contexts(workspace, scale, root)) as running:
-            servers = {}
-            for peer, server in running.items():
-                if isinstance(server, Exception):
-                    report.leave_out(f"downloads: {peer.name} ({server})")
-                else:
-                    servers[peer] = server
+        with serve_together(report, "downloads", contexts(workspace, scale, root)) as servers:
             for shape in shapes:
                 measure(report, scale, generator, servers, shape, paths[shape.size])
 
@@ -131,19 +125,19 @@ def fill(root: Path, shapes: list[Shape]) -> dict[int, str]:
 
 def contexts(
     workspace: Workspace, scale: Scale, root: Path
-) -> dict[Peer, contextlib.AbstractContextManager[Server]]:
-    """Return what runs each peer."""
-    found: dict[Peer, contextlib.AbstractContextManager[Server]] = {}
+) -> dict[str, contextlib.AbstractContextManager[Server]]:
+    """Return what runs each peer, by its name."""
+    found: dict[str, contextlib.AbstractContextManager[Server]] = {}
     for peer in PEERS:
         if not scale.full and not peer.quick:
             continue
         folder = workspace.fresh("server")
         if peer.server == NGINX:
             (folder / "files").symlink_to(root)  # the same targets as everywhere
-            found[peer] = serve_nginx(folder, folder)
+            found[peer.name] = serve_nginx(folder, folder)
         else:
             env = {"BENCH_ROOT": str(root), "BENCH_APP": peer.variant}
-            found[peer] = serve(peer.server, peer.app, folder, env)
+            found[peer.name] = serve(peer.server, peer.app, folder, env)
     return found
 
 
@@ -151,7 +145,7 @@ def measure(
     report: Report,
     scale: Scale,
     generator: Generator,
-    servers: dict[Peer, Server],
+    servers: dict[str, Server],
     shape: Shape,
     path: str,
 ) -> None:
@@ -164,15 +158,15 @@ def measure(
     title = f"download, {shape.title}, {shape.clients} clients"
     table = Table(key, title, STOCK, METRICS, goals=_goals(shape))
     contenders: dict[str, Contender] = {}
-    for peer, server in servers.items():
-        if peer.name in BARES and shape.size != 1024:
+    for name, server in servers.items():
+        if name in BARES and shape.size != 1024:
             continue
-        target = BARES.get(peer.name, f"/files/{path}")
-        if peer.server == "sink":
+        target = BARES.get(name, f"/files/{path}")
+        if name == SINK:
             target = f"/{shape.answer}"
         rss = server.usage().rss
-        contenders[peer.name] = partial(
-            _round, generator, server, shape, target, [] if peer.server == "sink" else ranges, rss
+        contenders[name] = partial(
+            _round, generator, server, shape, target, [] if name == SINK else ranges, rss
         )
     run_rounds(report, table, contenders, scale.rounds, idle=partial(wait_idle, *servers.values()))
 

@@ -16,12 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
-from harness import MIB, empty_files, which
-
-K = TypeVar("K")
+from harness import MIB, Report, empty_files, which
 
 HERE = Path(__file__).parent
 START_TIMEOUT = 60.0
@@ -177,20 +175,20 @@ def serve_nginx(root: Path, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def serve_together(
-    contexts: Mapping[K, AbstractContextManager[Server]],
-) -> Iterator[dict[K, Server | Exception]]:
-    """Run several servers, started side by side; one that does not start is its error."""
-    running: dict[K, Server | Exception] = {}
+    report: Report, title: str, contexts: Mapping[str, AbstractContextManager[Server]]
+) -> Iterator[dict[str, Server]]:
+    """Run servers, started side by side, under their names; one that does not start is left out."""
+    running: dict[str, Server] = {}
     with contextlib.ExitStack() as stack:
         with ThreadPoolExecutor() as pool:
-            started = {key: pool.submit(each.__enter__) for key, each in contexts.items()}
-        for key, future in started.items():
+            started = {name: pool.submit(each.__enter__) for name, each in contexts.items()}
+        for name, future in started.items():
             try:
-                running[key] = future.result()
+                running[name] = future.result()
             except Exception as error:
-                running[key] = error
+                report.leave_out(f"{title}: {name} ({error})")
             else:
-                stack.push(contexts[key])
+                stack.push(contexts[name])
         yield running
 
 

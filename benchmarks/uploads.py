@@ -139,24 +139,18 @@ def measure(
     goals = _goals(framework, encoding, shape)
     key = f"upload-{framework}-{encoding}-{shape}".replace(" ", "-").lower()
     table = Table(key, title, stock, metrics, goals=goals)
-    chosen = [peer for peer in peers if scale.full or peer.quick]
+    chosen = {peer.name: peer for peer in peers if scale.full or peer.quick}
     rounds = scale.rounds if shape.bytes < 300 * MIB else max(2, scale.rounds - 2)
-    with (
-        workspace.cleaned(),
-        serve_together({peer: start(peer, workspace) for peer in chosen}) as running,
-    ):
-        contenders: dict[str, Contender] = {}
-        servers = []
-        for peer, server in running.items():
-            if isinstance(server, Exception):
-                report.leave_out(f"{title}: {peer.name} ({server})")
-                continue
-            servers.append(server)
-            first = server.usage()
-            contenders[peer.name] = partial(
-                _round, workspace, generator, server, peer, encoding, shape, first.rss
+    contenders: dict[str, Contender] = {}
+    with workspace.cleaned(), contextlib.ExitStack() as stack:
+        contexts = {name: start(peer, workspace) for name, peer in chosen.items()}
+        servers = stack.enter_context(serve_together(report, title, contexts))
+        for name, server in servers.items():
+            peer, rss = chosen[name], server.usage().rss
+            contenders[name] = partial(
+                _round, workspace, generator, server, peer, encoding, shape, rss
             )
-        run_rounds(report, table, contenders, rounds, idle=partial(wait_idle, *servers))
+        run_rounds(report, table, contenders, rounds, idle=partial(wait_idle, *servers.values()))
 
 
 def start(peer: Peer, workspace: Workspace) -> contextlib.AbstractContextManager[Server]:

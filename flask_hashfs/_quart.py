@@ -284,7 +284,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             first = b"" if isinstance(answer.file, FileIO) else _read_first(answer)
         else:
             answer, first = await hops.run(begin, undo=_close)
-        response = _send(answer, first, hops, serving.client.reads_cached)
+        response = _send(answer, first, hops)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
         return response
@@ -370,14 +370,13 @@ def _path(answer: Answer) -> str | None:
     return answer.address.abspath if whole else None
 
 
-def _send(answer: Answer, first: bytes, hops: Hops, reads_cached: bool) -> Response:
+def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
     plan = answer.plan
     body: ResponseBody
     if answer.file is None:
         body = DataBody(first)
     else:
-        reads_cached = reads_cached and isinstance(answer.file, FileIO)
-        path = _path(answer)
+        path, reads_cached = _path(answer), answer.reads_cached
         body = StoredBody(plan, answer.file, first, hops.executor, path, reads_cached)
     response_class: Any = current_app.response_class
     response: Response = response_class(body, plan.status, Headers(plan.headers))

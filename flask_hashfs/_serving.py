@@ -31,6 +31,7 @@ class Answer:
     file: BinaryIO | None
     plan: Plan
     serves_content: bool
+    reads_cached: bool
 
     def close(self) -> None:
         """Close the file; it may be called again."""
@@ -125,7 +126,7 @@ class Serving:
         if hands_over:
             headers = _without_range(headers)
         plan = _plan.plan(method, headers, self._represent(address, content.size, **wishes))
-        answer = Answer(address, content.size, file, plan, serves_content=bool(plan.body))
+        answer = Answer(address, content.size, file, plan, bool(plan.body), content.reads_cached)
         location = self._redirection(address, plan, wishes)
         if hands_over and plan.body:
             answer.plan = _handed_over(plan, self._server_header(address))

@@ -41,6 +41,8 @@ class Content(NamedTuple):
     address: HashAddress
     file: BinaryIO | None  # unbuffered; None where it is not to be read
     size: int
+    reads_cached: bool = False
+    """Whether the file's system is known to tell what of it is in memory."""
 
     def close(self) -> None:
         """Close the file."""
@@ -52,6 +54,7 @@ class _Opened(NamedTuple):
     path: str
     fd: int
     size: int
+    reads_cached: bool
 
 
 class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
@@ -73,7 +76,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     """Whether an address's ``abspath`` is a path on this machine."""
 
     reads_cached: bool
-    """Whether its file system is known to tell what it has in memory."""
+    """Whether the system is known to tell what it has in memory of the file opened last."""
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if opened is None:
             return None
         raw = cast(BinaryIO, io.FileIO(opened.fd))
-        return Content(self._address(opened.path), raw, opened.size)
+        return Content(self._address(opened.path), raw, opened.size, opened.reads_cached)
 
     def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
         """Look up a stored file and open it, if that takes no waiting, to serve it.
@@ -202,7 +205,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         fd, state = opened
         raw = cast(BinaryIO, io.FileIO(fd))
         if state.st_size > _cached.MOST:
-            return Content(self._address(path), raw, state.st_size)
+            is_local = _cached.is_local(state.st_dev)
+            return Content(self._address(path), raw, state.st_size, is_local)
         with raw:
             data = _cached.read_cached(fd, 0, state.st_size)
         return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
@@ -292,8 +296,8 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except FileNotFoundError:
             return None
         if self._holds(fd, path):
-            self.reads_cached = _cached.is_local(state.st_dev)
-            return _Opened(path, fd, state.st_size)
+            self.reads_cached = is_local = _cached.is_local(state.st_dev)
+            return _Opened(path, fd, state.st_size, is_local)
         os.close(fd)
         return None
 
