@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from hashfs import HashAddress
 
-from ._flask import FlaskHashFS
-from ._store import HashFS
+from ._flask.extension import FlaskHashFS
+from ._store.hashfs import HashFS
 from .exceptions import (
     ConfigError,
     DigestMismatchError,
@@ -21,7 +21,7 @@ from .exceptions import (
 from .signals import file_deleted, file_served, file_stored
 
 if TYPE_CHECKING:
-    from ._quart import QuartHashFS
+    from ._quart.extension import QuartHashFS
 
 __all__ = [
     "ConfigError",
@@ -44,7 +44,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "QuartHashFS":  # Flask apps need not wait for the import of Quart
-        from ._quart import QuartHashFS
+        from ._quart.extension import QuartHashFS
 
         globals()[name] = QuartHashFS
         return QuartHashFS

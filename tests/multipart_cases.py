@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_hashfs._multipart import MAX_PART_HEADER_BYTES, MAX_PART_HEADER_COUNT
+from flask_hashfs._http.multipart import MAX_PART_HEADER_BYTES, MAX_PART_HEADER_COUNT
 
 BOUNDARY = "bound"
 NAMED = b'Content-Disposition: form-data; name="a"\r\n'

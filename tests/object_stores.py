@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flask_hashfs._object_store import ObjectStore
+from flask_hashfs._bucket.backend import ObjectStore
 
 ENDPOINT = os.environ.get("HASHFS_TEST_S3")
 BUCKET = os.environ.get("HASHFS_TEST_S3_BUCKET", "hashfs")

@@ -34,7 +34,7 @@ from flask_hashfs import (
     InvalidExtensionError,
     NotStoredError,
 )
-from flask_hashfs._writer import MEMORY_LIMIT, UploadStream
+from flask_hashfs._storage.writer import MEMORY_LIMIT, UploadStream
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 SIZES = (0, 1, 4096, MEMORY_LIMIT, MEMORY_LIMIT + 1, 5 * 1024 * 1024 + 3)

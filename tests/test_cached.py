@@ -16,9 +16,9 @@ import pytest
 from quart import Quart
 
 from flask_hashfs import HashFS, QuartHashFS, _cached
-from flask_hashfs._cached import MOST
-from flask_hashfs._plan import ByteRange, Plan
-from flask_hashfs._quart_files import StoredBody, _InTurn
+from flask_hashfs._http.plan import ByteRange, Plan
+from flask_hashfs._local.page_cache import MOST
+from flask_hashfs._quart.reader import StoredBody, _InTurn
 
 pytestmark = pytest.mark.anyio
 

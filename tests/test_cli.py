@@ -23,7 +23,7 @@ from quart.cli import ScriptInfo as QuartScriptInfo
 from runners import make_runner
 
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
-from flask_hashfs._cli import hashfs as command
+from flask_hashfs._app.cli import hashfs as command
 
 APP = """
 from {framework} import {App}

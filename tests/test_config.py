@@ -6,7 +6,7 @@ import pytest
 from flask import Config, Flask
 
 from flask_hashfs import ConfigError, FlaskHashFS
-from flask_hashfs._config import load
+from flask_hashfs._app.config import load
 
 ROOT = {"HASHFS_ROOT_FOLDER": "/tmp/store"}
 

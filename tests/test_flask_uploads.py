@@ -29,8 +29,8 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from flask_hashfs import FlaskHashFS, IncompleteUploadError
-from flask_hashfs._flask_request import Body, open_body, upload_request_class
-from flask_hashfs._writer import UploadStream
+from flask_hashfs._flask.request import Body, open_body, upload_request_class
+from flask_hashfs._storage.writer import UploadStream
 
 resource = pytest.importorskip("resource")
 
@@ -269,7 +269,7 @@ class TestStreaming:
             assert isinstance(file.stream, UploadStream)
             if content is LARGE:
                 assert str(root) in os.readlink(f"/proc/self/fd/{file.stream.fileno()}")
-            monkeypatch.setattr("flask_hashfs._sources.copy", None)  # nothing is read again
+            monkeypatch.setattr("flask_hashfs._storage.sources.copy", None)  # nothing is read again
             file.read(3)
             address = fs.put(file, "bin")
             assert file.tell() == min(3, len(content))

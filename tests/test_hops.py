@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flask_hashfs._hops import Hops, undisturbed
+from flask_hashfs._quart.workers import Hops, undisturbed
 
 
 class Work:

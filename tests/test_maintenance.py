@@ -462,7 +462,7 @@ def test_old_temporary_files_are_swept(store: HashFS, keeper: str) -> None:
 
 def interrupted(store: HashFS, address: HashAddress) -> None:
     """Leave what a sweep leaves that is killed after it has moved a content aside."""
-    from flask_hashfs._aside import Box
+    from flask_hashfs._local.set_aside import Box
 
     box = Box.make(store, address.id)
     for path in store._names(address.id):
@@ -545,7 +545,7 @@ def racing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> 
             raise PermissionError(1, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr("flask_hashfs._disk._UNNAMED", 0)
+        monkeypatch.setattr("flask_hashfs._storage.posix._UNNAMED", 0)
     return HashFS(tmp_path / "root", fsync=False)
 
 

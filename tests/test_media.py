@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_hashfs._media import DEFAULT_INLINE_TYPES, guess_mimetype, is_inline
+from flask_hashfs._http.media import DEFAULT_INLINE_TYPES, guess_mimetype, is_inline
 
 
 @pytest.mark.parametrize(

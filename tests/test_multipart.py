@@ -28,12 +28,12 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
 
 from flask_hashfs import FileTooLargeError, HashFS, IncompleteUploadError
-from flask_hashfs._multipart import (
+from flask_hashfs._http.multipart import (
     MAX_BOUNDARY_LENGTH,
     Limits,
     MultipartDecoder,
 )
-from flask_hashfs._writer import Writer
+from flask_hashfs._storage.writer import Writer
 
 
 class Form(NamedTuple):

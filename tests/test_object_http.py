@@ -21,7 +21,7 @@ from quart import Quart
 from servers import Answer, serve
 
 from flask_hashfs import FlaskHashFS, HashAddress, QuartHashFS
-from flask_hashfs._object_store import ObjectStore
+from flask_hashfs._bucket.backend import ObjectStore
 
 SERVING = {"HASHFS_SERVE_FILES": True, "HASHFS_PATH_PREFIX": "/files"}
 

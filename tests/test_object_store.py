@@ -41,8 +41,8 @@ from flask_hashfs import (
     StoreUnavailableError,
 )
 from flask_hashfs import _object_store as module
-from flask_hashfs._object_store import ObjectStore
-from flask_hashfs._objects import SMALL
+from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._bucket.client import SMALL
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 LARGE = os.urandom(1024) * (SMALL // 1024 + 3000)
@@ -476,7 +476,7 @@ def test_a_pickled_error_stays_what_it_is() -> None:
 
 FORK = """
 import os, sys, warnings
-from flask_hashfs._object_store import ObjectStore
+from flask_hashfs._bucket.backend import ObjectStore
 store = ObjectStore(sys.argv[1], options=eval(sys.argv[2]))
 used = sys.argv[3] == "used"
 if used:

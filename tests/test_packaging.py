@@ -22,47 +22,24 @@ import flask_hashfs
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = Path(flask_hashfs.__file__).parent
-MODULES = sorted(PACKAGE.glob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What each module may import of the package: rooms on lower floors only.
+# What each room may import of the package. The rooms on the ground floor know nobody.
+GROUND = {"exceptions", "signals"}
 FLOORS = {
-    "exceptions": 0,
-    "signals": 0,
-    "_cached": 0,
-    "_disk": 0,
-    "_threads": 0,
-    "_hops": 0,
-    "_media": 0,
-    "_urls": 0,
-    "_aside": 1,
-    "_config": 1,
-    "_plan": 1,
-    "_writer": 1,
-    "_multipart": 2,
-    "_objects": 3,
-    "_object_file": 4,
-    "_sources": 2,
-    "_tree": 2,
-    "_bulk": 3,
-    "_maintenance": 3,
-    "_repair": 3,
-    "_store": 4,
-    "_object_store": 5,
-    "_sync": 5,
-    "_cli": 6,
-    "_serving": 6,
-    "_base": 7,
-    "_flask_request": 8,
-    "_quart_body": 8,
-    "_quart_files": 8,
-    "_quart_forms": 9,
-    "_quart_sources": 9,
-    "_flask": 9,
-    "_quart_asgi": 10,
-    "_quart": 11,
-    "__init__": 12,
+    "exceptions": set(),
+    "signals": set(),
+    "_http": GROUND,
+    "_storage": GROUND,
+    "_local": {"_storage", *GROUND},
+    "_bucket": {"_http", "_local", "_storage", "_store", *GROUND},
+    "_store": {"_http", "_storage", "_local", *GROUND},
+    "_app": {"_http", "_storage", "_local", "_bucket", "_store", *GROUND},
+    "_flask": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
+    "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
+    "__init__": {"_flask", "_quart", "_store", *GROUND},
 }
-NO_FRAMEWORK = {"exceptions", "_plan", "_urls", "_writer"}
+NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_store"}
 
 PUBLIC = {
     "ConfigError",
@@ -90,8 +67,18 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
+def module_name(path: Path) -> str:
+    """The dotted name of a module below the package: ``_http.plan``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def imports(path: Path) -> set[str]:
     """Every module that a file imports when it runs, wherever the statement stands."""
+    package = ["flask_hashfs", *path.relative_to(PACKAGE).parent.parts]
     found: set[str] = set()
     todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while todo:
@@ -99,10 +86,10 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = ("flask_hashfs." if node.level else "") + (node.module or "")
-            names = [alias.name for alias in node.names]
-            of_package = module.rstrip(".") == "flask_hashfs"
-            found.update([f"flask_hashfs.{name}" for name in names] if of_package else [module])
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
         children = ast.iter_child_nodes(node)
         if is_type_checking(node):
             children = iter(node.orelse)  # type: ignore[attr-defined]
@@ -110,10 +97,10 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def rooms(path: Path) -> set[str]:
+def own_modules(path: Path) -> set[str]:
     """The package's own modules among a file's imports."""
-    own = {name.split(".")[1] for name in imports(path) if name.startswith("flask_hashfs.")}
-    return own & {module.stem for module in MODULES}
+    own = {name.partition(".")[2] for name in imports(path) if name.startswith("flask_hashfs.")}
+    return own & {module_name(module) for module in MODULES}
 
 
 def run_python(code: str) -> str:
@@ -160,24 +147,24 @@ def test_importing_the_package_imports_no_quart() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {path.stem: rooms(path) for path in MODULES}
+    graph = {module_name(path): own_modules(path) for path in MODULES}
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_no_import_runs_upwards(path: Path) -> None:
-    strangers = {path.stem, *rooms(path)} - set(FLOORS)
-    assert not strangers, "give them their place in FLOORS"
-    upwards = {room for room in rooms(path) if FLOORS[room] >= FLOORS[path.stem]}
-    assert not upwards
+    here = room(module_name(path))
+    assert here in FLOORS, "give this room its place in FLOORS"
+    assert {room(module) for module in own_modules(path)} - {here} <= FLOORS[here]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_frameworks_are_imported_only_where_they_belong(path: Path) -> None:
     tops = {name.split(".")[0] for name in imports(path)}
-    if path.stem in NO_FRAMEWORK:
+    here = room(module_name(path))
+    if here in NO_FRAMEWORK:
         assert not tops & {"flask", "quart"}
-    if not path.stem.startswith("_quart"):
+    if here != "_quart":
         assert "quart" not in tops
 
 
@@ -223,7 +210,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.name.endswith("-py3-none-any.whl")
     assert "flask_hashfs/py.typed" in names
-    assert {f"flask_hashfs/{path.name}" for path in MODULES} <= set(names)
+    assert {path.relative_to(PACKAGE.parent).as_posix() for path in MODULES} <= set(names)
     assert all(name.startswith(("flask_hashfs/", "flask_hashfs-")) for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

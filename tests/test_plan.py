@@ -16,7 +16,7 @@ from servers import Answer
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.http import parse_options_header
 
-from flask_hashfs._plan import ByteRange, Plan, Representation, expected_digest, plan
+from flask_hashfs._http.plan import ByteRange, Plan, Representation, expected_digest, plan
 
 DATA = content(10)
 ID = hashlib.sha256(DATA).hexdigest()

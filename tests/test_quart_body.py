@@ -16,9 +16,9 @@ from quart.formparser import FormDataParser
 from quart.wrappers import Body
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs._hops import Hops
-from flask_hashfs._quart_asgi import connection_class, upload_request_class
-from flask_hashfs._quart_body import BATCH, HIGH_WATER, UploadBody
+from flask_hashfs._quart.body import BATCH, HIGH_WATER, UploadBody
+from flask_hashfs._quart.connection import connection_class, upload_request_class
+from flask_hashfs._quart.workers import Hops
 from flask_hashfs.exceptions import IncompleteUploadError
 
 pytestmark = pytest.mark.anyio

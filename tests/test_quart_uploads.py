@@ -23,8 +23,8 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
 from flask_hashfs import QuartHashFS
-from flask_hashfs._quart_body import BATCH, Batch
-from flask_hashfs._writer import UploadStream
+from flask_hashfs._quart.body import BATCH, Batch
+from flask_hashfs._storage.writer import UploadStream
 
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 LARGE = os.urandom(1_700_000)  # several batches, and more than is kept in memory
@@ -228,7 +228,7 @@ class TestStreaming:
             file = (await request.files)["f"]
             assert isinstance(file, FileStorage)
             assert isinstance(file.stream, UploadStream)
-            monkeypatch.setattr("flask_hashfs._sources.copy", None)  # nothing is read again
+            monkeypatch.setattr("flask_hashfs._storage.sources.copy", None)  # nothing is read again
             address = await fs.put(file, "bin")
             return [address.id, address.is_duplicate]
 

@@ -25,8 +25,8 @@ from store_app import CALLS
 from store_contract import LARGE, NewStore, StoreContract, assert_empty, content, id_of
 
 from flask_hashfs import DigestMismatchError, FileTooLargeError, HashAddress, HashFS
-from flask_hashfs._object_store import ObjectStore
-from flask_hashfs._writer import Writer
+from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._storage.writer import Writer
 
 SERVERS = {
     "gunicorn": ("gthread", "store_app:wsgi_app", ("--workers", "3")),

@@ -34,7 +34,7 @@ from local_stores import (
 from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
 from flask_hashfs import HashFS, NotStoredError, _disk
-from flask_hashfs._writer import UploadStream
+from flask_hashfs._storage.writer import UploadStream
 
 ADDRESS = os.path.join(*HELLO[:4], HELLO[4:])
 """Where content ``hello`` lies below a root."""
@@ -733,7 +733,7 @@ def test_repair_leaves_alone_what_a_put_has_healed(
     address = plain.put(b"hello")
     Path(address.abspath).write_bytes(b"damaged")
     found = list(plain.corrupted())
-    monkeypatch.setattr("flask_hashfs._repair.misplaced", heal_meanwhile(plain))
+    monkeypatch.setattr("flask_hashfs._local.repair.misplaced", heal_meanwhile(plain))
     assert plain.repair() == []
     assert len(found) == 1
     assert read(plain, HELLO) == b"hello"
@@ -741,7 +741,7 @@ def test_repair_leaves_alone_what_a_put_has_healed(
 
 
 def heal_meanwhile(store: HashFS) -> Callable[..., Iterator[Any]]:
-    from flask_hashfs._repair import misplaced
+    from flask_hashfs._local.repair import misplaced
 
     def after(*args: Any) -> Iterator[Any]:
         found = list(misplaced(*args))

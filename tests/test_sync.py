@@ -18,9 +18,9 @@ from object_stores import KINDS, needs_s3, new_url, object_store, options
 from runners import make_runner
 
 from flask_hashfs import ConfigError, FlaskHashFS, HashFS
-from flask_hashfs._cli import hashfs as command
-from flask_hashfs._object_store import ObjectStore
-from flask_hashfs._sync import Outcome, sync
+from flask_hashfs._app.cli import hashfs as command
+from flask_hashfs._app.transfer import Outcome, sync
+from flask_hashfs._bucket.backend import ObjectStore
 
 PAIRS = [(one, other) for one in ("folder", "memory") for other in ("folder", "memory")]
 LARGE = bytes(range(256)) * 40_000

@@ -14,7 +14,7 @@ import pytest
 from local_stores import has_unnamed_files
 
 from flask_hashfs import HashFS
-from flask_hashfs._writer import MEMORY_LIMIT
+from flask_hashfs._storage.writer import MEMORY_LIMIT
 
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)")
 SIZES = [4096, MEMORY_LIMIT + 1]
@@ -152,7 +152,7 @@ def test_only_folders_that_have_changed_are_synced_again(
         synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    settled, never, soon = "flask_hashfs._disk.SETTLED", 10**18, 20_000_000
+    settled, never, soon = "flask_hashfs._storage.posix.SETTLED", 10**18, 20_000_000
     monkeypatch.setattr(settled, never)
     store = HashFS(tmp_path)
     folders = [str(parent) for parent in Path(store.put(b"hello").relpath).parents]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_hashfs._urls import join, quote_path
+from flask_hashfs._http.urls import join, quote_path
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,440 @@
+"""The commands of ``flask hashfs`` and ``quart hashfs``."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from hashfs import HashAddress
+
+from .._bucket.backend import ObjectStore
+from .._local.maintenance import Entry, NoAddressError, NothingLiveError
+from .._store.hashfs import HashFS
+from ..exceptions import HashFSError, InvalidExtensionError
+from . import transfer
+from .transfer import Outcome
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "": "seconds"}
+_FAILED = (Outcome.DAMAGED, Outcome.REFUSED)
+
+
+class _Failure(click.ClickException):
+    """What was asked for could not be done."""
+
+    exit_code = 3
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip(), re.ASCII)
+        try:
+            if match is None:
+                raise ValueError(value)
+            return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no duration such as 90s, 30m, 24h or 7d", param, ctx)
+
+
+@dataclasses.dataclass
+class _Target:
+    """The store that a command works on."""
+
+    app: Any
+    extension: Any
+    client: HashFS
+
+    @classmethod
+    def load(cls, context: click.Context) -> _Target:
+        info, name = context.obj, context.params["store"]
+        if not hasattr(info, "load_app"):
+            raise click.UsageError("hashfs commands run under flask or quart")
+        app = info.load_app()
+        states = {
+            key.removeprefix("hashfs").removeprefix("_"): state
+            for key, state in app.extensions.items()
+            if (key == "hashfs" or key.startswith("hashfs_"))
+            and isinstance(state, dict)
+            and isinstance(state.get("client"), HashFS)
+        }
+        if not states:
+            raise click.UsageError(f"The app {app.name!r} has no store: call init_app(app) first.")
+        if (name or "") not in states:
+            wanted = f"store named {name!r}" if name else "default store"
+            known = ", ".join(repr(each) if each else "a default store" for each in sorted(states))
+            raise click.UsageError(f"The app {app.name!r} has no {wanted}, but {known}.")
+        state = states[name or ""]
+        return cls(app, state["extension"], state["client"])
+
+    def named(self, name: str) -> HashFS:
+        """Return one of the app's stores, or the one in a folder or at a URL."""
+        key = "hashfs" if name == "default" else f"hashfs_{name}"
+        state = self.app.extensions.get(key)
+        if isinstance(state, dict) and isinstance(state.get("client"), HashFS):
+            client: HashFS = state["client"]
+            return client
+        own = self.client
+        layout = (own.depth, own.width, own.algorithm)
+        if client.is_url(name):
+            settings = self.app.extensions[self.extension._key]["config"]
+            return ObjectStore(name, *layout, options=settings.store_options)
+        if os.sep not in name and not os.path.isdir(name):
+            raise click.UsageError(
+                f"{name!r} is neither a store of the app, nor a folder, nor a URL; "
+                f"for a new folder say {os.path.join(os.curdir, name)!r}"
+            )
+        return HashFS(name, *layout, own.fmode, own.dmode, fsync=own.fsync)
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        """Return what `call` does in the app's context, awaited where the app is asynchronous."""
+        context = self.app.app_context()
+        if not hasattr(context, "__aenter__"):
+            with context:
+                return call()
+
+        async def run() -> Any:
+            async with context:
+                return await call()
+
+        return asyncio.run(run())
+
+
+class _Group(click.Group):
+    """Gives every command its store, and turns errors of the store into messages."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (HashFSError, OSError) as error:
+            raise _Failure(str(error)) from error
+
+
+pass_target = click.make_pass_decorator(_Target)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.group("hashfs", cls=_Group)
+@click.option("--store", metavar="NAME", help="A named store; otherwise the app's default one.")
+@click.pass_context
+def hashfs(context: click.Context, store: str | None) -> None:
+    """Look after the content-addressed file store of this app.
+
+    Exit codes: 0 all went well; 1 verify found damage, or some files could not be put;
+    2 the command line is wrong, or a refusal; 3 it could not be done.
+    """
+    context.obj = _Target.load(context)
+
+
+# -- looking -----------------------------------------------------------------------------------
+
+
+@hashfs.command()
+@as_json
+@pass_target
+def stats(target: _Target, as_json: bool) -> None:
+    """Count files and bytes."""
+    numbers = target.client.stats()
+    root = target.client.root
+    if as_json:
+        _print_json({"root": root, **dataclasses.asdict(numbers)})
+        return
+    click.echo(f"{'root:':<13} {_text(root)}")
+    for field in dataclasses.fields(numbers):
+        value = getattr(numbers, field.name)
+        if value is None:
+            continue
+        if isinstance(value, Entry):
+            value = f"{_date(value.mtime)}  {value.size} bytes  {value.relpath}"
+        elif field.name.startswith("bytes"):
+            value = f"{value} ({_human(value)})"
+        click.echo(f"{field.name.replace('_', ' ') + ':':<13} {value}")
+
+
+@hashfs.command()
+@as_json
+@pass_target
+def ls(target: _Target, as_json: bool) -> None:
+    """List the files: id, bytes, date of the last put, path. Those without id are no content."""
+    for entry in target.client.entries():
+        if as_json:
+            _print_json(dataclasses.asdict(entry))
+        else:
+            date = _date(entry.mtime)
+            click.echo(f"{entry.id or '-'}  {entry.size:>12}  {date}  {_text(entry.relpath)}")
+
+
+# -- putting -----------------------------------------------------------------------------------
+
+
+@hashfs.command()
+@click.argument(
+    "sources",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=click.Path(exists=True, allow_dash=True),
+)
+@click.option("--extension", help="For all of them, in place of that of each file's name.")
+@as_json
+@pass_target
+def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_json: bool) -> None:
+    """Store files, folders with all files in them, or - for the standard input.
+
+    A line is printed for each file once it would survive a power cut: its id and its path.
+    """
+    client = target.client
+    try:
+        client.check_put(extension, None)
+    except InvalidExtensionError as error:
+        raise click.BadParameter(str(error), param_hint="--extension") from error
+
+    def files() -> Iterator[tuple[Any, str | None]]:
+        for path in _expand(sources, client.root):
+            if path == "-":
+                yield sys.stdin.buffer, extension
+            else:
+                yield path, extension or _extension(client, path)
+
+    failed = False
+    length = sum(1 for _ in _expand(sources, client.root)) if _is_terminal() else None
+    with _bar(length, "Storing") as (advance, echo):
+        for source, result in client.put_files(files()):
+            path = source if isinstance(source, str) else "-"
+            if isinstance(result, HashAddress):
+                echo(_put_line(path, result, as_json))
+            else:
+                failed = True
+                click.echo(f"{_text(path)}: {result}", err=True)
+            advance(1)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _put_line(path: str, address: HashAddress, as_json: bool) -> str:
+    if not as_json:
+        return f"{address.id}  {_text(path)}"
+    names = {"id": address.id, "relpath": address.relpath, "is_duplicate": address.is_duplicate}
+    return json.dumps({"path": path, **names})
+
+
+def _expand(sources: Iterable[str], root: str) -> Iterator[str]:
+    """Yield the files in `sources`, which may be folders; links below them are not followed."""
+    root = os.path.realpath(root)
+    for source in sources:
+        if source == "-" or not os.path.isdir(source):
+            yield source
+            continue
+        for folder, folders, files in os.walk(source):
+            if os.path.realpath(folder) == root:  # the store itself
+                folders.clear()
+                continue
+            folders.sort()
+            paths = (os.path.join(folder, name) for name in sorted(files))
+            yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
+
+
+def _extension(client: HashFS, path: str) -> str | None:
+    """Return the extension in a file's name, if a stored file can have it."""
+    extension = os.path.splitext(path)[1]
+    try:
+        client.check_put(extension, None)
+    except InvalidExtensionError:
+        return None
+    return extension
+
+
+# -- keeping -----------------------------------------------------------------------------------
+
+
+@hashfs.command()
+@click.option("--quarantine", is_flag=True, help="Move damaged files to .hashfs/quarantine.")
+@as_json
+@pass_target
+def verify(target: _Target, quarantine: bool, as_json: bool) -> None:
+    """Hash every content again; end with 1 if there is damage."""
+    looked_at = damaged = 0
+    length = target.client.count() if _is_terminal() else None
+    with _bar(length, "Verifying") as (advance, echo):
+        for step in target.client.verify_steps(quarantine):
+            if isinstance(step, HashAddress):
+                damaged += 1
+                names = {"id": step.id, "relpath": step.relpath}
+                echo(json.dumps(names) if as_json else f"{step.id}  {_text(step.relpath)}")
+            else:
+                looked_at += step
+                advance(step)
+    click.echo(f"{looked_at} files looked at, {damaged} damaged", err=True)
+    if damaged:
+        raise click.exceptions.Exit(1)
+
+
+@hashfs.command()
+@as_json
+@pass_target
+def repair(target: _Target, as_json: bool) -> None:
+    """Move every file to where its bytes belong, as after a change of depth or width."""
+    moved = target.client.repair()
+    for path, address in moved:
+        old, new = target.client.relpath(path), address.relpath
+        if as_json:
+            _print_json({"id": address.id, "old": old, "new": new})
+        else:
+            click.echo(f"{_text(old)} -> {new}")
+    click.echo(f"{len(moved)} files moved", err=True)
+
+
+@hashfs.command()
+@click.option(
+    "--older-than",
+    type=_Duration(),
+    default="24h",
+    show_default=True,
+    help="Time since the last put: 90s, 30m, 24h, 7d; a bare number is seconds.",
+)
+@click.option(
+    "--keep-from",
+    type=click.File("r", encoding="utf-8"),
+    metavar="FILE",
+    help="Ids or paths that are in use, one a line; - for the standard input.",
+)
+@click.option("--dry-run", is_flag=True, help="Delete nothing, only tell what would be.")
+@click.option("--allow-empty", is_flag=True, help="Delete even if nothing at all is in use.")
+@as_json
+@pass_target
+def prune(
+    target: _Target,
+    older_than: timedelta,
+    keep_from: Any,
+    dry_run: bool,
+    allow_empty: bool,
+    as_json: bool,
+) -> None:
+    """Delete the contents that are neither in use nor young, and print their ids.
+
+    In use is what the functions registered with @fs.references tell, and what FILE lists.
+    """
+    if keep_from is None and not target.extension.has_references:
+        raise click.UsageError(
+            "Nobody tells what is in use: register a function with @fs.references, "
+            "or list it with --keep-from."
+        )
+    keep = target.client.live()
+    try:
+        keep.update(line.strip() for line in keep_from or () if line.strip())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--keep-from") from error
+    wishes = {"older_than": older_than, "dry_run": dry_run, "allow_empty": allow_empty}
+    try:
+        deleted = target.run(lambda: target.extension.prune(keep, **wishes))
+    except NothingLiveError as error:
+        raise click.UsageError(
+            "Nothing at all is in use, so everything would be deleted: "
+            "add --allow-empty if that is what you want."
+        ) from error
+    except NoAddressError as error:
+        raise _Failure(f"Nothing is deleted: {error}") from error
+    for id in deleted:
+        if as_json:
+            _print_json({"id": id})
+        else:
+            click.echo(id)
+    click.echo(f"{len(deleted)} contents {'would be ' if dry_run else ''}deleted", err=True)
+
+
+# -- moving ------------------------------------------------------------------------------------
+
+
+@hashfs.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--threads", type=click.IntRange(1, 256), default=8, show_default=True)
+@as_json
+@pass_target
+def sync(app_store: _Target, source: str, target: str, threads: int, as_json: bool) -> None:
+    """Copy what TARGET lacks of SOURCE, hashed on its way; end with 1 if some is damaged.
+
+    SOURCE and TARGET are named stores of the app, "default" for the store without a name,
+    folders, or URLs such as s3://bucket/prefix. Folders and URLs have the layout of the
+    app's own store. Run it again to go on where it stopped, or to copy what is new.
+    """
+    origin, goal = app_store.named(source), app_store.named(target)
+    length = origin.count() if _is_terminal() else None
+    outcomes: Counter[Outcome] = Counter()
+    with _bar(length, "Copying") as (advance, echo):
+        for step in transfer.sync(origin, goal, threads):
+            outcomes[step.outcome] += 1
+            if as_json:
+                names = {"id": step.entry.id, "relpath": step.entry.relpath}
+                echo(json.dumps({**names, "outcome": step.outcome.name.lower()}))
+            elif step.outcome in _FAILED:
+                text = f"{_text(step.entry.relpath)}: {step.outcome.value} {step.reason}"
+                click.echo(text.rstrip(), err=True)
+            advance(1)
+    counts = [f"{outcomes[each]} {each.value}" for each in Outcome if outcomes[each]]
+    click.echo(", ".join(counts) or "nothing to copy", err=True)
+    if any(outcomes[each] for each in _FAILED):
+        raise click.exceptions.Exit(1)
+
+
+# -- showing -----------------------------------------------------------------------------------
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def _bar(
+    length: int | None, label: str
+) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
+    """Show a progress bar if `length` is known; yield what moves it, and what prints a line."""
+    if length is None:
+        yield lambda _: None, click.echo
+        return
+    lines: list[str] = []  # of the bar's own terminal, which they would tear apart
+    echo = lines.append if sys.stdout.isatty() else click.echo
+    try:
+        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+            yield bar.update, echo
+    finally:
+        for line in lines:
+            click.echo(line)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value))
+
+
+def _text(path: str) -> str:
+    """Return a path that can be printed, whatever bytes it has."""
+    return path.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+
+
+def _human(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

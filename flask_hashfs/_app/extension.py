@@ -1,0 +1,277 @@
+"""What the Flask and the Quart extension share: init_app, state and URLs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hints
+
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+
+from .._bucket import client
+from .._bucket.backend import ObjectStore
+from .._http import plan, urls
+from .._storage.writer import Writer
+from .._store.hashfs import HashFS
+from ..exceptions import ConfigError
+from . import cli, config
+from .config import StoreConfig
+from .serving import Serving
+
+if TYPE_CHECKING:
+    from flask.sansio.app import App
+
+AppT = TypeVar("AppT", bound="App")
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
+
+_ATTRIBUTES = frozenset(get_type_hints(HashFS))
+
+
+class BaseHashFS(Generic[AppT]):
+    """Everything of an extension that touches neither a request nor a response.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    _framework: ClassVar[str]
+
+    app: AppT | None = None
+    name: str | None = None
+    _references: tuple[Callable[[], Any], ...] = ()
+
+    def __init__(self, app: AppT | None = None, *, name: str | None = None) -> None:
+        config.key_prefix(name)
+        self.name = name
+        if app is not None:
+            self.init_app(app)
+            self.app = app
+
+    def init_app(self, app: AppT) -> None:
+        """Set up the store of `app` from its configuration.
+
+        Raises:
+            TypeError: The app is of the other framework, or none.
+            ConfigError: A value that cannot be used.
+            RuntimeError: The app has a store of this name already.
+        """
+        self._check_app(app)
+        if self._key in app.extensions:
+            store = f"a store named {self.name!r}" if self.name else "a default store"
+            raise RuntimeError(
+                f"This app already has {store}; give each further one "
+                f'a name of its own: {type(self).__name__}(app, name="avatars")'
+            )
+        settings = config.load(app.config, self.name)
+        client = _make_client(settings, config.key_prefix(self.name))
+        app.extensions[self._key] = {"client": client, "config": settings, "extension": self}
+        self._install(app)
+        if cli.hashfs.name not in app.cli.commands:
+            app.cli.add_command(cli.hashfs)
+        app.add_template_global(self.url_for, f"{self._key}_url_for")
+        if settings.serve_files:
+            app.add_url_rule(
+                settings.path_prefix.rstrip("/") + "/<path:file>",
+                endpoint=f"{self._key}.file",
+                view_func=self._serve,
+                methods=["GET"],
+            )
+
+    @property
+    def config(self) -> Any:
+        """The current app's configuration."""
+        return self._current_app().config
+
+    @property
+    def client(self) -> HashFS:
+        """The current app's store."""
+        client: HashFS = self._state["client"]
+        return client
+
+    def url_for(self, file: str | os.PathLike[str] | HashAddress, external: bool = True) -> str:
+        """Return the URL of a stored file; whether it exists is not checked.
+
+        Args:
+            file: A path relative to the root, an id where this app serves the files, or an
+                address.
+            external: Whether to begin with ``HASHFS_HOST`` or the request's host.
+
+        Raises:
+            RuntimeError: There is no app, or the host is needed and there is no request.
+        """
+        app = self._current_app()
+        prefix = config.key_prefix(self.name)
+        path = file.relpath if isinstance(file, HashAddress) else os.fspath(file)
+        host, path_prefix = app.config[prefix + "HOST"], app.config[prefix + "PATH_PREFIX"]
+        settings: StoreConfig = self._state["config"]
+        parts = [path_prefix, urls.quote_path(path.replace(os.sep, "/"))]
+        if settings.serve_files:
+            parts[0] = settings.path_prefix
+            if not host:
+                parts.insert(0, urls.quote_path(self._mount()))
+        parts.insert(0, "/")
+        if external:
+            try:
+                parts.insert(0, host or self._host_url())
+            except RuntimeError as error:  # the framework's, which knows none of these ways out
+                error.add_note(f"url_for: set {prefix}HOST or SERVER_NAME, or say external=False")
+                raise
+        url = urls.join(*parts)
+        return f"/{url}" if external and host and host.startswith("//") else url
+
+    def expected_digest(self, headers: Headers | Mapping[str, str]) -> str | None:
+        """Return the id that a request's headers promise for its body, or None.
+
+        Args:
+            headers: The request's; ``Repr-Digest`` and ``Content-Digest`` are looked at. Pass
+                the result to ``put`` as ``expected``. Source: RFC 9530.
+        """
+        return plan.expected_digest(Headers(headers), self.client.algorithm)
+
+    def references(self, function: CallableT) -> CallableT:
+        """Register a callable that tells what is in use, for every later `prune`.
+
+        Args:
+            function: Called without arguments, within the app's context; it returns or yields
+                ids, paths or addresses. Under Quart it may be a coroutine function or an
+                asynchronous generator.
+
+        Returns:
+            The callable itself, so that this is a decorator.
+
+        Raises:
+            TypeError: It cannot be called.
+        """
+        if not callable(function):
+            raise TypeError(f"references takes a callable, not {function!r}")
+        self._references = (*self._references, function)
+        return function
+
+    @property
+    def has_references(self) -> bool:
+        """Whether any callable tells what is in use."""
+        return bool(self._references)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the current app's store."""
+        if name.startswith("__") or not (self._has_app() or _is_client_attribute(name)):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.client, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name}  # apps cannot be pickled, and need not be
+
+    def __copy__(self: SelfT) -> SelfT:
+        new = type(self).__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self: SelfT, memo: dict[int, Any]) -> SelfT:
+        return copy.copy(self)
+
+    @property
+    def _key(self) -> str:
+        return f"hashfs_{self.name}" if self.name else "hashfs"
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        app = self._current_app()
+        try:
+            state: dict[str, Any] = app.extensions[self._key]
+        except KeyError:
+            raise RuntimeError(
+                f"This app has no such store: call {type(self).__name__}.init_app(app) first"
+            ) from None
+        return state
+
+    @property
+    def _serving(self) -> Serving:
+        state = self._state
+        return Serving(state["client"], state["config"], self._current_app().config)
+
+    # -- what a framework gives ------------------------------------------------------------
+
+    def _check_app(self, app: object) -> None:
+        raise NotImplementedError
+
+    def _install(self, app: AppT) -> None:
+        """Install the request class that takes uploads, once for each app."""
+        raise NotImplementedError
+
+    def _serve(self, file: str) -> Any:
+        """Answer a request of the file route."""
+        raise NotImplementedError
+
+    def _current_app(self) -> AppT:
+        raise NotImplementedError
+
+    def _has_app(self) -> bool:
+        raise NotImplementedError
+
+    def _host_url(self) -> str:
+        """Return the http(s) root URL of the current request, without its mount."""
+        raise NotImplementedError
+
+    def _mount(self) -> str:
+        """Return the path that the app is mounted at."""
+        raise NotImplementedError
+
+
+def upload_writer(app: App) -> Callable[[], Writer] | None:
+    """Return what makes writers for the files of a form, or None where they do not stream.
+
+    They go to the first store of `app` that takes them, and may be as large as the largest
+    of its stores allows: each put checks its own store's limit.
+    """
+    states = [
+        state
+        for key, state in app.extensions.items()
+        if (key == "hashfs" or key.startswith("hashfs_"))
+        and isinstance(state, dict)
+        and isinstance(state.get("config"), StoreConfig)
+    ]
+    streaming = [state["client"] for state in states if state["config"].stream_uploads]
+    if not streaming:
+        return None
+    limits = [state["client"].max_size for state in states]
+    limit = None if None in limits else max(limits)
+    client: HashFS = streaming[0]
+    return lambda: client.new_writer(limit)
+
+
+def _make_client(config: StoreConfig, prefix: str) -> HashFS:
+    try:
+        if client.is_url(config.root_folder):
+            return ObjectStore(
+                config.root_folder,
+                depth=config.depth,
+                width=config.width,
+                algorithm=config.algorithm,
+                max_size=config.max_file_size,
+                options=config.store_options,
+                max_age=config.max_age,
+                inline_types=config.inline_types,
+            )
+        return HashFS(
+            config.root_folder,
+            depth=config.depth,
+            width=config.width,
+            algorithm=config.algorithm,
+            fmode=config.file_mode,
+            dmode=config.dir_mode,
+            fsync=config.fsync,
+            max_size=config.max_file_size,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
+
+
+def _is_client_attribute(name: str) -> bool:
+    return hasattr(HashFS, name) or name in _ATTRIBUTES

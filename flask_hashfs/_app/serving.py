@@ -1,0 +1,214 @@
+"""How a stored file answers a request: found, opened and measured, and its answer planned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import NotFound
+
+from .._bucket.backend import ObjectStore
+from .._bucket.reader import ObjectFile
+from .._http import plan as http
+from .._http import urls
+from .._http.plan import ByteRange, Plan
+from .._local.lookup import Content
+from .._store.hashfs import HashFS
+from .config import StoreConfig
+
+_REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
+
+
+@dataclass(slots=True)
+class Answer:
+    """How a stored file answers a request: the plan, and the file as long as it is needed."""
+
+    address: HashAddress
+    size: int
+    file: BinaryIO | None
+    plan: Plan
+    serves_content: bool
+    reads_cached: bool
+
+    def close(self) -> None:
+        """Close the file; it may be called again."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What decides how the files of a store are served.
+
+    Args:
+        client: The store.
+        settings: Its configuration.
+        app_config: That of the app, for Flask's own ``USE_X_SENDFILE``.
+    """
+
+    client: HashFS
+    settings: StoreConfig
+    app_config: Mapping[str, Any]
+
+    def open(
+        self, file: str | os.PathLike[str] | HashAddress, method: str, *, is_routed: bool = False
+    ) -> Content:
+        """Find, open and measure a stored file.
+
+        Args:
+            file: What ``get`` takes.
+            method: The request's.
+            is_routed: Whether only an id, or a stored name's exact path, will do.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        content = self.client.open_content(file, self._reads(method))
+        if content is None:
+            raise NotFound
+        if is_routed and not self._is_route(file, content.address):
+            content.close()
+            raise NotFound
+        return content
+
+    def open_cached(
+        self, file: str | os.PathLike[str] | HashAddress, method: str
+    ) -> Content | None:
+        """Open a stored file as `open` does, if that takes no waiting."""
+        return self.client.open_cached(file) if self._reads(method) else None
+
+    def answer(
+        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
+    ) -> Answer:
+        """Plan how a stored file answers a request, and close it if it need not be read.
+
+        Args:
+            content: From `open`.
+            method: The request's.
+            headers: The request's.
+            wishes: What the view wants otherwise; see ``send_file``.
+
+        Raises:
+            NotFound: It has been deleted meanwhile.
+        """
+        try:
+            return self._answer(content, method, headers, wishes)
+        except FileNotFoundError:
+            content.close()
+            raise NotFound from None
+        except BaseException:
+            content.close()
+            raise
+
+    def _reads(self, method: str) -> bool:
+        return method != "HEAD" and not self._hands_over
+
+    def _is_route(self, file: object, address: HashAddress) -> bool:
+        names = address.id, address.relpath.replace(os.sep, "/")
+        return file in names and self.client.id_of(address.relpath) is not None
+
+    @property
+    def _hands_over(self) -> bool:
+        """Whether the web server in front sends the files."""
+        if self.settings.accel_redirect is not None:
+            return True
+        return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.is_local
+
+    def _answer(
+        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
+    ) -> Answer:
+        address, file = content.address, content.file
+        hands_over = self._hands_over
+        if hands_over:
+            headers = _without_range(headers)
+        plan = http.plan(method, headers, self._represent(address, content.size, **wishes))
+        answer = Answer(address, content.size, file, plan, bool(plan.body), content.reads_cached)
+        location = self._redirection(address, plan, wishes)
+        if hands_over and plan.body:
+            answer.plan = _handed_over(plan, self._server_header(address))
+        elif location is not None:
+            answer.plan = location
+        elif isinstance(file, ObjectFile):
+            parts = [part for part in plan.body if isinstance(part, ByteRange)]
+            file.expect((part.start, part.stop) for part in parts)
+        if not answer.plan.body:
+            answer.close()
+        return answer
+
+    def _server_header(self, address: HashAddress) -> tuple[str, str]:
+        """Return the header by which the web server in front is told to send the file itself."""
+        internal = self.settings.accel_redirect
+        if internal is None:
+            return "X-Sendfile", address.abspath
+        path = urls.quote_path(address.relpath.replace(os.sep, "/"))
+        return "X-Accel-Redirect", urls.join(internal, path)
+
+    def _redirection(
+        self, address: HashAddress, plan: Plan, wishes: Mapping[str, Any]
+    ) -> Plan | None:
+        """Return the plan that sends the client to the object store, where that is allowed.
+
+        Only for the file as the object store itself would describe it, and never for a
+        private one: whoever has the URL can read it.
+        """
+        settings, client = self.settings, self.client
+        if (
+            not settings.serve_redirect
+            or plan.status not in (200, 206)
+            or any(value is not None and value is not False for value in wishes.values())
+            or not isinstance(client, ObjectStore)
+            or not client.signs
+        ):
+            return None
+        url, seconds = client.signed_url(address, _REDIRECTED_FOR)
+        caching = f"max-age={min(seconds, settings.max_age or seconds)}"
+        return Plan(
+            302, [("Location", url), ("Cache-Control", caching), ("Content-Length", "0")], ()
+        )
+
+    def _represent(
+        self,
+        address: HashAddress,
+        size: int,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = False,
+    ) -> http.Representation:
+        """Return what the HTTP plan has to know of a stored file and of the app's wishes."""
+        name = address.id + self.client.suffix_of(address.relpath, address.id)
+        if mimetype is None:
+            mimetype = http.guess_mimetype(name)
+            if download_name is not None and mimetype == "application/octet-stream":
+                mimetype = http.guess_mimetype(download_name)
+        if as_attachment is None:
+            as_attachment = not http.is_inline(mimetype, self.settings.inline_types)
+        return http.Representation(
+            id=address.id,
+            size=size,
+            algorithm=self.client.algorithm,
+            mimetype=mimetype,
+            filename=download_name or name,
+            inline=not as_attachment,
+            max_age=self.settings.max_age if max_age is None else max_age,
+            private=private,
+        )
+
+
+def _without_range(headers: Headers) -> Headers:
+    """Return a request's headers without Range, which the server in front will answer."""
+    headers = Headers(list(headers))
+    headers.remove("Range")
+    return headers
+
+
+def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
+    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    return Plan(plan.status, [*headers, server_header], ())

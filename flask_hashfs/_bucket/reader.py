@@ -1,0 +1,156 @@
+"""An object as a file: raw, seekable, read by ranges."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..exceptions import StoreUnavailableError
+from .client import Objects
+
+if TYPE_CHECKING:
+    from obstore import BytesStream
+
+_FIRST = 1024 * 1024  # bytes asked for where nobody said how far the reading will go
+_LARGEST = 64 * 1024 * 1024
+_ATTEMPTS = 3
+_AT_ONCE = 8  # requests of one file
+
+
+class ObjectFile(io.RawIOBase):
+    """An object of `size` bytes, open to read.
+
+    It asks for as much as `expect` announced; else for pieces that grow as long as they are
+    read one after the other. A read that breaks off goes on where it stood.
+    """
+
+    def __init__(
+        self, objects: Objects, key: str, size: int, stream: BytesStream | None = None
+    ) -> None:
+        self._objects = objects
+        self._key = key
+        self._size = size
+        self._position = 0
+        self._expected: dict[int, tuple[int, BytesStream | None]] = {}
+        self._stream: BytesStream | None = None
+        self._left = memoryview(b"")  # arrived, not read yet
+        self._at = 0  # where _left begins
+        self._stop = 0  # where _stream ends
+        self._window = _FIRST
+        self._reads_all = False
+        if stream is not None:  # of all of it
+            self._expected[0] = size, stream
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Announce ranges, from a first byte to behind a last, and begin to read some of them.
+
+        Those that have begun survive a delete of the object.
+
+        Raises:
+            FileNotFoundError: The object is not there.
+        """
+        for start, stop in ranges:
+            begins = start < stop and len(self._expected) < _AT_ONCE
+            stream = self._objects.stream(self._key, start, stop) if begins else None
+            self._expected[start] = stop, stream
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, without asking for anything, and return the new position."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        if whence not in start:
+            raise ValueError(f"whence is {whence!r}, but must be 0, 1 or 2")
+        position = start[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative seek position {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: object) -> int:
+        """Read into `buffer` what has arrived, or wait for it; return the number of bytes."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
+            if not view or self._position >= self._size:
+                return 0
+            if not self._at <= self._position < self._at + len(self._left):
+                self._fetch()
+            offset = self._position - self._at
+            piece = self._left[offset : offset + len(view)]
+            view[: len(piece)] = piece
+            self._position += len(piece)
+            return len(piece)
+
+    def readall(self) -> bytes:
+        """Read the rest."""
+        self._reads_all = True
+        pieces = []
+        while self._position < self._size:
+            if not self._at <= self._position < self._at + len(self._left):
+                self._fetch()
+            pieces.append(self._left[self._position - self._at :])
+            self._position += len(pieces[-1])
+        self._reads_all = False
+        whole = pieces[0].obj if len(pieces) == 1 else None
+        if isinstance(whole, bytes) and len(whole) == len(pieces[0]):
+            return whole  # not copied
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give up what was being read."""
+        self._give_up()
+        self._expected.clear()
+        super().close()
+
+    def _fetch(self) -> None:
+        """Wait for bytes at the position."""
+        follows = self._position == self._at + len(self._left)
+        if not follows or self._position in self._expected:
+            self._give_up()
+            self._stop = 0
+        for attempt in range(_ATTEMPTS):
+            try:
+                if self._stream is None or self._position >= self._stop:
+                    self._begin(follows)
+                assert self._stream is not None
+                piece = self._objects.next(self._stream)
+                if not piece:
+                    raise StoreUnavailableError("an object ended before it was complete")
+            except StoreUnavailableError:
+                self._give_up()
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                continue
+            self._at, self._left = self._position, memoryview(piece)
+            return
+
+    def _begin(self, follows: bool) -> None:
+        if self._position in self._expected:
+            self._stop, self._stream = self._expected.pop(self._position)
+            if self._stream is not None:
+                return
+        elif self._position >= self._stop:
+            self._window = min(self._window * 2, _LARGEST) if follows and self._stop else _FIRST
+            stop = self._size if self._reads_all else self._position + self._window
+            self._stop = min(stop, self._size)
+        self._stream = self._objects.stream(self._key, self._position, self._stop)
+
+    def _give_up(self) -> None:
+        self._stream = None
+        self._left = memoryview(b"")
+        self._at = self._position

@@ -1,0 +1,1 @@
+"""The Flask half: it carries decisions out."""

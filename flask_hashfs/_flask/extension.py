@@ -1,0 +1,254 @@
+"""FlaskHashFS, and the sender that carries out an HTTP plan over WSGI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import timedelta
+from typing import IO, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask.sansio.app import App
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+from werkzeug.wsgi import wrap_file
+
+from .._app.extension import BaseHashFS
+from .._http.plan import ByteRange, Plan
+from .._local.lookup import Content
+from .._store.hashfs import HashFS
+from ..signals import file_deleted, file_served, file_stored
+from .request import upload_request_class
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CHUNK = 256 * 1024
+_SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
+
+
+class _OfTheStore(Generic[P, T]):
+    """A method of the current app's store: it takes an app to get it, but none to look it up."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], T]) -> None:
+        self._method = method
+
+    @overload
+    def __get__(self, extension: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
+    @overload
+    def __get__(self, extension: FlaskHashFS, owner: type) -> Callable[P, T]: ...
+    def __get__(self, extension: FlaskHashFS | None, owner: type) -> Callable[..., T]:
+        if extension is None:
+            return self._method
+        method: Callable[P, T] = getattr(extension.client, self._method.__name__)
+        return method
+
+
+class FlaskHashFS(BaseHashFS[Flask]):
+    """Content-addressed file storage for Flask.
+
+    Every attribute that is not documented here is the one of the app's store, `HashFS`.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    def put(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> HashAddress:
+        """Store the content of `file` under its hash; see `HashFS.put`."""
+        address = self.client.put(file, extension, expected=expected, max_size=max_size)
+        if file_stored.receivers:
+            file_stored.send(_app(), extension=self, address=address)
+        return address
+
+    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None; see `HashFS.get`."""
+        return self.client.get(file)
+
+    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; see `HashFS.exists`."""
+        return self.client.exists(file)
+
+    def __contains__(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        return self.client.exists(file)
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+        """Open a stored file to read; see `HashFS.open`."""
+        return self.client.open(file, mode)
+
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file; see `HashFS.delete`."""
+        address = self.client.get(file) if file_deleted.receivers else None
+        self.client.delete(file)
+        if address is not None:
+            file_deleted.send(_app(), extension=self, address=address)
+
+    files = _OfTheStore(HashFS.files)
+    folders = _OfTheStore(HashFS.folders)
+    corrupted = _OfTheStore(HashFS.corrupted)
+    repair = _OfTheStore(HashFS.repair)
+    count = _OfTheStore(HashFS.count)
+    size = _OfTheStore(HashFS.size)
+
+    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
+        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        return self.client.verify(quarantine=quarantine)
+
+    def prune(
+        self,
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        *,
+        older_than: timedelta = timedelta(hours=24),
+        dry_run: bool = False,
+        allow_empty: bool = False,
+    ) -> list[str]:
+        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+
+        In use is `keep` together with what the callables registered by `references` tell.
+        """
+        live = self.client.live()
+        live.update(keep)
+        for function in self._references:
+            live.update(function())
+        return self.client.prune(
+            live, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
+        )
+
+    def send_file(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = True,
+    ) -> Response:
+        """Answer the current request with a stored file.
+
+        Args:
+            file: What `get` takes.
+            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            as_attachment: Whether the browser downloads rather than shows it; if None, as
+                ``HASHFS_INLINE_TYPES`` says for its type.
+            download_name: The name it is saved under; its id and extension if None.
+            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            private: Whether shared caches must not keep it.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        return self._respond(
+            self._serving.open(file, request.method),
+            mimetype=mimetype,
+            as_attachment=as_attachment,
+            download_name=download_name,
+            max_age=max_age,
+            private=private,
+        )
+
+    def _respond(self, content: Content, **wishes: Any) -> Response:
+        answer = self._serving.answer(content, request.method, request.headers, wishes)
+        try:
+            response = _send(answer.plan, answer.file, answer.size)
+        except BaseException:
+            answer.close()
+            raise
+        if answer.serves_content and file_served.receivers:
+            what = {"address": answer.address, "status": answer.plan.status}
+            file_served.send(_app(), extension=self, **what)
+        return response
+
+    def _check_app(self, app: object) -> None:
+        if isinstance(app, Flask):
+            return
+        hint = "; use QuartHashFS for a Quart app" if isinstance(app, App) else ""
+        raise TypeError(f"FlaskHashFS needs a Flask app, not {type(app).__name__}{hint}")
+
+    def _install(self, app: Flask) -> None:
+        app.request_class = upload_request_class(app.request_class)
+
+    def _serve(self, file: str) -> Response:
+        return self._respond(self._serving.open(file, request.method, is_routed=True))
+
+    def _current_app(self) -> Flask:
+        return current_app
+
+    def _has_app(self) -> bool:
+        return has_app_context()
+
+    def _host_url(self) -> str:
+        if not has_request_context() and (host := current_app.config["SERVER_NAME"]):
+            return f"{current_app.config['PREFERRED_URL_SCHEME']}://{host}/"
+        return request.host_url
+
+    def _mount(self) -> str:
+        if has_request_context():
+            return request.root_path
+        return cast(str, current_app.config["APPLICATION_ROOT"])
+
+
+def _app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _send(plan: Plan, file: BinaryIO | None, size: int) -> Response:
+    """Carry out `plan` with the open `file`, which is closed with the response."""
+    body: Any = _body(plan, file, size)
+    response = current_app.response_class(
+        body, plan.status, Headers(plan.headers), direct_passthrough=not isinstance(body, list)
+    )
+    if "Content-Type" not in dict(plan.headers):
+        del response.headers["Content-Type"]
+    return response
+
+
+def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
+    if file is None:
+        return []
+    pieces = _Pieces(plan, file)
+    if sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body) <= _SMALL:
+        try:
+            return list(pieces)
+        finally:
+            pieces.close()
+    if plan.body == (ByteRange(0, size),):
+        return wrap_file(request.environ, file, _CHUNK)  # the server may use sendfile
+    return pieces
+
+
+class _Pieces:
+    """The bytes of a plan; closing it closes the file, read or not."""
+
+    def __init__(self, plan: Plan, file: BinaryIO) -> None:
+        self._file = file
+        self._pieces = self._read(plan)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._pieces.close()
+        self._file.close()
+
+    def _read(self, plan: Plan) -> Generator[bytes, None, None]:
+        for part in plan.body:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            self._file.seek(part.start)
+            left = part.size
+            while left and (piece := self._file.read(min(left, _CHUNK))):
+                left -= len(piece)
+                yield piece

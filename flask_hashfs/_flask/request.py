@@ -1,0 +1,288 @@
+"""Flask's request: form files arrive hashed, and a body cut short is never taken for whole."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from flask import current_app
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.utils import cached_property
+from werkzeug.wrappers import Request
+from werkzeug.wsgi import get_content_length
+
+from .._app.extension import upload_writer
+from .._http.multipart import FilePart, Limits, MultipartDecoder
+from .._storage.writer import UploadStream, Writer
+from ..exceptions import IncompleteUploadError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+READ_SIZE = 1024 * 1024
+LARGE_BODY = 4 * 1024 * 1024
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+def upload_request_class(base: type[RequestT]) -> type[RequestT]:
+    """Return a subclass of an app's request class `base` that streams uploads into its store.
+
+    What the app has made its own stays so: its ``stream``, ``make_form_data_parser``,
+    ``form_data_parser_class`` or ``_get_file_stream`` win, now and in later subclasses.
+    """
+    if issubclass(base, _Uploads):
+        return base
+    mixins: list[type[Request]] = [_Uploads]
+    if base.stream is Request.stream:
+        mixins.append(_CheckedBody)
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return cast("type[RequestT]", type(base.__name__, (*mixins, base), names))
+
+
+class _CheckedBody(Request):
+    """A request whose stream raises rather than ends early or goes on over the limit."""
+
+    @cached_property
+    def stream(self) -> Any:
+        if self.shallow:
+            return super().stream
+        return open_body(self.environ, self.max_content_length)
+
+
+class _Uploads(Request):
+    """A request that parses multipart forms into the app's store."""
+
+    _writers: list[Writer] | None = None
+    _form_error: HTTPException | None = None
+
+    def make_form_data_parser(self) -> FormDataParser:
+        parser = super().make_form_data_parser()
+        new_writer = upload_writer(cast(Any, current_app)) if current_app else None
+        if new_writer is None or not _is_stock(parser):
+            return parser
+        if self._writers is None:
+            self._writers = []
+        return _UploadParser(parser, new_writer, self._writers)
+
+    def _load_form_data(self) -> None:
+        if self._form_error is not None:  # the rest of the body is no form
+            raise self._form_error
+        try:
+            super()._load_form_data()
+        except HTTPException as error:
+            if "stream" in self.__dict__:
+                self._form_error = error
+            raise
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            for writer in self._writers or ():
+                writer.close()
+
+
+class _UploadParser(FormDataParser):
+    """Parses multipart forms with `MultipartDecoder`, and any other as `stock` does."""
+
+    def __init__(
+        self, stock: FormDataParser, new_writer: Callable[[], Writer], writers: list[Writer]
+    ) -> None:
+        super().__init__(
+            stock.stream_factory,
+            stock.max_form_memory_size,
+            stock.max_content_length,
+            stock.cls,
+            stock.silent,
+            max_form_parts=stock.max_form_parts,
+        )
+        self._new_writer = new_writer
+        self._writers = writers
+
+    def parse(
+        self,
+        stream: Any,
+        mimetype: str,
+        content_length: int | None,
+        options: dict[str, str] | None = None,
+    ) -> tuple[Any, MultiDict[str, str], MultiDict[str, FileStorage]]:
+        if mimetype != "multipart/form-data":
+            return super().parse(stream, mimetype, content_length, options)
+        fields, files = self._parse_upload(stream, content_length, options or {})
+        return stream, self.cls(fields), self.cls(files)
+
+    def _parse_upload(
+        self, stream: Any, content_length: int | None, options: dict[str, str]
+    ) -> tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]:
+        if isinstance(stream, Body) and stream.tell():  # the app has read it itself
+            return [], []
+        data = stream.read(READ_SIZE)
+        if not data and content_length is None:  # a request without a body
+            return [], []
+        limits = Limits(None, self.max_form_memory_size, self.max_form_parts)
+        boundary = options.get("boundary", "")
+        beside = _second_thread(content_length)
+        decoder = MultipartDecoder(boundary, self._open_writer, limits, beside)
+        try:
+            while data:
+                decoder.feed(data)
+                data = stream.read(READ_SIZE)
+            fields, parts = decoder.finish()
+        finally:
+            decoder.close()
+            if beside is not None:
+                beside.shutdown()
+        return fields, [(part.name, _file_storage(part)) for part in parts]
+
+    def _open_writer(self) -> Writer:
+        writer = self._new_writer()
+        self._writers.append(writer)
+        return writer
+
+
+def _is_stock(parser: FormDataParser) -> bool:
+    """Tell whether a parser is what Werkzeug makes of a request class nobody has changed."""
+    factory = getattr(parser.stream_factory, "__func__", None)
+    return type(parser) is FormDataParser and factory is Request._get_file_stream
+
+
+def _second_thread(content_length: int | None) -> Executor | None:
+    """Return what writes to the disk while the body is read and hashed, where that pays."""
+    if content_length is not None and content_length < LARGE_BODY:
+        return None
+    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
+
+
+def _file_storage(part: FilePart) -> FileStorage:
+    stream: Any = UploadStream(part.writer)
+    return FileStorage(stream, part.filename, part.name, headers=part.headers)
+
+
+def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
+    """Return a request's body as a stream that ends only where the body does.
+
+    Args:
+        environ: The request's WSGI environment.
+        max_size: Bytes the body may have, or None.
+
+    Raises:
+        RequestEntityTooLarge: Content-Length says that it has more.
+    """
+    length = get_content_length(environ)
+    if length is not None and max_size is not None and length > max_size:
+        raise _too_large(max_size)
+    terminated = bool(environ.get("wsgi.input_terminated"))
+    if length is None and not terminated:  # nothing tells where it would end
+        return io.BytesIO()
+    return cast(BinaryIO, Body(environ["wsgi.input"], length, terminated, max_size))
+
+
+class Body(io.RawIOBase):
+    """A request's body, read from the server and checked.
+
+    Args:
+        source: The server's stream.
+        length: Bytes promised by Content-Length, or None.
+        terminated: Whether `source` ends where the body does, rather than wait for more.
+        max_size: Bytes allowed, or None.
+
+    Raises:
+        IncompleteUploadError: On reading: it is shorter than promised, its chunking is broken,
+            or the connection is.
+        RequestEntityTooLarge: On reading: it is larger than allowed.
+    """
+
+    def __init__(
+        self, source: Any, length: int | None, terminated: bool, max_size: int | None
+    ) -> None:
+        self._source = source
+        self._length = length
+        self._last = None if terminated else length
+        self._max_size = max_size
+        self._position = 0
+        self._failure: HTTPException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many bytes have been read as Content-Length promises."""
+        return self._length is not None and self._position >= self._length
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to `size` bytes, as many as the server hands out at once; b"" at the end."""
+        if size is None or size < 0:
+            return self.readall()
+        return self._take(self._source.read, size)
+
+    def readall(self) -> bytes:
+        pieces = []
+        while piece := self._take(self._source.read, READ_SIZE):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def exhaust(self) -> bytes:
+        """Read and return the rest."""
+        return self.readall()
+
+    def readinto(self, buffer: Any) -> int:
+        with memoryview(buffer).cast("B") as view:
+            data = self._take(self._source.read, len(view))
+            view[: len(data)] = data
+        return len(data)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Return the bytes up to and with the next line feed, and no more than `size`."""
+        whole = size is None or size < 0
+        pieces = []
+        while whole or size:
+            piece = self._take(self._source.readline, READ_SIZE if whole else cast(int, size))
+            pieces.append(piece)
+            if not whole or not piece or piece.endswith(b"\n"):
+                break
+        return b"".join(pieces)
+
+    def _take(self, read: Callable[[int], bytes], size: int) -> bytes:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self._failure is not None:
+            raise self._failure
+        if self._last is not None:
+            size = min(size, self._last - self._position)
+        if self._max_size is not None:  # one byte more tells whether it is too large
+            size = min(size, self._max_size - self._position + 1)
+        if size <= 0:
+            return b""
+        try:
+            data = read(size)
+        except HTTPException as error:
+            self._failure = error
+            raise
+        except Exception as error:  # servers raise errors of their own for broken chunking
+            self._failure = _incomplete()
+            raise self._failure from error
+        self._position += len(data)
+        if not data and self._length is not None and self._position < self._length:
+            self._failure = _incomplete()
+        elif self._max_size is not None and self._position > self._max_size:
+            self._failure = _too_large(self._max_size)
+        if self._failure is not None:
+            raise self._failure
+        return data
+
+
+def _incomplete() -> IncompleteUploadError:
+    return IncompleteUploadError("The request's body broke off before its end.")
+
+
+def _too_large(max_size: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"The request's body is larger than the {max_size} bytes allowed.")

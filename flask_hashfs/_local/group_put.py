@@ -1,0 +1,156 @@
+"""Many files at once: each as durable as by a put of its own, for two syncs of the disk a group."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from hashfs import HashAddress
+
+from .._storage import posix, sources
+from .._storage.writer import Writer
+
+_FILES = 128  # of one group: each may hold a descriptor
+_BYTES = 256 * 1024 * 1024
+
+
+class Store(Protocol):
+    """What a bulk put has to know of a store."""
+
+    root: str
+    fsync: bool
+
+    def makepath(self, path: str) -> None:
+        """Create a folder and its missing parents."""
+        ...
+
+    def writer(self) -> Writer:
+        """Return a writer for one new content."""
+        ...
+
+    def commit(self, writer: Writer, extension: str | None = None) -> HashAddress:
+        """Publish what the writer took."""
+        ...
+
+    def exists(self, file: str) -> bool:
+        """Tell whether something is stored."""
+        ...
+
+
+StoreT = TypeVar("StoreT", bound=Store)
+
+
+@dataclass(slots=True)
+class _Item:
+    source: Any
+    extension: str | None
+    writer: Writer
+    result: HashAddress | Exception | None = None
+
+
+def put_files(
+    store: Store, files: Iterable[tuple[Any, str | None]]
+) -> Generator[tuple[Any, HashAddress | Exception]]:
+    """Store all `files`, and yield each with its address, or its error, once it is durable.
+
+    Args:
+        store: The store.
+        files: Sources, as ``put`` takes them, with their extensions.
+    """
+    store.makepath(store.root)
+    with _syncing(store.root) as sync, ExitStack() as writers:
+        group: list[_Item] = []
+        for source, extension in files:
+            item = _Item(source, extension, writers.enter_context(store.writer()))
+            _attempt(item, _read)
+            group.append(item)
+            size = sum(item.writer.size for item in group)
+            if not store.fsync or len(group) >= _FILES or size >= _BYTES:
+                yield from _publish(store, group, sync)
+                group = []
+                writers.close()
+        yield from _publish(store, group, sync)
+
+
+def _publish(
+    store: Store, group: list[_Item], sync: Callable[[list[str]], None]
+) -> Iterator[tuple[Any, HashAddress | Exception]]:
+    """Give the group its addresses: the data is on the disk first, and the names are after."""
+
+    def spill(item: _Item) -> None:
+        if not store.exists(item.writer.finish()):
+            item.writer.file()
+
+    def commit(item: _Item) -> None:
+        item.result = lazy.commit(item.writer, item.extension)
+
+    if store.fsync and group:
+        for item in group:
+            _attempt(item, spill)
+        sync([])
+    lazy = _without_fsync(store)
+    for item in group:
+        _attempt(item, commit)
+    if store.fsync and group:
+        sync([item.result.abspath for item in group if isinstance(item.result, HashAddress)])
+    for item in group:
+        assert item.result is not None
+        yield item.source, item.result
+
+
+def _read(item: _Item) -> None:
+    sources.copy(item.source, item.writer)
+    item.writer.finish()
+
+
+def _attempt(item: _Item, step: Callable[[_Item], None]) -> None:
+    if item.result is not None:
+        return
+    try:
+        step(item)
+    except Exception as error:
+        item.result = error
+        item.writer.close()
+
+
+def _without_fsync(store: StoreT) -> StoreT:
+    lazy = copy.copy(store)
+    lazy.fsync = False
+    return lazy
+
+
+@contextmanager
+def _syncing(root: str) -> Iterator[Callable[[list[str]], None]]:
+    """Give a call that waits until all that was written below `root` is on the disk.
+
+    Where the file system cannot be synced as a whole, the paths given to it are.
+    """
+
+    def sync(paths: list[str]) -> None:
+        if syncfs is not None and syncfs(fd) == 0:
+            return
+        for path in paths:
+            posix.sync_path(path)
+            posix.sync_folders(os.path.dirname(path), root)
+
+    syncfs = _syncfs()
+    fd = -1 if syncfs is None else os.open(root, os.O_RDONLY | posix.BINARY)
+    try:
+        yield sync
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _syncfs() -> Callable[[int], int] | None:
+    """Return the C library's ``syncfs``, which Python lacks and Linux alone has."""
+    try:
+        call: Callable[[int], int] = ctypes.CDLL(None).syncfs
+        return call
+    except (AttributeError, OSError, TypeError):
+        return None

@@ -1,0 +1,521 @@
+"""Where content lies below a root: its names, looking it up, deleting and listing it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
+
+import hashfs
+from hashfs import HashAddress
+
+from .._storage import posix
+from ..exceptions import NotStoredError
+from . import page_cache, set_aside
+
+logger = logging.getLogger("flask_hashfs")
+
+_ANY_ID = re.compile("[0-9a-f]{32,}")  # an app may have had another algorithm before
+_NO_FILE = (os.sep, os.sep + os.curdir, os.sep + os.pardir)  # what a folder's path may end with
+_NOT_THERE = {
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+}
+
+
+T = TypeVar("T")
+
+
+class Content(NamedTuple):
+    """A stored file about to be served."""
+
+    address: HashAddress
+    file: BinaryIO | None  # unbuffered; None where it is not to be read
+    size: int
+    reads_cached: bool = False
+    """Whether the file's system is known to tell what of it is in memory."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+class _Opened(NamedTuple):
+    path: str
+    fd: int
+    size: int
+    reads_cached: bool
+
+
+class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
+    """The content below `root`, each under its id and any extension.
+
+    Raises:
+        ValueError: An unknown algorithm, or one whose digests have no fixed length.
+    """
+
+    root: str
+    depth: int
+    width: int
+    algorithm: str
+    fmode: int | None
+    dmode: int
+    fsync: bool
+
+    is_local = True
+    """Whether an address's ``abspath`` is a path on this machine."""
+
+    reads_cached: bool
+    """Whether the system is known to tell what it has in memory of the file opened last."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        depth: int,
+        width: int,
+        algorithm: str,
+        fmode: int | None,
+        dmode: int,
+        fsync: bool,
+    ) -> None:
+        super().__init__(root, depth, width, algorithm, dmode=dmode)
+        self.fmode = fmode
+        self.fsync = fsync
+        self._id_length = self.new_hash().digest_size * 2
+        if not self._id_length:
+            raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
+        self._prefix = os.path.join(self.root, "")
+        self.reads_cached = False  # until a file of a local device has been opened
+        self._temporary = posix.TemporaryFolder(self.root)
+        self._home: os.stat_result | None = None
+
+    # -- looking up ------------------------------------------------------------------------
+
+    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root,
+                or an address.
+
+        Raises:
+            TypeError: Anything else.
+        """
+        path = self.realpath(file)
+        if path is None:
+            return None
+        return self._address(path)
+
+    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; it takes what `get` takes."""
+        return self.realpath(file) is not None
+
+    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
+        return self._search(file, self._stored)
+
+    def _address(self, path: str) -> HashAddress:
+        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
+
+    def _search(
+        self, file: str | os.PathLike[str] | HashAddress, ask: Callable[[str], T | None]
+    ) -> T | None:
+        """Return the first answer of `ask` about a path that `file` may stand for."""
+        for name in names_of(file):
+            for _ in range(posix.ATTEMPTS):
+                found = self._find(name, ask)
+                if found is not None:
+                    return found
+                restored = self._restore(self.id_named(name))
+                found = self._find(name, ask)  # in any case: a sweep may just have put it back
+                if found is not None:
+                    return found
+                if not restored:
+                    break
+        return None
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+        """Open a stored file to read.
+
+        Args:
+            file: What `get` takes.
+            mode: ``"rb"``, or a text mode; no mode that writes.
+
+        Returns:
+            For ``"rb"`` an ``io.BufferedReader``.
+
+        Raises:
+            NotStoredError: It is not stored.
+            ValueError: A mode that writes.
+        """
+        check_mode(mode)
+        opened = self._search(file, self._open)
+        if opened is None:
+            raise NotStoredError(names_of(file)[0])
+        return open(opened.path, mode, opener=lambda path, flags: opened.fd)
+
+    def open_content(
+        self, file: str | os.PathLike[str] | HashAddress, read: bool = True
+    ) -> Content | None:
+        """Look up a stored file, open it if it is to be read, and measure it, to serve it.
+
+        Args:
+            file: What `get` takes.
+            read: Whether its bytes will be needed.
+        """
+        if not read:
+            return self._search(file, self._measure)
+        opened = self._search(file, self._open)
+        if opened is None:
+            return None
+        raw = cast(BinaryIO, io.FileIO(opened.fd))
+        return Content(self._address(opened.path), raw, opened.size, opened.reads_cached)
+
+    def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
+        """Look up a stored file and open it, if that takes no waiting, to serve it.
+
+        Args:
+            file: Its id, or its exact path relative to the root, or its address.
+
+        Returns:
+            Its content, a small one read already; None also where it may be stored all the same.
+        """
+        name = names_of(file)[0]
+        if not self.reads_cached:
+            return None
+        if self._is_id(name):
+            path = self.idpath(name)
+        elif self.id_of(name) is not None and os.path.normpath(name) == name:
+            path = self._prefix + name
+        else:
+            return None
+        opened = page_cache.open_cached(path)
+        if opened is None:
+            return None
+        fd, state = opened
+        raw = cast(BinaryIO, io.FileIO(fd))
+        if state.st_size > page_cache.MOST:
+            is_local = page_cache.is_local(state.st_dev)
+            return Content(self._address(path), raw, state.st_size, is_local)
+        with raw:
+            data = page_cache.read_cached(fd, 0, state.st_size)
+        return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
+
+    def new_hash(self) -> hashlib._Hash:
+        """Return a hash object of the store's algorithm."""
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+    def idpath(self, id: str, extension: str | None = "") -> str:
+        """Return the path that the content `id` has, or would have, with this extension."""
+        suffix = extension or ""
+        if suffix and not suffix.startswith(os.extsep):
+            suffix = os.extsep + suffix
+        return self._prefix + os.sep.join(self.shard(id)) + suffix
+
+    def shard(self, id: str) -> list[str]:
+        """Split an id into the names of its folders and of its file."""
+        width, end = self.width, self.depth * self.width
+        if width == 1:
+            parts = list(id[:end])
+        else:
+            parts = [id[start : start + width] for start in range(0, end, width or 1)]
+        parts.append(id[end:])
+        return parts if len(id) > end else [part for part in parts if part]
+
+    def unshard(self, path: str | os.PathLike[str]) -> str:
+        """Return the hash id that a path inside the root stands for.
+
+        Raises:
+            ValueError: The path lies outside the root.
+        """
+        path = os.fspath(path)
+        relpath = path[len(self._prefix) :] if path.startswith(self._prefix) else ""
+        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
+        return id if _ANY_ID.fullmatch(id) else super().unshard(path)
+
+    def id_of(self, relpath: str) -> str | None:
+        """Return the id if `relpath` is where some content with some extension lies."""
+        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
+        if not self._is_id(id):
+            return None
+        address = self.idpath(id)[len(self._prefix) :]
+        return id if relpath == address or relpath.startswith(address + os.extsep) else None
+
+    def id_named(self, name: str) -> str | None:
+        """Return the id that a look-up of `name` would find stored, or None if it is no address."""
+        if self._is_id(name):
+            return name
+        path = self._normal(name)
+        return None if path is None else self.id_of(path[len(self._prefix) :])
+
+    def _is_id(self, name: str) -> bool:
+        return len(name) == self._id_length and not name.strip("0123456789abcdef")
+
+    def _find(self, name: str, ask: Callable[[str], T | None]) -> T | None:
+        """Return what `ask` says of the stored file that `name` stands for, or None."""
+        try:
+            if _ANY_ID.fullmatch(name):
+                if (found := ask(self.idpath(name))) is not None:
+                    return found
+                for path in self._names(name):
+                    if (found := ask(path)) is not None:
+                        return found
+            normal = self._normal(name)
+            return None if normal is None else ask(normal)
+        except ValueError:  # a lone surrogate
+            return None
+        except OSError as error:
+            if error.errno not in _NOT_THERE or _is_unreadable(error):
+                raise
+            return None
+
+    # What a search asks of a normal path inside the root, where nothing may be.
+
+    def _stored(self, path: str) -> str | None:
+        return path if _is_regular(path) and self._is_inside(path) else None
+
+    def _measure(self, path: str) -> Content | None:
+        state = posix.lstat(path)
+        if state is None or not stat.S_ISREG(state.st_mode) or not self._is_inside(path):
+            return None
+        return Content(self._address(path), None, state.st_size)
+
+    def _open(self, path: str) -> _Opened | None:
+        try:
+            fd, state = posix.open_measured(path, os.O_RDONLY | posix.BINARY)
+        except FileNotFoundError:
+            return None
+        if self._holds(fd, path):
+            self.reads_cached = is_local = page_cache.is_local(state.st_dev)
+            return _Opened(path, fd, state.st_size, is_local)
+        os.close(fd)
+        return None
+
+    def _holds(self, fd: int, path: str) -> bool:
+        """Tell whether an open file lies inside the root: one call, where the system tells."""
+        real = posix.path_of(fd)
+        if real is not None and real.startswith(self._prefix):
+            return not self._hides(real)
+        return self._is_inside(path)
+
+    def _is_inside(self, path: str) -> bool:
+        """Tell whether no symbolic link leads from here out of the root, or into hiding."""
+        folder = os.path.dirname(path)
+        while len(folder) > len(self.root):
+            if os.path.islink(folder):
+                real = os.path.realpath(path)
+                return real.startswith(self._prefix) and not self._hides(real)
+            folder = os.path.dirname(folder)
+        return not self._hides(path)
+
+    def _normal(self, name: str) -> str | None:
+        """Return the normal form of a path if it lies inside the root."""
+        if "\0" in name or name.endswith(_NO_FILE):
+            return None
+        path = os.path.normpath(os.path.join(self.root, name))
+        if not path.startswith(self._prefix):  # the root may be known by another path
+            folder, leaf = os.path.split(path)
+            try:
+                path = os.path.join(os.path.realpath(folder), leaf)
+            except (OSError, ValueError):
+                return None
+        return path if path.startswith(self._prefix) else None
+
+    def _check_inside(self, folder: str) -> None:
+        """Refuse to put into a folder that a symbolic link leads out of the root to.
+
+        Raises:
+            NotADirectoryError: It leads out.
+            FileNotFoundError: It does not exist.
+        """
+        levels = folder.count(os.sep, len(self._prefix)) + 1 if folder != self.root else 0
+        up = os.stat(os.path.join(folder, *[os.pardir] * levels))
+        if self._home is None or not os.path.samestat(up, self._home):
+            self._home = os.stat(self.root)
+        if os.path.samestat(up, self._home):
+            return  # as many steps up from there as down to it end in the root
+        if not os.path.realpath(folder).startswith(self._prefix):
+            raise NotADirectoryError(
+                errno.ENOTDIR, "A symbolic link leads out of the store here", folder
+            )
+
+    def _leads_elsewhere(self, state: os.stat_result) -> bool:
+        """Tell whether a file is on another device than the root, as by a symbolic link."""
+        return self._home is None or state.st_dev != self._home.st_dev
+
+    def _hides(self, path: str) -> bool:
+        first = path[len(self._prefix) :].partition(os.sep)[0]
+        return first.casefold() == posix.HIDDEN  # as a file system may fold it
+
+    def _names(self, id: str) -> list[str]:
+        """Return the paths of all names of a content, sorted: one for each extension."""
+        folder, leaf = os.path.split(self.idpath(id))
+        try:
+            names = [name for name in os.listdir(folder) if name.startswith(leaf)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [
+            path
+            for name in sorted(names)
+            if name == leaf or name.startswith(os.extsep, len(leaf))
+            if _is_regular(path := os.path.join(folder, name))
+        ]
+
+    def _restore(self, id: str | None) -> bool:
+        """Put back what a sweep has moved aside of a content; tell whether there was anything."""
+        if id is None:
+            return False
+        try:
+            restored = [box.put_back() for box in set_aside.boxes(self, id)]
+        except OSError as error:  # nothing may be written here, or no more
+            logger.warning("%s cannot be put back after an interrupted sweep: %s", id, error)
+            return False
+        return any(restored)
+
+    def suffix_of(self, relpath: str, id: str) -> str:
+        """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
+        flat = relpath.replace(os.sep, "")
+        claimed = flat.partition(os.extsep)[0]
+        if claimed == id or self._is_id(claimed):
+            return flat[len(claimed) :]
+        return os.path.splitext(relpath)[1]
+
+    # -- deleting --------------------------------------------------------------------------
+
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file and the folders it leaves empty; a missing one is no error.
+
+        Args:
+            file: An id deletes the content under all its names, anything else only the
+                one name it stands for.
+
+        Raises:
+            OSError: The file system refuses.
+        """
+        name = names_of(file)[0]
+        for _ in range(posix.ATTEMPTS):
+            path = self.realpath(name)
+            if path is None or self._delete(name, path):
+                return
+
+    def _delete(self, name: str, path: str) -> bool:
+        """Delete a name, or all of an id; False if a sweep at work may have kept one."""
+        paths = (_ANY_ID.fullmatch(name) and self._names(name)) or [path]
+        done = True
+        for each in paths:
+            try:
+                os.unlink(each)
+            except FileNotFoundError:
+                done = False
+        posix.remove_empty_folders(os.path.dirname(path), self.root)
+        id = self.id_named(path)
+        if id is not None:
+            suffix = None if self._is_id(name) else path[len(self.idpath(id)) :]
+            for box in set_aside.boxes(self, id):
+                done = not box.delete(suffix) and done
+        return done
+
+    def remove_empty(self, subpath: str) -> None:
+        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
+        path = self._normal(os.path.abspath(subpath))
+        if path is not None:
+            posix.remove_empty_folders(path, self.root)
+
+    def makepath(self, path: str) -> None:
+        """Create the folder `path` and its missing parents.
+
+        Raises:
+            NotADirectoryError: A file stands in the way.
+        """
+        self._make_folder(path)
+
+    def _make_folder(self, path: str) -> bool:
+        """Create a folder and its missing parents; return whether it was not there yet."""
+        if not os.path.isdir(self.root):
+            self._temporary.is_new = True
+        return posix.make_folders(path, self.dmode)
+
+    # -- listing ---------------------------------------------------------------------------
+
+    def files(self) -> Generator[str]:
+        """Iterate over the absolute paths of all regular files, hidden ones left out."""
+        for folder, _ in self._walk(self.root):
+            yield from folder
+
+    def folders(self) -> Generator[str]:
+        """Iterate over the absolute paths of all folders that hold files."""
+        for files, path in self._walk(self.root):
+            if files:
+                yield path
+
+    def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        states = map(posix.lstat, self.files())
+        return sum(state.st_size for state in states if state is not None)
+
+    def _walk(self, folder: str) -> Iterator[tuple[list[str], str]]:
+        folders, files = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        files.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+            return
+        except PermissionError as error:  # lost+found, for one
+            logger.warning("%s is left out: %s", folder, error)
+            return
+        yield files, folder
+        for each in folders:
+            if folder != self.root or not self._hides(each):
+                yield from self._walk(each)
+
+
+def _is_regular(path: str) -> bool:
+    state = posix.lstat(path)
+    return state is not None and stat.S_ISREG(state.st_mode)
+
+
+def _is_unreadable(error: OSError) -> bool:
+    """Tell whether a file is there, but may not be read."""
+    try:
+        return error.errno == errno.EACCES and _is_regular(error.filename)
+    except OSError:
+        return False
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a mode that is not one of reading.
+
+    Raises:
+        ValueError: It would write, or is no mode.
+    """
+    if mode not in ("r", "rb", "br", "rt", "tr"):
+        raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
+
+
+def names_of(file: object) -> tuple[str, ...]:
+    """Return the names to look for, in order."""
+    if isinstance(file, HashAddress):
+        return file.relpath, file.id
+    if isinstance(file, (str, os.PathLike)):
+        name = os.fspath(file)
+        if isinstance(name, str):
+            return (name,)
+    raise TypeError(
+        "a stored file is named by a hash id, a path as str or PathLike, or a HashAddress, "
+        f"not by {type(file).__name__}"
+    )

@@ -1,0 +1,132 @@
+"""Files that do not lie where their bytes belong, and how they get there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hashfs import HashAddress
+
+from .._storage import posix
+from .lookup import Tree
+from .set_aside import Box
+
+logger = logging.getLogger("flask_hashfs")
+
+
+class Misplaced(NamedTuple):
+    """A file that does not lie where its bytes belong."""
+
+    path: str
+    address: HashAddress
+    """Where they belong."""
+    state: os.stat_result
+
+
+def misplaced(store: Tree, extensions: bool) -> Iterator[Misplaced]:
+    """Hash every file, and yield those that lie in a wrong place; see `HashFS.corrupted`."""
+    start = len(os.path.join(store.root, ""))
+    for path in store.files():
+        try:
+            id, state = _hash(store, path)
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        expected = store.idpath(id)
+        if extensions:
+            expected += store.suffix_of(path[start:], id)
+        if expected != path:
+            yield Misplaced(path, HashAddress(id, expected[start:], expected), state)
+
+
+def repair(store: Tree, extensions: bool) -> list[tuple[str, HashAddress]]:
+    """Move every file to where its bytes belong; see `HashFS.repair`."""
+    wrong = {found.path: found for found in misplaced(store, extensions)}
+    repaired = []
+    for path in tuple(wrong):
+        with contextlib.ExitStack() as stack:
+            chain = []
+            found = wrong.pop(path, None)
+            while found is not None:  # what stands in its place goes first, as in a cycle
+                chain.append((found, stack.enter_context(_held(store, found))))
+                found = wrong.pop(found.address.abspath, None)
+            for found, source in reversed(chain):
+                if source is not None and _move(store, source, found.address):
+                    repaired.append((found.path, found.address))
+        for found, _ in chain:
+            posix.remove_empty_folders(os.path.dirname(found.path), store.root)
+    return repaired
+
+
+@contextlib.contextmanager
+def _held(store: Tree, found: Misplaced) -> Iterator[str | None]:
+    """Yield where the file can be taken from, or None if it is not the one that was hashed.
+
+    At an address a put could heal it at any moment, so from there it is taken aside first.
+    """
+    id = store.id_of(found.path[len(os.path.join(store.root, "")) :])
+    if id is None:
+        yield found.path if _is_same(found.path, found.state) else None
+        return
+    box = Box.make(store, id)
+    try:
+        taken = box.files() if box.take(found.path) else []
+        yield next((path for path in taken if _is_same(path, found.state)), None)
+    finally:
+        box.put_back()
+
+
+def _is_same(path: str, state: os.stat_result) -> bool:
+    there = posix.lstat(path)
+    return (
+        there is not None
+        and os.path.samestat(there, state)
+        and (there.st_size, there.st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    )
+
+
+def _move(store: Tree, source: str, address: HashAddress) -> bool:
+    target: str = address.abspath
+    for _ in range(posix.ATTEMPTS):
+        try:
+            posix.link_or_rename(source, target)
+        except FileNotFoundError:
+            if posix.lstat(source) is None:  # deleted meanwhile, or put back by a look-up
+                return False
+            store.makepath(os.path.dirname(target))
+            continue
+        except FileExistsError:
+            if not _holds(store, target, address.id):
+                logger.warning("%s belongs to %s, but that is taken", source, target)
+                return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(source)
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            _settle(store, target)
+        return True
+    return False
+
+
+def _settle(store: Tree, path: str) -> None:
+    if store.fmode is not None:
+        os.chmod(path, store.fmode)
+    if store.fsync:
+        posix.sync_path(path)
+        posix.sync_folders(os.path.dirname(path), store.root)
+
+
+def _holds(store: Tree, path: str, id: str) -> bool:
+    try:
+        return _hash(store, path)[0] == id
+    except FileNotFoundError:  # or no file at all
+        return False
+
+
+def _hash(store: Tree, path: str) -> tuple[str, os.stat_result]:
+    with open(path, "rb", buffering=0, opener=posix.open_regular) as file:
+        state = os.fstat(file.fileno())
+        hash = hashlib.file_digest(file, store.new_hash)
+        return hash.hexdigest(), state

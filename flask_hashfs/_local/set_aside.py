@@ -1,0 +1,191 @@
+"""Where names lie while a sweep decides about them, so that no put and no look-up loses one.
+
+A sweep never deletes a name where it stands: between its look at the age and the unlink, a put
+could renew the content and return. It moves the names of a content into a box of their own,
+``.hashfs/aside/<id>~<token>``, looks again, and deletes them there or puts them back. A put or a
+look-up that misses puts back every box of the id. No two boxes share a path, so an unlink in
+one can only ever meet the file that it was meant for, whoever else is at work or was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from typing import Protocol
+
+from .._storage import posix
+
+logger = logging.getLogger("flask_hashfs")
+
+_ASIDE = os.path.join(posix.HIDDEN, "aside")
+_LEAF = "content"  # in a box, in the place of the address; the extension follows
+_MARK = "~"
+
+
+class Tree(Protocol):
+    """What a box has to know of its store."""
+
+    root: str
+    fsync: bool
+    dmode: int
+
+    def idpath(self, id: str, extension: str = "") -> str:
+        """Return the address of a content, without an extension."""
+        ...
+
+    def makepath(self, path: str) -> None:
+        """Create a folder and its missing parents."""
+
+
+class Box:
+    """The names of one content that one sweep has moved out of sight."""
+
+    def __init__(self, tree: Tree, id: str, path: str) -> None:
+        self.id = id
+        self.path = path
+        self._tree = tree
+        self._address: str = tree.idpath(id)
+
+    @classmethod
+    def make(cls, tree: Tree, id: str) -> Box:
+        """Make an empty box."""
+        aside = os.path.join(tree.root, _ASIDE)
+        box = cls(tree, id, os.path.join(aside, id + _MARK + secrets.token_hex(8)))
+        tree.makepath(box.path)
+        return box
+
+    def take(self, path: str) -> bool:
+        """Move the name `path` of the content into the box; tell whether it was there still."""
+        suffix = path[len(self._address) :]
+        while True:
+            try:
+                os.rename(path, os.path.join(self.path, _LEAF + suffix))
+            except FileNotFoundError:
+                if posix.lstat(path) is None:
+                    return False
+                self._tree.makepath(self.path)  # a look-up took the empty box away
+            else:
+                return True
+
+    def files(self) -> list[str]:
+        """Return the paths of what is in the box."""
+        try:
+            with os.scandir(self.path) as entries:
+                return [entry.path for entry in entries if entry.name.startswith(_LEAF)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def delete(self, suffix: str | None = None) -> bool:
+        """Delete what is in the box, or only one extension; tell whether anything was."""
+        name = None if suffix is None else _LEAF + suffix
+        gone = [path for path in self.files() if name in (None, os.path.basename(path))]
+        for path in gone:
+            _unlink(path)
+        return bool(gone)
+
+    def put_back(self) -> bool:
+        """Give everything in the box its address again; tell whether anything was."""
+        files = self.files()
+        for path in files:
+            self._put_back(path)
+        self.close()
+        return bool(files)
+
+    def close(self) -> None:
+        """Remove the box if it is empty, and what it leaves empty."""
+        posix.remove_empty_folders(self.path, self._tree.root)
+
+    def _put_back(self, path: str) -> None:
+        target = self._address + os.path.basename(path)[len(_LEAF) :]
+        while True:
+            try:
+                os.link(path, target)
+            except FileExistsError:  # put anew meanwhile
+                if not _as_young(path, target):
+                    continue
+            except FileNotFoundError:
+                if posix.lstat(path) is None:
+                    return  # another one has put it back, or it is gone for good
+                self._tree.makepath(os.path.dirname(target))
+                continue
+            except OSError as error:
+                if not posix.refuses_links(error):
+                    raise
+                if _replace(path, target):
+                    return
+                continue
+            self._sync(target)
+            _unlink(path)
+            return
+
+    def _sync(self, target: str) -> None:
+        if self._tree.fsync:
+            try:
+                posix.sync_folders(os.path.dirname(target), self._tree.root)
+            except FileNotFoundError:  # deleted meanwhile
+                pass
+
+
+@contextlib.contextmanager
+def kept(tree: Tree) -> Iterator[None]:
+    """Keep the folder of the boxes, which would go and come again with each of many."""
+    box = Box.make(tree, "none")  # left by a killed sweep, it goes as other boxes do
+    try:
+        yield
+    finally:
+        box.close()
+
+
+def boxes(tree: Tree, id: str | None = None) -> Iterator[Box]:
+    """Yield all boxes, or those of one content."""
+    try:
+        with os.scandir(os.path.join(tree.root, _ASIDE)) as entries:
+            found = [entry.name for entry in entries if id is None or entry.name.startswith(id)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in found:
+        owner, mark, _ = name.partition(_MARK)
+        if mark and owner.isalnum() and id in (None, owner):
+            yield Box(tree, owner, os.path.join(tree.root, _ASIDE, name))
+
+
+def _as_young(path: str, target: str) -> bool:
+    """Make the file at `target` no older than that at `path`; False if one of them is gone."""
+    state, there = posix.lstat(path), posix.lstat(target)
+    if state is None or there is None:
+        return state is None
+    if state.st_mtime_ns > there.st_mtime_ns:
+        try:
+            os.utime(target)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            logger.warning("The age of %s cannot be renewed: %s", target, error)
+    return posix.lstat(target) is not None
+
+
+def _replace(path: str, target: str) -> bool:
+    """Rename, where links are refused; False if it has to be tried again."""
+    try:
+        os.utime(path)  # what it may overwrite can have been put a moment ago
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        logger.warning("The age of %s cannot be renewed: %s", path, error)
+    try:
+        os.replace(path, target)
+    except FileNotFoundError:
+        return posix.lstat(path) is None
+    return True
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise

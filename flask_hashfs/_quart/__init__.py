@@ -1,0 +1,1 @@
+"""The Quart half: it carries decisions out."""

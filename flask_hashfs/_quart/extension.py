@@ -1,0 +1,390 @@
+"""QuartHashFS: the calls of FlaskHashFS, awaited, and the sender that speaks ASGI."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+)
+from contextlib import aclosing
+from datetime import timedelta
+from functools import partial
+from io import FileIO
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from blinker import NamedSignal
+from flask.sansio.app import App
+from hashfs import HashAddress
+from quart import (
+    Quart,
+    Response,
+    current_app,
+    has_app_context,
+    has_request_context,
+    has_websocket_context,
+    request,
+    websocket,
+)
+from quart.wrappers.response import DataBody, ResponseBody
+from werkzeug.datastructures import Headers
+
+from .._app.extension import BaseHashFS
+from .._app.serving import Answer
+from .._http.plan import ByteRange
+from .._local.maintenance import Live
+from .._storage.writer import Writer
+from .._store.hashfs import HashFS
+from ..signals import file_deleted, file_served, file_stored
+from . import sources
+from .body import Batch
+from .connection import connection_class, sends_paths, upload_request_class
+from .reader import CHUNK, Opening, StoredBody
+from .workers import Hops, finished
+
+T = TypeVar("T")
+
+_LISTED = 256  # names in one hop
+_STEPS = 8  # of a verify in one hop: a cancelled one ends in less than a second
+
+
+class QuartHashFS(BaseHashFS[Quart]):
+    """Content-addressed file storage for Quart.
+
+    Every attribute that is not documented here is the one of the app's store, `HashFS`.
+
+    Args:
+        app: Initialised at once if given.
+        name: Of a store beside the app's default one; it reads ``HASHFS_<NAME>_*``.
+
+    Raises:
+        ValueError: A name that cannot be part of a configuration key.
+    """
+
+    async def put(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> HashAddress:
+        """Store the content of `file` under its hash; see `HashFS.put`.
+
+        Args:
+            file: Besides what `HashFS.put` takes an async iterable of bytes, such as
+                ``request.body``, or an object with an async ``read``.
+            extension: Added to the stored file's name; no part of its identity.
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; the store's own limit holds as well.
+
+        Raises:
+            IncompleteUploadError: ``request.body`` ended before it was complete.
+        """
+        if sources.is_async(file):
+            address = await self._put_async(file, extension, expected, max_size)
+        else:
+            put = partial(self.client.put, expected=expected, max_size=max_size)
+            address = await self._hops.run(put, file, extension)
+        await self._tell(file_stored, address=address)
+        return address
+
+    async def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None; see `HashFS.get`."""
+        return await self._hops.run(self.client.get, file)
+
+    async def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; see `HashFS.exists`."""
+        return await self._hops.run(self.client.exists, file)
+
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> Opening:
+        """Open a stored file to read; see `HashFS.open`.
+
+        Returns:
+            To be awaited for an aiofiles file, or entered with ``async with``.
+        """
+        return Opening(self._hops, partial(self.client.open, file, mode))
+
+    async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file; see `HashFS.delete`."""
+        address = await self.get(file) if file_deleted.receivers else None
+        await self._hops.run(self.client.delete, file)
+        if address is not None:
+            await self._tell(file_deleted, address=address)
+
+    def files(self) -> AsyncIterator[str]:
+        """Iterate over the absolute paths of all files; see `HashFS.files`."""
+        return self._iterate(self.client.files)
+
+    def folders(self) -> AsyncIterator[str]:
+        """Iterate over the absolute paths of all folders that hold files; see `HashFS.folders`."""
+        return self._iterate(self.client.folders)
+
+    def corrupted(self, extensions: bool = True) -> AsyncIterator[tuple[str, HashAddress]]:
+        """Iterate over the files that lie in a wrong place; see `HashFS.corrupted`."""
+        return self._iterate(partial(self.client.corrupted, extensions), 1)
+
+    async def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
+        """Move every file to where its bytes belong; see `HashFS.repair`."""
+        return await self._hops.run(self.client.repair, extensions)
+
+    async def count(self) -> int:
+        """Return the number of files."""
+        return await self._hops.run(self.client.count)
+
+    async def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        return await self._hops.run(self.client.size)
+
+    async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
+        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        steps = self._iterate(partial(self.client.verify_steps, quarantine), _STEPS)
+        async with aclosing(steps):
+            async for step in steps:
+                if isinstance(step, HashAddress):
+                    yield step
+
+    async def prune(
+        self,
+        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        *,
+        older_than: timedelta = timedelta(hours=24),
+        dry_run: bool = False,
+        allow_empty: bool = False,
+    ) -> list[str]:
+        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+
+        In use is `keep`, which may be asynchronous, together with what the callables
+        registered by `references` tell.
+        """
+        live = self.client.live()
+        await self._add(live, keep)
+        for function in self._references:
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                await self._add(live, function())
+            else:
+                await self._add(live, await self._hops.run(function))
+        prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
+        return await self._hops.run(partial(prune, allow_empty=allow_empty), live)
+
+    async def send_file(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        *,
+        mimetype: str | None = None,
+        as_attachment: bool | None = None,
+        download_name: str | None = None,
+        max_age: int | None = None,
+        private: bool = True,
+    ) -> Response:
+        """Answer the current request with a stored file.
+
+        Args:
+            file: What `get` takes.
+            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            as_attachment: Whether the browser downloads rather than shows it; if None, as
+                ``HASHFS_INLINE_TYPES`` says for its type.
+            download_name: The name it is saved under; its id and extension if None.
+            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            private: Whether shared caches must not keep it.
+
+        Raises:
+            NotFound: It is not stored.
+        """
+        return await self._respond(
+            file,
+            mimetype=mimetype,
+            as_attachment=as_attachment,
+            download_name=download_name,
+            max_age=max_age,
+            private=private,
+        )
+
+    # -- within ----------------------------------------------------------------------------
+
+    @property
+    def _hops(self) -> Hops:
+        hops: Hops = self._state["hops"]
+        return hops
+
+    async def _tell(self, signal: NamedSignal, **what: Any) -> None:
+        if signal.receivers:
+            app = cast(Quart, current_app._get_current_object())  # type: ignore[attr-defined]
+            wrap = cast("Callable[..., Any]", app.ensure_async)
+            await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
+
+    async def _add(self, live: Live, items: Any) -> None:
+        """Add what is in use, waiting for it where it has to be awaited."""
+        if inspect.isawaitable(items):
+            items = await items
+        if not isinstance(items, AsyncIterable):
+            await self._hops.run(live.update, items)
+            return
+        batch: list[object] = []
+        async for item in items:
+            batch.append(item)
+            if len(batch) == _LISTED:
+                await self._hops.run(live.update, batch)
+                batch = []
+        await self._hops.run(live.update, batch)
+
+    async def _put_async(
+        self, source: Any, extension: str | None, expected: str | None, max_size: int | None
+    ) -> HashAddress:
+        client, hops = self.client, self._hops
+        client.check_put(extension, expected)
+        writer = client.writer(max_size)
+        try:
+            async with sources.opened(source) as batches:
+                while await batches.batch() and not batches.ended:
+                    await hops.run(_write, writer, take=batches.take)
+                store = partial(_store, client, writer, extension, expected)
+                return await hops.run(store, take=batches.take)
+        except BaseException:
+            await finished(hops.run(writer.close))
+            raise
+
+    async def _iterate(
+        self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
+    ) -> AsyncGenerator[T, None]:
+        hops, items = self._hops, iter(make())
+        try:
+            while listed := await hops.run(lambda: list(islice(items, at_once))):
+                for item in listed:
+                    yield item
+        except BaseException:  # left early
+            if isinstance(items, Generator):
+                await finished(hops.run(items.close))
+            raise
+
+    async def _respond(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        is_routed: bool = False,
+        **wishes: Any,
+    ) -> Response:
+        """Answer with a stored file, looked up, opened and begun in one hop, or none."""
+        serving, hops = self._serving, self._hops
+        method, by_path = request.method, sends_paths(cast(Any, request.scope))
+        headers = request.headers
+
+        def begin() -> tuple[Answer, bytes]:
+            content = serving.open(file, method, is_routed=is_routed)
+            return _begin(serving.answer(content, method, headers, wishes), by_path)
+
+        content = serving.open_cached(file, method)
+        if content is not None:
+            answer = serving.answer(content, method, headers, wishes)
+            first = b"" if isinstance(answer.file, FileIO) else _read_first(answer)
+        else:
+            answer, first = await hops.run(begin, undo=_close)
+        response = _send(answer, first, hops)
+        if answer.serves_content:
+            await self._tell(file_served, address=answer.address, status=answer.plan.status)
+        return response
+
+    def _check_app(self, app: object) -> None:
+        if isinstance(app, Quart):
+            return
+        hint = "; use FlaskHashFS for a Flask app" if isinstance(app, App) else ""
+        raise TypeError(f"QuartHashFS needs a Quart app, not {type(app).__name__}{hint}")
+
+    def _install(self, app: Quart) -> None:
+        state = app.extensions[self._key]
+        state["hops"] = Hops(state["config"].worker_threads)
+        app.request_class = upload_request_class(app.request_class, state["hops"])
+        app.asgi_http_class = connection_class(app.asgi_http_class)
+
+    async def _serve(self, file: str) -> Response:
+        return await self._respond(file, is_routed=True)
+
+    def _current_app(self) -> Quart:
+        return current_app
+
+    def _has_app(self) -> bool:
+        return has_app_context()
+
+    def _host_url(self) -> str:
+        if has_websocket_context():
+            return websocket.host_url.replace("ws", "http", 1)
+        if not has_request_context() and (host := current_app.config["SERVER_NAME"]):
+            scheme = "https" if current_app.config["PREFER_SECURE_URLS"] else "http"
+            return f"{scheme}://{host}/"
+        return request.host_url
+
+    def _mount(self) -> str:
+        if has_websocket_context():
+            return websocket.root_path
+        if has_request_context():
+            return request.root_path
+        return cast(str, current_app.config["APPLICATION_ROOT"])
+
+
+def _write(writer: Writer, batch: Batch) -> None:
+    writer.write(bytes(batch))
+
+
+def _store(
+    client: HashFS, writer: Writer, extension: str | None, expected: str | None, last: Batch
+) -> HashAddress:
+    """Do in one hop what remains when the last bytes are there."""
+    with writer:
+        _write(writer, last)
+        return client.commit(writer, extension, expected=expected)
+
+
+def _begin(answer: Answer, by_path: bool) -> tuple[Answer, bytes]:
+    """Return the answer with the beginning of its first range, which may be all of it.
+
+    Nothing is read of what the server will read by itself.
+    """
+    try:
+        reads = not by_path or _path(answer) is None
+        return answer, _read_first(answer) if reads else b""
+    except BaseException:
+        answer.close()
+        raise
+
+
+def _read_first(answer: Answer) -> bytes:
+    part = next((part for part in answer.plan.body if isinstance(part, ByteRange)), None)
+    if answer.file is None or part is None:
+        return b""
+    if part.start:
+        answer.file.seek(part.start)
+    first = answer.file.read(min(part.size, CHUNK))
+    if len(answer.plan.body) == 1 and len(first) == part.size:
+        answer.close()
+    return first
+
+
+def _path(answer: Answer) -> str | None:
+    """Return where the server can find what it is to send, if that is one whole file."""
+    whole = isinstance(answer.file, FileIO) and answer.plan.body == (ByteRange(0, answer.size),)
+    return answer.address.abspath if whole else None
+
+
+def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
+    plan = answer.plan
+    body: ResponseBody
+    if answer.file is None:
+        body = DataBody(first)
+    else:
+        path, reads_cached = _path(answer), answer.reads_cached
+        body = StoredBody(plan, answer.file, first, hops.executor, path, reads_cached)
+    response_class: Any = current_app.response_class
+    response: Response = response_class(body, plan.status, Headers(plan.headers))
+    response.timeout = None
+    if "Content-Type" not in dict(plan.headers):
+        del response.headers["Content-Type"]
+    return response
+
+
+def _close(ready: tuple[Answer, bytes]) -> None:
+    ready[0].close()

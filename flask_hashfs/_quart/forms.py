@@ -1,0 +1,156 @@
+"""Multipart forms under Quart: hashed and on the store's disk before the view sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from quart import current_app
+from quart.datastructures import FileStorage
+from quart.formparser import FormDataParser, ParserFunc
+from werkzeug.datastructures import MultiDict
+
+from .._app.extension import upload_writer
+from .._http.multipart import FilePart, Limits, MultipartDecoder
+from .._storage.writer import UploadStream, Writer
+from .body import Batch, UploadBody
+from .workers import Hops, finished
+
+if TYPE_CHECKING:
+    from quart import Quart
+    from quart.wrappers import Body
+
+_INLINE = 64 * 1024  # parsed and hashed sooner than another thread would have begun
+_PIECE = 256 * 1024
+_STRETCH = 4 * 1024 * 1024  # copied in one hop
+
+
+class UploadedFile(FileStorage):
+    """A file of a form; saving it elsewhere does not block the event loop."""
+
+    def __init__(self, hops: Hops, part: FilePart) -> None:
+        stream = UploadStream(part.writer)
+        super().__init__(cast(BinaryIO, stream), part.filename, part.name, headers=part.headers)
+        self._hops = hops
+
+    async def save(  # type: ignore[override]
+        self, destination: str | os.PathLike[str] | BinaryIO, buffer_size: int = 16384
+    ) -> None:
+        """Copy what has not been read yet of the file.
+
+        Args:
+            destination: A path, or a file open for writing bytes, which stays open.
+            buffer_size: Without meaning here; Quart's own has it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        copying = self._copy(destination)
+        try:
+            while await self._hops.run(next, copying):
+                pass
+        finally:
+            await finished(self._hops.run(copying.close))
+
+    def _copy(self, destination: str | os.PathLike[str] | BinaryIO) -> Generator[bool, None, None]:
+        """Yield True after each stretch, then False."""
+        with _opened(destination) as target:
+            left = _STRETCH
+            while piece := self.stream.read(_PIECE):
+                target.write(piece)
+                left -= len(piece)
+                if left <= 0:
+                    yield True
+                    left = _STRETCH
+        yield False
+
+
+class UploadFormParser(FormDataParser):
+    """Quart's parser, but for the files of multipart forms, which go to the app's store."""
+
+    hops: Hops
+    writers: list[Writer]
+
+    def get_parse_func(self, mimetype: str, options: dict[str, str]) -> ParserFunc | None:
+        parse = super().get_parse_func(mimetype, options)
+        if parse is FormDataParser._parse_multipart:
+            return cast(ParserFunc, type(self)._parse_multipart)
+        return parse
+
+    async def _parse_multipart(
+        self, body: Body, mimetype: str, content_length: int | None, options: dict[str, str]
+    ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
+        new_writer = upload_writer(_app())
+        if new_writer is None or not isinstance(body, UploadBody):
+            return await super()._parse_multipart(body, mimetype, content_length, options)
+        kind = self.cls or MultiDict
+        if body.is_begun:  # the app has read it itself
+            return kind(), kind()
+        with body.reading():
+            if not await body.batch() and content_length is None:  # a request without a body
+                return kind(), kind()
+            decoder = self._decoder(options.get("boundary", ""), new_writer)
+            try:
+                await self._decode(body, decoder)
+                fields, parts = decoder.finish()
+            except BaseException:
+                await close_writers(self.hops, self.writers)
+                raise
+        return kind(fields), kind([(part.name, UploadedFile(self.hops, part)) for part in parts])
+
+    def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder:
+        def open_writer() -> Writer:
+            writer = new_writer()
+            self.writers.append(writer)
+            return writer
+
+        limits = Limits(
+            max_form_memory_size=self.max_form_memory_size, max_form_parts=self.max_form_parts
+        )
+        return MultipartDecoder(boundary, open_writer, limits)
+
+    async def _decode(self, body: UploadBody, decoder: MultipartDecoder) -> None:
+        """Parse, hash and write one batch in another thread while the next one arrives."""
+        fed = 0
+        while size := await body.batch():
+            fed += size
+            if fed <= _INLINE:
+                _feed(decoder, body.take())
+            else:
+                await self.hops.run(_feed, decoder, take=body.take)
+
+
+def _feed(decoder: MultipartDecoder, batch: Batch) -> None:
+    decoder.feed(bytes(batch))
+
+
+async def close_writers(hops: Hops, writers: Iterable[Writer]) -> None:
+    """Drop what was never put: freeing a large file may take the disk a while."""
+    if any(_frees_much(writer) for writer in writers):
+        await finished(hops.run(_close_all, writers))
+    else:
+        _close_all(writers)
+
+
+def _frees_much(writer: Writer) -> bool:
+    file = writer.spilled
+    return file is not None and (not file.placed or file.path is not None)
+
+
+def _close_all(writers: Iterable[Writer]) -> None:
+    for writer in writers:
+        writer.close()
+
+
+def _opened(
+    destination: str | os.PathLike[str] | BinaryIO,
+) -> AbstractContextManager[BinaryIO]:
+    if isinstance(destination, (str, os.PathLike)):
+        return open(destination, "wb")
+    return nullcontext(destination)
+
+
+def _app() -> Quart:
+    return cast("Quart", current_app._get_current_object())  # type: ignore[attr-defined]

@@ -1,0 +1,119 @@
+"""What an asynchronous ``put`` takes besides what the sync one does, in pieces worth a hop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from .body import BATCH, Batch, UploadBody
+
+
+def is_async(source: object) -> bool:
+    """Tell whether `source` has to be awaited for its bytes."""
+    return _reads(source) or isinstance(source, AsyncIterable)
+
+
+@asynccontextmanager
+async def opened(source: Any) -> AsyncIterator[UploadBody | Gathered]:
+    """Give the bytes of `source` in batches.
+
+    Args:
+        source: A request's body, an object with an async ``read``, or an async iterable. What
+            can be sought is read from its start, and its position restored.
+    """
+    if isinstance(source, UploadBody):
+        with source.reading():
+            yield source
+    elif _reads(source):
+        async with aclosing(_read(source)) as pieces:
+            yield Gathered(pieces)
+    else:
+        yield Gathered(aiter(source))
+
+
+class Gathered:
+    """Pieces of any size, gathered.
+
+    Raises:
+        TypeError: From `batch`, where they are not bytes.
+    """
+
+    def __init__(self, pieces: AsyncIterator[Any]) -> None:
+        self._pieces = pieces
+        self._unread = Batch()
+        self.ended = False
+
+    async def batch(self) -> int:
+        """Wait until there is enough to `take`, and return how much: nothing at the end."""
+        while not self.ended and len(self._unread) < BATCH:
+            try:
+                self._unread.append(_bytes(await anext(self._pieces)))
+            except StopAsyncIteration:
+                self.ended = True
+        return len(self._unread)
+
+    def take(self) -> Batch:
+        """Return what has come."""
+        batch, self._unread = self._unread, Batch()
+        return batch
+
+
+def _reads(source: object) -> bool:
+    return inspect.iscoroutinefunction(getattr(source, "read", None))
+
+
+async def _read(file: Any) -> AsyncGenerator[Any, None]:
+    async with _from_start(file):
+        if not _takes_size(file.read):
+            yield await file.read()
+            return
+        while piece := await file.read(BATCH):
+            yield piece
+
+
+def _takes_size(read: Callable[..., Any]) -> bool:
+    """Tell whether `read` reads in pieces; the response of an HTTP client may not."""
+    try:
+        inspect.signature(read).bind(BATCH)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, and silent on it
+        pass
+    return True
+
+
+@asynccontextmanager
+async def _from_start(file: Any) -> AsyncIterator[None]:
+    """Read a seekable file from its start, as the sync half does, and restore its position."""
+    try:
+        seekable = hasattr(file, "seekable") and await _awaited(file.seekable())
+        position = await _awaited(file.tell()) if seekable else None
+    except (OSError, AttributeError):  # says it can, but cannot
+        position = None
+    if position is None:
+        yield
+        return
+    await _awaited(file.seek(0))
+    try:
+        yield
+    finally:
+        await _awaited(file.seek(position))
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _bytes(piece: object) -> bytes:
+    if isinstance(piece, bytes):
+        return piece
+    if isinstance(piece, str):
+        return piece.encode()  # as hashfs does with a text file
+    try:
+        return bytes(memoryview(piece))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"the object to store yields {type(piece).__name__}, but must yield bytes"
+        ) from None

@@ -1,0 +1,282 @@
+"""What ``put`` takes, and how its bytes get into a writer."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from .writer import Bytes, Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SMALL_CHUNK = 64 * 1024
+_CHUNK = 256 * 1024
+_LARGE = 4 * 1024 * 1024  # from here on a second thread pays for itself
+_LARGE_CHUNK = 1024 * 1024
+
+_NO_FILE = {  # what opening a path that names no file ends with
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ENODEV,
+}
+
+
+def copy(source: object, writer: Writer) -> None:
+    """Write the bytes of `source` to `writer`.
+
+    Args:
+        source: A path, bytes, a binary or text file object, or an iterable of bytes. What
+            can be sought is read from its start, and its position restored.
+        writer: What takes them.
+
+    Raises:
+        ValueError: A path that names no file.
+        TypeError: Nothing of the kind.
+    """
+    whole = _whole(source)
+    if whole is not None and len(whole) <= max(_LARGE, writer.memory_limit):
+        # It is in memory and stays there: nothing is written before it turns out to be new.
+        writer.memory_limit = max(len(whole), writer.memory_limit)
+        writer.write(whole)
+        return
+    pump = _Pump(writer)
+    try:
+        _copy(source, pump)
+    finally:
+        pump.close()
+
+
+def _whole(source: object) -> bytes | None:
+    """Return the content of what is in memory already: most of what a web app puts."""
+    if type(source) is bytes:
+        return source
+    if type(source) is io.BytesIO:
+        return source.getvalue()  # which shares its memory, and knows no position
+    return None
+
+
+def _copy(source: object, pump: _Pump) -> None:
+    if isinstance(source, (str, os.PathLike)):
+        with _open(source) as file:
+            _copy_raw(file, pump)
+    elif hasattr(source, "read"):
+        _copy_seekable(source, pump)
+    elif (data := _as_bytes(source)) is not None:
+        try:
+            _copy_bytes(data, pump)
+        finally:
+            if isinstance(data, memoryview):
+                data.release()  # or the error of a failed put would keep the object locked
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+        for piece in source:
+            pump.write(_piece(piece))
+    else:
+        raise TypeError(
+            "put takes a path, bytes, a readable object or an iterable of bytes, "
+            f"not {type(source).__name__}"
+        )
+
+
+def _open(path: str | os.PathLike[str]) -> io.FileIO:
+    try:
+        return io.FileIO(os.fspath(path), opener=_open_regular)
+    except ValueError:  # a NUL, a lone surrogate
+        pass
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+    raise ValueError(f"Object must be a valid file path or a readable object: {path!r:.300}")
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file that is one: a FIFO does not make anyone wait."""
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _as_bytes(source: object) -> bytes | memoryview | None:
+    if type(source) is bytes:
+        return source
+    try:
+        view = memoryview(source)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    try:
+        return view.cast("B")
+    except (
+        TypeError,
+        ValueError,
+    ):  # not contiguous, empty, or of unusual items
+        return view.tobytes()
+
+
+def _copy_seekable(file: Any, pump: _Pump) -> None:
+    """Copy a file from its start, as hashfs does, and restore its position; or from where it is."""
+    position = _position(file)
+    if position is None:
+        _copy_file(file, pump)
+        return
+    file.seek(0)
+    try:
+        _copy_file(file, pump)
+    finally:
+        if not getattr(file, "closed", False):
+            file.seek(position)
+
+
+def _position(file: Any) -> Any:
+    """Return the position of a file that can be sought, or None."""
+    try:
+        seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek")
+        return file.tell() if seekable else None
+    except (AttributeError, io.UnsupportedOperation, NotImplementedError):
+        return None  # says it can, but cannot
+    except OSError as error:
+        if error.errno != errno.ESPIPE:  # a text file being iterated over: part of it is gone
+            raise
+        return None
+
+
+def _copy_file(file: Any, pump: _Pump) -> None:
+    if type(file) is io.BytesIO:
+        _copy_bytes(file.getvalue(), pump)
+    elif isinstance(file, (io.RawIOBase, io.BufferedIOBase)) and hasattr(file, "readinto"):
+        _copy_raw(file, pump)
+    else:
+        while piece := _not_none(file.read(_CHUNK)):
+            # text is encoded as hashfs does
+            pump.write(piece.encode() if isinstance(piece, str) else _piece(piece))
+
+
+def _copy_raw(file: Any, pump: _Pump) -> None:
+    """Copy small content in few calls, the rest through one buffer: fresh ones cost a lot."""
+    for _ in range(_CHUNK // _SMALL_CHUNK):
+        piece = _not_none(file.read(_SMALL_CHUNK))
+        if not piece:
+            return
+        pump.write(piece)
+    with memoryview(bytearray(_CHUNK)) as buffer:
+        while not pump.is_large:
+            count = _not_none(file.readinto(buffer))
+            if not count:
+                return
+            pump.write(buffer[:count])
+    if _is_plain(file):
+        with _ReadAhead(file) as ahead:
+            pump.write_all(ahead)
+        return
+    with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
+        while count := _not_none(file.readinto(buffer)):
+            pump.write(buffer[:count])
+
+
+def _is_plain(file: Any) -> bool:
+    """Tell whether a file may be read by another thread than its owner's."""
+    raw = file.raw if type(file) is io.BufferedReader else file
+    return type(raw) is io.FileIO
+
+
+def _copy_bytes(data: bytes | memoryview, pump: _Pump) -> None:
+    if len(data) <= _LARGE_CHUNK:
+        pump.write(data)
+        return
+    with memoryview(data) as view:
+        for start in range(0, len(view), _LARGE_CHUNK):
+            with view[start : start + _LARGE_CHUNK] as piece:
+                pump.write(piece)
+
+
+def _not_none(read: T | None) -> T:
+    if read is None:
+        raise BlockingIOError("the object to store is in non-blocking mode and has no bytes yet")
+    return read
+
+
+def _piece(piece: object) -> Bytes:
+    if isinstance(piece, (bytes, bytearray)):
+        return piece
+    data = _as_bytes(piece)
+    if data is None:
+        raise TypeError(f"the object to store yields {type(piece).__name__}, but must yield bytes")
+    return data
+
+
+class _Pump:
+    """Writes pieces; the later ones of a large content in a second thread, beside the hashing."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._beside: Executor | None = None
+
+    @property
+    def is_large(self) -> bool:
+        return self._writer.size >= _LARGE
+
+    def write(self, piece: Bytes) -> None:
+        if self._beside is None and self.is_large:
+            self._beside = _second_thread()
+        self._writer.write(piece, self._beside)
+
+    def write_all(self, ahead: _ReadAhead) -> None:
+        while piece := ahead.next():
+            self._writer.write(piece, ahead)
+
+    def close(self) -> None:
+        if self._beside is not None:
+            self._beside.shutdown()
+
+
+class _ReadAhead(Executor):
+    """The second thread, in which after every write the next piece of a file is read as well.
+
+    The one that hashes then has nothing else to do, and what is written is in the other's cache.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._thread = _second_thread()
+        self._buffers = [memoryview(bytearray(_LARGE_CHUNK)) for _ in range(2)]
+        self._count: int | None = None
+
+    def next(self) -> memoryview:
+        """Return the next piece, which stays as it is until the one after has been returned."""
+        if self._count is None:
+            self._read()
+        count, self._count = self._count, None
+        self._buffers.reverse()
+        return self._buffers[1][:count]
+
+    def submit(self, write: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Let the thread write the piece before, and read the next."""
+
+        def write_and_read() -> T:
+            written = write(*args, **kwargs)
+            self._read()
+            return written
+
+        return self._thread.submit(write_and_read)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _read(self) -> None:
+        self._count = _not_none(self._file.readinto(self._buffers[0]))
+
+
+def _second_thread() -> Executor:
+    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")

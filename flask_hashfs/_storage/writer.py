@@ -1,0 +1,314 @@
+"""The one-pass hashing writer: bytes are hashed while they are on their way to the disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+from concurrent.futures import Executor, Future
+from types import TracebackType
+from typing import TypeAlias
+
+from ..exceptions import FileTooLargeError
+from .posix import TemporaryFile, TemporaryFolder
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+MEMORY_LIMIT = 256 * 1024
+"""Bytes of one content that are kept in memory before a file is opened for it."""
+
+_BESIDE = 128 * 1024  # below this, handing a write to another thread costs more than it saves
+
+
+class Writer:
+    """One content on its way into a store.
+
+    Small content stays in memory; larger content goes to a file that no address names.
+    Whatever happens, `close` leaves nothing behind but what a store has published.
+
+    Args:
+        algorithm: A name that ``hashlib.new`` takes.
+        folder: Where the file is made, once one is needed.
+        dmode: Mode of the folders made for it.
+        max_size: Bytes allowed, or None.
+        memory_limit: Bytes kept in memory before a file is opened.
+    """
+
+    __slots__ = (
+        *("algorithm", "closed", "max_size", "memory_limit", "size"),
+        *("_dmode", "_file", "_folder", "_hash", "_id", "_memory"),
+    )
+
+    def __init__(
+        self,
+        algorithm: str,
+        folder: TemporaryFolder,
+        dmode: int,
+        max_size: int | None = None,
+        *,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self.algorithm = algorithm
+        self.max_size = max_size
+        self.size = 0
+        self.closed = False
+        self._folder = folder
+        self.memory_limit = memory_limit
+        self._dmode = dmode
+        self._hash = _new_hash(algorithm).copy()
+        self._memory: bytes | bytearray = b""
+        self._file: TemporaryFile | None = None
+        self._id: str | None = None
+
+    def write(self, data: Bytes, beside: Executor | None = None) -> None:
+        """Take the next bytes of the content.
+
+        Args:
+            data: May be reused by the caller afterwards.
+            beside: Writes a large piece to the file while this thread hashes it.
+
+        Raises:
+            FileTooLargeError: The content has more than `max_size` bytes.
+            OSError: The disk is full, or fails.
+            ValueError: The writer is closed or finished.
+        """
+        if self.closed or self._id is not None:
+            raise ValueError("write to a content that is closed or finished")
+        try:
+            size = self.size + len(data)
+            if self.max_size is not None and size > self.max_size:
+                raise FileTooLargeError(self.max_size)
+            self.size = size
+            if self._file is None and size <= self.memory_limit:
+                self._hash.update(data)
+                self._remember(data)
+            else:
+                self._write_through(data, beside)
+        except BaseException:
+            self.close()  # hash and file may differ now: never to be published
+            raise
+
+    def _remember(self, data: Bytes) -> None:
+        memory = self._memory
+        if not memory and type(data) is bytes:
+            self._memory = data  # the whole content, most of the time: not copied
+            return
+        if not isinstance(memory, bytearray):
+            memory = bytearray(memory)
+        memory += data
+        self._memory = memory
+
+    def _write_through(self, data: Bytes, beside: Executor | None) -> None:
+        if self._file is None:
+            self._spill()
+        assert self._file is not None
+        written = None
+        if beside is not None and len(data) >= _BESIDE:
+            written = _submit(beside, self._file, data)
+        try:
+            self._hash.update(data)
+        finally:
+            if written is not None:
+                written.result()
+        if written is None:
+            self._file.write(data)
+
+    def finish(self) -> str:
+        """End the content and return its id; it may be called again.
+
+        Raises:
+            ValueError: The writer is closed.
+        """
+        if self._id is None:
+            if self.closed:
+                raise ValueError("this content was given up")
+            self._id = self._hash.hexdigest()
+        return self._id
+
+    @property
+    def id(self) -> str:
+        """The hash id of the finished content."""
+        if self._id is None:
+            raise ValueError("this content is not finished")
+        return self._id
+
+    @property
+    def folder(self) -> TemporaryFolder:
+        """Where this content's file is, or would be, made."""
+        return self._folder
+
+    def file(self) -> TemporaryFile:
+        """Return the file that holds the finished content, made now if it was in memory."""
+        if self.closed:
+            raise ValueError("this content was given up")
+        if self._file is None:
+            self._spill()
+        elif not self._file.placed:
+            self._file.touch()  # it may have been written long ago, and ages from its put on
+        assert self._file is not None
+        return self._file
+
+    @property
+    def spilled(self) -> TemporaryFile | None:
+        """The file, if the content has outgrown memory."""
+        return self._file
+
+    def getvalue(self) -> bytes | bytearray | None:
+        """Return the content, not to be changed, or None where it is in a file."""
+        return None if self._file is not None else self._memory
+
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Read content from byte `position` on, and return how many bytes were read."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self._file is None:
+            piece = memoryview(self._memory)[position : position + len(buffer)]
+            buffer[: len(piece)] = piece
+            return len(piece)
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fd, [buffer], position)
+        os.lseek(self._file.fd, position, os.SEEK_SET)
+        data = os.read(self._file.fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def reader(self) -> ContentReader:
+        """Open the finished content to read; closing the reader leaves the writer open."""
+        return ContentReader(self)
+
+    def close(self) -> None:
+        """Give up whatever of the content no address names; it may be called again."""
+        self.closed = True
+        self._memory = b""
+        file = self._file
+        if file is not None:
+            self._file = None
+            file.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _spill(self) -> None:
+        file = self._folder.create(self._dmode)
+        try:
+            file.write(self._memory)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        self._memory = b""
+
+    def copied(self) -> TemporaryFile:
+        """Return a copy, made now, of the file that holds the finished content.
+
+        It takes that file's place, which then keeps only the addresses that it has.
+        """
+        old, new = self.file(), self._folder.create(self._dmode)
+        try:
+            with memoryview(bytearray(MEMORY_LIMIT)) as buffer:
+                position = 0
+                while count := self.read_into(buffer, position):
+                    new.write(buffer[:count])
+                    position += count
+        except BaseException:
+            new.close()
+            raise
+        self._file = new
+        old.close()
+        return new
+
+
+class _Content(io.RawIOBase):
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._position = 0
+        self._fd = -1
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._writer.size}
+        if whence not in start:
+            raise ValueError(f"whence is {whence!r}, but must be 0, 1 or 2")
+        position = start[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative seek position {position}")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: object) -> int:
+        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
+            count = self._writer.read_into(view, self._position)
+        self._position += count
+        return count
+
+    def fileno(self) -> int:
+        if self._fd < 0:
+            file = self._writer.spilled
+            if file is None:
+                raise io.UnsupportedOperation("fileno: this content is in memory")
+            try:  # read-only: the writer's own may be a published file
+                self._fd = file.reopen()
+            except OSError as error:
+                raise io.UnsupportedOperation(f"fileno: {error}") from error
+        return self._fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
+
+
+class ContentReader(io.BufferedReader):
+    """A read-only, seekable view of a writer's finished content."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(_Content(writer), 16 * 1024)
+
+
+class UploadStream(ContentReader):
+    """The stream of a file that arrived already hashed; a store's ``put`` of it is a link.
+
+    It owns its `writer`: when the stream is closed, whatever was not put is gone.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        writer.finish()
+        self.writer = writer
+        super().__init__(writer)
+
+    def close(self) -> None:
+        """Close the stream and its writer."""
+        try:
+            super().close()
+        finally:
+            self.writer.close()
+
+
+@functools.cache
+def _new_hash(algorithm: str) -> hashlib._Hash:
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _submit(beside: Executor, file: TemporaryFile, data: Bytes) -> Future[None] | None:
+    try:
+        return beside.submit(file.write, data)
+    except RuntimeError:  # the interpreter is shutting down and starts no thread
+        return None

@@ -1,0 +1,1 @@
+"""What the user holds: one store over a backend."""
