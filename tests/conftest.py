@@ -31,8 +31,7 @@ def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with blockbuster_ctx() as guard:
         for function in guard.functions.values():
-            function.can_block_in("flask/sansio/app.py", "__init__")  # both come before a loop
-            function.can_block_in(
-                "flask_hashfs/_app/extension.py", "init_app"
-            )  # before a loop runs
+            # An app is made, and set up, before a loop runs.
+            function.can_block_in("flask/sansio/app.py", "__init__")
+            function.can_block_in("flask_hashfs/_app/extension.py", "init_app")
         yield

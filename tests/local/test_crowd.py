@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import crowd
 import pytest
 from local_stores import assert_tidy
 
@@ -29,7 +30,7 @@ def test_no_call_fails_because_of_another_and_nothing_is_left_behind(
     store = HashFS(tmp_path / "root", fsync=False)
     crowd = [
         subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("crowd.py"), json.dumps(orders)],
+            [sys.executable, Path(crowd.__file__), json.dumps(orders)],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -1,6 +1,6 @@
 """A real cluster whose daemons are killed under four writers.
 
-Only where ``HASHFS_TEST_CEPH`` names the folder of a cluster that ``tests/ceph/cluster.py``
+Only where ``HASHFS_TEST_CEPH`` names the folder of a cluster that ``tests/support/ceph/cluster.py``
 started, and alone: other tests would notice.
 """
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from quart import Quart
 
-from flask_hashfs import HashFS, QuartHashFS, _cached
+from flask_hashfs import HashFS, QuartHashFS
 from flask_hashfs._http.plan import ByteRange, Plan
+from flask_hashfs._local import page_cache
 from flask_hashfs._local.page_cache import MOST
 from flask_hashfs._quart.reader import StoredBody, _InTurn
 
@@ -25,12 +26,12 @@ pytestmark = pytest.mark.anyio
 
 def read_cached(path: str) -> bytes | None:
     """Open and read a small file, if that takes no waiting."""
-    opened = _cached.open_cached(path)
+    opened = page_cache.open_cached(path)
     if opened is None:
         return None
     fd, state = opened
     try:
-        return _cached.read_cached(fd, 0, state.st_size)
+        return page_cache.read_cached(fd, 0, state.st_size)
     finally:
         os.close(fd)
 
@@ -56,9 +57,9 @@ def test_pieces_are_read_from_anywhere_and_never_short(small: Path) -> None:
     small.write_bytes(content)
     with small.open("rb") as file:
         for start, size in ((0, MOST), (4999, MOST), (MOST + 4999, 1), (5, 0)):
-            piece = _cached.read_cached(file.fileno(), start, size)
+            piece = page_cache.read_cached(file.fileno(), start, size)
             assert piece == content[start : start + size]
-        assert _cached.read_cached(file.fileno(), MOST + 4999, 2) is None
+        assert page_cache.read_cached(file.fileno(), MOST + 4999, 2) is None
 
 
 def test_a_file_whose_content_is_not_in_memory_is_not_read(small: Path) -> None:
@@ -107,20 +108,20 @@ def test_a_system_that_does_not_know_the_call_is_asked_once(
         ctypes.set_errno(errno.ENOSYS)
         return -1
 
-    monkeypatch.setattr(_cached, "_syscall", refuse)
+    monkeypatch.setattr(page_cache, "_syscall", refuse)
     for _ in range(3):
         assert read_cached(str(small)) is None
     assert len(asked) == 1
 
 
 def test_only_the_machines_own_disks_are_local() -> None:
-    assert not _cached.is_local(os.stat("/proc").st_dev)
+    assert not page_cache.is_local(os.stat("/proc").st_dev)
 
 
 class TestInAStore:
     @pytest.fixture
     def store(self, tmp_path: Path, small: Path) -> HashFS:
-        if not _cached.is_local(small.stat().st_dev):
+        if not page_cache.is_local(small.stat().st_dev):
             pytest.skip("this file system is not one that is known never to wait")
         store = HashFS(tmp_path / "store", fsync=False)
         with store.open(store.put(b"first")):  # which tells where it lies
@@ -133,7 +134,7 @@ class TestInAStore:
         again = HashFS(store.root)
         assert again.open_cached(address) is None
         with monkeypatch.context() as patch:
-            patch.setattr(_cached, "is_local", lambda device: False)
+            patch.setattr(page_cache, "is_local", lambda device: False)
             again.open(address).close()
             assert again.open_cached(address) is None
         again.open(address).close()
@@ -222,7 +223,7 @@ def partly_cached(large: Path) -> Path:
     with large.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 400_000, 0, os.POSIX_FADV_DONTNEED)
-        if _cached.read_cached(file.fileno(), 700_000, 4096) is not None:
+        if page_cache.read_cached(file.fileno(), 700_000, 4096) is not None:
             pytest.skip("this file system gives no memory back")
     return large
 
@@ -308,7 +309,7 @@ async def test_the_answer_is_the_same_either_way(
 
     cached = await answers()
     store.reads_cached = False
-    monkeypatch.setattr(_cached, "is_local", lambda device: False)
+    monkeypatch.setattr(page_cache, "is_local", lambda device: False)
     assert await answers() == cached
     assert not store.reads_cached
     assert {status for status, _, _ in cached} == {200, 206, 304, 404, 412, 416}

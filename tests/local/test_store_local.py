@@ -33,7 +33,8 @@ from local_stores import (
 )
 from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
-from flask_hashfs import HashFS, NotStoredError, _disk
+from flask_hashfs import HashFS, NotStoredError
+from flask_hashfs._storage import posix
 from flask_hashfs._storage.writer import UploadStream
 
 ADDRESS = os.path.join(*HELLO[:4], HELLO[4:])
@@ -288,7 +289,7 @@ def test_healing_sees_a_name_that_hides_once_another_is_replaced(
     """As on CephFS, where a link is missing for a moment after another one was replaced."""
     addresses = [plain.put(b"hello", extension) for extension in ("", "a", "b")]
     os.truncate(addresses[0].abspath, 2)
-    replace, lstat, hidden = os.replace, _disk.lstat, []
+    replace, lstat, hidden = os.replace, posix.lstat, []
 
     def replace_and_hide(source: str, target: str) -> None:
         replace(source, target)
@@ -298,7 +299,7 @@ def test_healing_sees_a_name_that_hides_once_another_is_replaced(
         return None if path in hidden else lstat(path)
 
     monkeypatch.setattr(os, "replace", replace_and_hide)
-    monkeypatch.setattr(_disk, "lstat", look)
+    monkeypatch.setattr(posix, "lstat", look)
     assert plain.put(b"hello").is_duplicate
     assert hidden
     assert [Path(address.abspath).read_bytes() for address in addresses] == [b"hello"] * 3
@@ -311,7 +312,7 @@ def test_a_duplicate_that_is_in_memory_is_not_written(
 ) -> None:
     content = os.urandom(size)
     assert not plain.put(make(content)).is_duplicate
-    monkeypatch.setattr(_disk.TemporaryFolder, "create", None)
+    monkeypatch.setattr(posix.TemporaryFolder, "create", None)
     assert plain.put(make(content)).is_duplicate
     with pytest.raises(TypeError):
         plain.put(make(content + b"new"))
@@ -548,7 +549,7 @@ def test_a_link_out_of_the_root_is_not_opened_on_a_system_that_would_follow_it(
     path.parent.mkdir(parents=True)
     path.symlink_to(secret)
     monkeypatch.delattr(os, "O_NOFOLLOW")
-    monkeypatch.setattr(_disk, "path_of", lambda fd: None)
+    monkeypatch.setattr(posix, "path_of", lambda fd: None)
     with pytest.raises(NotStoredError):
         plain.open(HELLO)
     assert plain.open_content(HELLO) is None

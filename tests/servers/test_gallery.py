@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs Chromium (apt-get install chromium) and Playwright (tox run -e browser)",
 )
 
-EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "gallery"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "gallery"
 SCREENSHOTS = os.environ.get("HASHFS_TEST_SCREENSHOTS")
 PICTURES = {
     "gallery-files-1280-light.png",

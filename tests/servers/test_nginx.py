@@ -19,7 +19,7 @@ from servers import START_TIMEOUT, Client, serve
 from flask_hashfs import HashFS
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx, Debian's package nginx-light")
 

@@ -40,7 +40,7 @@ from flask_hashfs import (
     NotStoredError,
     StoreUnavailableError,
 )
-from flask_hashfs import _object_store as module
+from flask_hashfs._bucket import backend as module
 from flask_hashfs._bucket.backend import ObjectStore
 from flask_hashfs._bucket.client import SMALL
 

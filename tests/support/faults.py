@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flask_hashfs import HashFS, _disk
+from flask_hashfs import HashFS
+from flask_hashfs._storage import posix
 
 SMALL = b"small content"
 LARGE = bytes(range(256)) * 2000  # goes to a file before it is put
@@ -146,7 +147,7 @@ def child(job: dict[str, Any], pipe: int) -> None:
         write(pipe, line.encode() + b"\n")
 
     if job.get("named"):
-        _disk._UNNAMED = 0
+        posix._UNNAMED = 0
     if job.get("short_writes"):
         os.write = lambda fd, data: write(fd, memoryview(data)[: max(1, len(data) // 2)])
     if job.get("traced"):
