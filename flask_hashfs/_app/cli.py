@@ -91,7 +91,7 @@ class _Target:
             return client
         own = self.client
         layout = (own.depth, own.width, own.algorithm)
-        if client.is_url(name):
+        if is_url(name):
             settings = self.app.extensions[self.extension._key]["config"]
             return ObjectStore(name, *layout, options=settings.store_options)
         if os.sep not in name and not os.path.isdir(name):

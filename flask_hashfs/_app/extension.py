@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hint
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 
-from .._bucket import client
 from .._bucket.backend import ObjectStore
+from .._bucket.client import is_url
 from .._http import plan, urls
 from .._storage.writer import Writer
 from .._store.hashfs import HashFS
@@ -248,7 +248,7 @@ def upload_writer(app: App) -> Callable[[], Writer] | None:
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:
     try:
-        if client.is_url(config.root_folder):
+        if is_url(config.root_folder):
             return ObjectStore(
                 config.root_folder,
                 depth=config.depth,

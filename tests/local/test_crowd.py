@@ -28,7 +28,7 @@ def test_no_call_fails_because_of_another_and_nothing_is_left_behind(
     tmp_path: Path, way: str, fsync: bool
 ) -> None:
     store = HashFS(tmp_path / "root", fsync=False)
-    crowd = [
+    processes = [
         subprocess.Popen(
             [sys.executable, Path(crowd.__file__), json.dumps(orders)],
             stdout=subprocess.PIPE,
@@ -40,7 +40,7 @@ def test_no_call_fails_because_of_another_and_nothing_is_left_behind(
         )
     ]
     counts: Counter[str] = Counter()
-    for process in crowd:
+    for process in processes:
         result = json.loads(process.communicate(timeout=SECONDS + 120)[0])
         assert result["errors"] == []
         counts.update(result["counts"])
