@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hashfs import HashAddress
 
 from ._flask.extension import FlaskHashFS
-from ._store.hashfs import HashFS
+from ._store.store import HashFS
 from .exceptions import (
     ConfigError,
     DigestMismatchError,

@@ -19,8 +19,9 @@ import click
 from hashfs import HashAddress
 
 from .._bucket.backend import ObjectStore
+from .._bucket.client import is_url
 from .._local.maintenance import Entry, NoAddressError, NothingLiveError
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from ..exceptions import HashFSError, InvalidExtensionError
 from . import transfer
 from .transfer import Outcome

@@ -14,7 +14,7 @@ from .._bucket.backend import ObjectStore
 from .._bucket.client import is_url
 from .._http import plan, urls
 from .._storage.writer import Writer
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from ..exceptions import ConfigError
 from . import cli, config
 from .config import StoreConfig

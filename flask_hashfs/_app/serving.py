@@ -17,7 +17,7 @@ from .._http import plan as http
 from .._http import urls
 from .._http.plan import ByteRange, Plan
 from .._local.lookup import Content
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from .config import StoreConfig
 
 _REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least

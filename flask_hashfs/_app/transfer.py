@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .._local.maintenance import Entry
 from .._storage.parallel import THREADS, in_threads
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from ..exceptions import ConfigError, DigestMismatchError, InvalidExtensionError
 
 

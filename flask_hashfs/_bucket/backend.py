@@ -25,7 +25,7 @@ from .._local.maintenance import Entry, Live, NothingLiveError, Stats
 from .._storage import posix
 from .._storage.parallel import in_threads
 from .._storage.writer import Writer
-from .._store.hashfs import HashFS, dotted
+from .._store.store import HashFS, dotted
 from ..exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
 from .client import CHUNK, SMALL, ExistsError, Found, Objects
 from .reader import ObjectFile

@@ -16,7 +16,7 @@ from werkzeug.wsgi import wrap_file
 from .._app.extension import BaseHashFS
 from .._http.plan import ByteRange, Plan
 from .._local.lookup import Content
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from .request import upload_request_class
 

@@ -40,7 +40,7 @@ from .._app.serving import Answer
 from .._http.plan import ByteRange
 from .._local.maintenance import Live
 from .._storage.writer import Writer
-from .._store.hashfs import HashFS
+from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import sources
 from .body import Batch
