@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from flask import current_app
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_content_length
 
 from .._app.extension import upload_writer
+from .._http.body_rules import BodyRules
 from .._http.multipart import FilePart, Limits, MultipartDecoder
 from .._storage.writer import UploadStream, Writer
-from ..exceptions import IncompleteUploadError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -174,12 +174,12 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         RequestEntityTooLarge: Content-Length says that it has more.
     """
     length = get_content_length(environ)
-    if length is not None and max_size is not None and length > max_size:
-        raise _too_large(max_size)
+    rules = BodyRules(length, max_size)
+    rules.check(0)
     terminated = bool(environ.get("wsgi.input_terminated"))
     if length is None and not terminated:  # nothing tells where it would end
         return io.BytesIO()
-    return cast(BinaryIO, Body(environ["wsgi.input"], length, terminated, max_size))
+    return cast(BinaryIO, Body(environ["wsgi.input"], rules, terminated))
 
 
 class Body(io.RawIOBase):
@@ -187,9 +187,8 @@ class Body(io.RawIOBase):
 
     Args:
         source: The server's stream.
-        length: Bytes promised by Content-Length, or None.
+        rules: The length promised and the limit.
         terminated: Whether `source` ends where the body does, rather than wait for more.
-        max_size: Bytes allowed, or None.
 
     Raises:
         IncompleteUploadError: On reading: it is shorter than promised, its chunking is broken,
@@ -197,13 +196,10 @@ class Body(io.RawIOBase):
         RequestEntityTooLarge: On reading: it is larger than allowed.
     """
 
-    def __init__(
-        self, source: Any, length: int | None, terminated: bool, max_size: int | None
-    ) -> None:
+    def __init__(self, source: Any, rules: BodyRules, terminated: bool) -> None:
         self._source = source
-        self._length = length
-        self._last = None if terminated else length
-        self._max_size = max_size
+        self._rules = rules
+        self._last = None if terminated else rules.expected
         self._position = 0
         self._failure: HTTPException | None = None
 
@@ -216,7 +212,7 @@ class Body(io.RawIOBase):
     @property
     def is_exhausted(self) -> bool:
         """Whether as many bytes have been read as Content-Length promises."""
-        return self._length is not None and self._position >= self._length
+        return self._rules.expected is not None and self._position >= self._rules.expected
 
     def read(self, size: int | None = -1) -> bytes:
         """Return up to `size` bytes, as many as the server hands out at once; b"" at the end."""
@@ -258,31 +254,23 @@ class Body(io.RawIOBase):
             raise self._failure
         if self._last is not None:
             size = min(size, self._last - self._position)
-        if self._max_size is not None:  # one byte more tells whether it is too large
-            size = min(size, self._max_size - self._position + 1)
+        if self._rules.limit is not None:  # one byte more tells whether it is too large
+            size = min(size, self._rules.limit - self._position + 1)
         if size <= 0:
             return b""
         try:
-            data = read(size)
+            data = self._received(read, size)
+            self._position += len(data)
+            self._rules.check(self._position, ended=not data)
         except HTTPException as error:
             self._failure = error
             raise
-        except Exception as error:  # servers raise errors of their own for broken chunking
-            self._failure = _incomplete()
-            raise self._failure from error
-        self._position += len(data)
-        if not data and self._length is not None and self._position < self._length:
-            self._failure = _incomplete()
-        elif self._max_size is not None and self._position > self._max_size:
-            self._failure = _too_large(self._max_size)
-        if self._failure is not None:
-            raise self._failure
         return data
 
-
-def _incomplete() -> IncompleteUploadError:
-    return IncompleteUploadError("The request's body broke off before its end.")
-
-
-def _too_large(max_size: int) -> RequestEntityTooLarge:
-    return RequestEntityTooLarge(f"The request's body is larger than the {max_size} bytes allowed.")
+    def _received(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except HTTPException:
+            raise
+        except Exception as error:  # servers raise errors of their own for broken chunking
+            raise self._rules.incomplete(self._position) from error

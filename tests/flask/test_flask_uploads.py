@@ -30,6 +30,7 @@ from werkzeug.formparser import FormDataParser
 
 from flask_hashfs import FlaskHashFS, IncompleteUploadError
 from flask_hashfs._flask.request import Body, open_body, upload_request_class
+from flask_hashfs._http.body_rules import BodyRules
 from flask_hashfs._storage.writer import UploadStream
 
 resource = pytest.importorskip("resource")
@@ -857,7 +858,7 @@ class TestBody:
         self, read: Callable[[Any], bytes], terminated: bool, max_size: int | None
     ) -> None:
         size = len(self.CONTENT)
-        body = Body(Source(self.CONTENT), size, terminated, max_size)
+        body = Body(Source(self.CONTENT), BodyRules(size, max_size), terminated)
         assert read(body) == self.CONTENT
         assert body.tell() == size
         assert body.is_exhausted
@@ -865,18 +866,18 @@ class TestBody:
 
     def test_what_follows_is_left_unread(self, read: Callable[[Any], bytes]) -> None:
         source = Source(self.CONTENT + b"next request")
-        assert read(Body(source, len(self.CONTENT), False, None)) == self.CONTENT
+        assert read(Body(source, BodyRules(len(self.CONTENT)), False)) == self.CONTENT
         assert source.tell() == len(self.CONTENT)
 
     def test_a_terminated_body_may_exceed_its_content_length(
         self, read: Callable[[Any], bytes]
     ) -> None:
         """As where the server has decompressed it."""
-        assert read(Body(Source(self.CONTENT), 3, True, None)) == self.CONTENT
+        assert read(Body(Source(self.CONTENT), BodyRules(3), True)) == self.CONTENT
 
     @pytest.mark.parametrize("terminated", [False, True])
     def test_a_short_body(self, read: Callable[[Any], bytes], terminated: bool) -> None:
-        body = Body(Source(self.CONTENT), len(self.CONTENT) + 1, terminated, None)
+        body = Body(Source(self.CONTENT), BodyRules(len(self.CONTENT) + 1), terminated)
         with pytest.raises(IncompleteUploadError) as first:
             read(body)
         with pytest.raises(IncompleteUploadError) as second:
@@ -886,14 +887,14 @@ class TestBody:
     def test_an_endless_body(self, read: Callable[[Any], bytes]) -> None:
         source = Source(self.CONTENT * 1000)
         with pytest.raises(RequestEntityTooLarge, match="100 bytes"):
-            read(Body(source, None, True, 100))
+            read(Body(source, BodyRules(None, 100), True))
         assert source.tell() == 101
 
     @pytest.mark.parametrize(
         "error", [OSError("gone"), ValueError("I/O on closed file"), LookupError("no OSError")]
     )
     def test_a_broken_body(self, read: Callable[[Any], bytes], error: Exception) -> None:
-        body = Body(Source(self.CONTENT, error), None, True, None)
+        body = Body(Source(self.CONTENT, error), BodyRules(None), True)
         with pytest.raises(IncompleteUploadError) as caught:
             read(body)
         assert caught.value.__cause__ is error
@@ -903,21 +904,21 @@ class TestBody:
         self, read: Callable[[Any], bytes], error: BaseException
     ) -> None:
         with pytest.raises(type(error)):
-            read(Body(Source(self.CONTENT, error), None, True, None))
+            read(Body(Source(self.CONTENT, error), BodyRules(None), True))
 
 
 def test_lines_are_those_of_a_file() -> None:
     content = b"a\n\n" + b"x" * 300_000 + b"\nb"
-    expected, body = io.BytesIO(content), Body(Source(content), len(content), False, None)
+    expected, body = io.BytesIO(content), Body(Source(content), BodyRules(len(content)), False)
     for size in (-1, 0, 1, 5, None, 299_999, 5, 1, -1, -1):
         assert body.readline(size) == expected.readline(size)
-    body = Body(Source(content), None, True, None)
+    body = Body(Source(content), BodyRules(None), True)
     assert body.readlines() == io.BytesIO(content).readlines()
-    assert io.BufferedReader(Body(Source(content), None, True, None)).read() == content
+    assert io.BufferedReader(Body(Source(content), BodyRules(None), True)).read() == content
 
 
 def test_a_closed_body_is_not_read() -> None:
-    body = Body(Source(b"x"), 1, False, None)
+    body = Body(Source(b"x"), BodyRules(1), False)
     body.close()
     with pytest.raises(ValueError, match="closed"):
         body.read()
