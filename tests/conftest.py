@@ -13,6 +13,23 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what starts servers, and leave out what a face of the store cannot break."""
+    left_out = []
+    for item in items:
+        if "servers" in item.path.parent.parts:
+            item.add_marker("servers")
+        if item.get_closest_marker("of_the_source") and _passes_on_bytes(item):
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _passes_on_bytes(item: pytest.Item) -> bool:
+    return getattr(getattr(item, "cls", None), "passes_on_bytes", False)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not object_stores.ENDPOINT:
         terminalreporter.write_line(object_stores.LEFT_OUT)

@@ -106,6 +106,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 class TestServedStore(StoreContract):
+    passes_on_bytes = True  # sources are read on this side, and tests/local does that
+
     @pytest.fixture(params=["folder", pytest.param("s3", marks=needs_s3)])
     def new_store(
         self, server: Server, tmp_path: Path, request: pytest.FixtureRequest
