@@ -1,24 +1,19 @@
-"""Quart's receiving side: the request and the connection that carry the body that pushes back."""
+"""Quart's connection, made to receive no more than the body has room for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from quart.asgi import ASGIHTTPConnection
-from quart.formparser import FormDataParser
-from quart.utils import encode_headers
 from quart.wrappers import Request
 from quart.wrappers.response import DataBody, FileBody, IOBody
-from werkzeug.exceptions import HTTPException
 
-from .._storage.writer import Writer
 from .body import UploadBody
-from .forms import UploadFormParser, close_writers
-from .reader import StoredBody
-from .workers import Hops, finished, undisturbed
+from .request import compose
+from .sender import StoredBody, send_path, sends_paths
+from .workers import finished
 
 if TYPE_CHECKING:
     from hypercorn.typing import (
@@ -36,76 +31,6 @@ SELF_CONTAINED = (DataBody, FileBody, IOBody, StoredBody, list, tuple)
 
 LINGER = 30.0  # seconds given to a client to finish a body that nobody reads, …
 SILENCE = 1.0  # … as long as it does send
-
-T = TypeVar("T")
-
-
-class UploadRequest(Request):
-    """A request whose body pushes back, and whose ``body_timeout`` is about silence.
-
-    Stock Quart gives the whole body that many seconds, however steadily it moves.
-    """
-
-    body_class = UploadBody
-    hops: Hops
-    _timed = 0
-    _form_error: HTTPException | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._writers: list[Writer] = []
-        if isinstance(self.body, UploadBody):
-            self.body.bind(self)
-
-    @property
-    def body_timeout(self) -> int | None:
-        """Seconds of silence after which reading the body ends in a 408; None: no end."""
-        return None if self._timed else self._body_timeout
-
-    @body_timeout.setter
-    def body_timeout(self, value: int | None) -> None:
-        self._body_timeout = value
-
-    def patience(self, *, always: bool = False) -> float | None:
-        """Return the seconds of silence allowed to who waits for the body now."""
-        return self._body_timeout if self._timed or always else None
-
-    @contextmanager
-    def _timed_by_silence(self) -> Iterator[None]:
-        # Meanwhile `body_timeout` reads as None, which is what stock code hands to `wait_for`.
-        self._timed += 1
-        try:
-            yield
-        finally:
-            self._timed -= 1
-
-    async def get_data(
-        self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
-    ) -> Any:
-        with self._timed_by_silence():
-            return await super().get_data(cache, as_text, parse_form_data)
-
-    async def _load_form_data(self) -> None:
-        if self._form_error is not None:  # the rest of the body is no form
-            raise self._form_error
-        try:
-            with self._timed_by_silence():
-                await super()._load_form_data()
-        except HTTPException as error:
-            self._form_error = error
-            raise
-
-    def make_form_data_parser(self) -> FormDataParser:
-        parser = super().make_form_data_parser()
-        if isinstance(parser, UploadFormParser):
-            parser.hops, parser.writers = self.hops, self._writers
-        return parser
-
-    async def close(self) -> None:
-        if self._writers:
-            # Quart would make an error of a cancellation that ends the teardown of its context.
-            await undisturbed(close_writers(self.hops, self._writers))
-        await super().close()
 
 
 class UploadConnection(ASGIHTTPConnection):
@@ -203,7 +128,7 @@ class UploadConnection(ASGIHTTPConnection):
             return
         async with content:  # Quart enters it only when the headers are out
             if content.path is not None and sends_paths(self.scope):
-                await _send_path(send, response, content.path)
+                await send_path(send, response, content.path)
             else:
                 await super()._send_response(send, response)
 
@@ -213,11 +138,6 @@ def _cancel_after(view: asyncio.Task[None]) -> None:
     # In a frame of its own: a cancelled task that its own frame knows is garbage in a cycle.
     receiver = cast("asyncio.Task[Any]", asyncio.current_task())
     view.add_done_callback(lambda _: receiver.cancel())
-
-
-def sends_paths(scope: HTTPScope) -> bool:
-    """Tell whether the server sends whole files by itself."""
-    return "http.response.pathsend" in (scope.get("extensions") or {})
 
 
 async def _linger(body: UploadBody) -> None:
@@ -242,37 +162,10 @@ def _is_last(message: ASGISendEvent) -> bool:
     return kind == "http.response.pathsend" or (kind == "http.response.body" and not more)
 
 
-async def _send_path(send: ASGISendCallable, response: ResponseTypes, path: str) -> None:
-    """Let the server send a whole file (an ASGI extension that hypercorn's types do not know)."""
-    send_any: Any = send
-    headers = encode_headers(response.headers)
-    await send_any(
-        {"type": "http.response.start", "status": response.status_code, "headers": headers}
-    )
-    await send_any({"type": "http.response.pathsend", "path": path})
-
-
 async def _send_bad_request(send: ASGISendCallable) -> None:
     headers = [(b"content-length", b"0"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 400, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def upload_request_class(base: type[Request], hops: Hops) -> type[Request]:
-    """Return `base` with the body, the limits and the forms of `UploadRequest`.
-
-    Args:
-        base: The app's own; a form parser of its own stays.
-        hops: Where forms are parsed.
-    """
-    if issubclass(base, UploadRequest):
-        return base
-    composed = _compose(UploadRequest, base)
-    composed.hops = hops
-    composed.body_class = _compose(UploadBody, base.body_class)
-    if base.form_data_parser_class is FormDataParser:
-        composed.form_data_parser_class = UploadFormParser
-    return composed
 
 
 def connection_class(base: type[ASGIHTTPProtocol]) -> type[ASGIHTTPProtocol]:
@@ -282,10 +175,4 @@ def connection_class(base: type[ASGIHTTPProtocol]) -> type[ASGIHTTPProtocol]:
     """
     if not issubclass(base, ASGIHTTPConnection) or issubclass(base, UploadConnection):
         return base
-    return _compose(UploadConnection, base)
-
-
-def _compose(ours: type[T], base: type[Any]) -> type[T]:
-    """Return a new class, so that what an app sets on its own reaches no other app."""
-    bases = (ours,) if issubclass(ours, base) else (ours, base)
-    return cast("type[T]", type(base.__name__, bases, {"__module__": base.__module__}))
+    return compose(UploadConnection, base)

@@ -32,21 +32,20 @@ from quart import (
     request,
     websocket,
 )
-from quart.wrappers.response import DataBody, ResponseBody
-from werkzeug.datastructures import Headers
 
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer
-from .._http.plan import ByteRange
 from .._local.maintenance import Live
 from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import sources
 from .body import Batch
-from .connection import connection_class, sends_paths, upload_request_class
-from .reader import CHUNK, Opening, StoredBody
-from .workers import Hops, finished
+from .connection import connection_class
+from .reader import Opening
+from .request import upload_request_class
+from .sender import begin_answer, close_answer, make_response, read_first, sends_paths
+from .workers import Workers, finished
 
 T = TypeVar("T")
 
@@ -91,17 +90,17 @@ class QuartHashFS(BaseHashFS[Quart]):
             address = await self._put_async(file, extension, expected, max_size)
         else:
             put = partial(self.client.put, expected=expected, max_size=max_size)
-            address = await self._hops.run(put, file, extension)
+            address = await self._workers.run(put, file, extension)
         await self._tell(file_stored, address=address)
         return address
 
     async def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
-        return await self._hops.run(self.client.get, file)
+        return await self._workers.run(self.client.get, file)
 
     async def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
         """Tell whether `file` is stored; see `HashFS.exists`."""
-        return await self._hops.run(self.client.exists, file)
+        return await self._workers.run(self.client.exists, file)
 
     def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> Opening:
         """Open a stored file to read; see `HashFS.open`.
@@ -109,12 +108,12 @@ class QuartHashFS(BaseHashFS[Quart]):
         Returns:
             To be awaited for an aiofiles file, or entered with ``async with``.
         """
-        return Opening(self._hops, partial(self.client.open, file, mode))
+        return Opening(self._workers, partial(self.client.open, file, mode))
 
     async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
         """Delete a stored file; see `HashFS.delete`."""
         address = await self.get(file) if file_deleted.receivers else None
-        await self._hops.run(self.client.delete, file)
+        await self._workers.run(self.client.delete, file)
         if address is not None:
             await self._tell(file_deleted, address=address)
 
@@ -132,15 +131,15 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
         """Move every file to where its bytes belong; see `HashFS.repair`."""
-        return await self._hops.run(self.client.repair, extensions)
+        return await self._workers.run(self.client.repair, extensions)
 
     async def count(self) -> int:
         """Return the number of files."""
-        return await self._hops.run(self.client.count)
+        return await self._workers.run(self.client.count)
 
     async def size(self) -> int:
         """Return the total size in bytes of all files."""
-        return await self._hops.run(self.client.size)
+        return await self._workers.run(self.client.size)
 
     async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
@@ -169,9 +168,9 @@ class QuartHashFS(BaseHashFS[Quart]):
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 await self._add(live, function())
             else:
-                await self._add(live, await self._hops.run(function))
+                await self._add(live, await self._workers.run(function))
         prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
-        return await self._hops.run(partial(prune, allow_empty=allow_empty), live)
+        return await self._workers.run(partial(prune, allow_empty=allow_empty), live)
 
     async def send_file(
         self,
@@ -209,9 +208,9 @@ class QuartHashFS(BaseHashFS[Quart]):
     # -- within ----------------------------------------------------------------------------
 
     @property
-    def _hops(self) -> Hops:
-        hops: Hops = self._state["hops"]
-        return hops
+    def _workers(self) -> Workers:
+        workers: Workers = self._state["workers"]
+        return workers
 
     async def _tell(self, signal: NamedSignal, **what: Any) -> None:
         if signal.receivers:
@@ -224,43 +223,43 @@ class QuartHashFS(BaseHashFS[Quart]):
         if inspect.isawaitable(items):
             items = await items
         if not isinstance(items, AsyncIterable):
-            await self._hops.run(live.update, items)
+            await self._workers.run(live.update, items)
             return
         batch: list[object] = []
         async for item in items:
             batch.append(item)
             if len(batch) == _LISTED:
-                await self._hops.run(live.update, batch)
+                await self._workers.run(live.update, batch)
                 batch = []
-        await self._hops.run(live.update, batch)
+        await self._workers.run(live.update, batch)
 
     async def _put_async(
         self, source: Any, extension: str | None, expected: str | None, max_size: int | None
     ) -> HashAddress:
-        client, hops = self.client, self._hops
+        client, workers = self.client, self._workers
         client.check_put(extension, expected)
         writer = client.writer(max_size)
         try:
             async with sources.opened(source) as batches:
                 while await batches.batch() and not batches.ended:
-                    await hops.run(_write, writer, take=batches.take)
+                    await workers.run(_write, writer, late_argument=batches.take)
                 store = partial(_store, client, writer, extension, expected)
-                return await hops.run(store, take=batches.take)
+                return await workers.run(store, late_argument=batches.take)
         except BaseException:
-            await finished(hops.run(writer.close))
+            await finished(workers.run(writer.close))
             raise
 
     async def _iterate(
         self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
     ) -> AsyncGenerator[T, None]:
-        hops, items = self._hops, iter(make())
+        workers, items = self._workers, iter(make())
         try:
-            while listed := await hops.run(lambda: list(islice(items, at_once))):
+            while listed := await workers.run(lambda: list(islice(items, at_once))):
                 for item in listed:
                     yield item
         except BaseException:  # left early
             if isinstance(items, Generator):
-                await finished(hops.run(items.close))
+                await finished(workers.run(items.close))
             raise
 
     async def _respond(
@@ -270,21 +269,21 @@ class QuartHashFS(BaseHashFS[Quart]):
         **wishes: Any,
     ) -> Response:
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
-        serving, hops = self._serving, self._hops
+        serving, workers = self._serving, self._workers
         method, by_path = request.method, sends_paths(cast(Any, request.scope))
         headers = request.headers
 
         def begin() -> tuple[Answer, bytes]:
             content = serving.open(file, method, is_routed=is_routed)
-            return _begin(serving.answer(content, method, headers, wishes), by_path)
+            return begin_answer(serving.answer(content, method, headers, wishes), by_path)
 
         content = serving.open_cached(file, method)
         if content is not None:
             answer = serving.answer(content, method, headers, wishes)
-            first = b"" if isinstance(answer.file, FileIO) else _read_first(answer)
+            first = b"" if isinstance(answer.file, FileIO) else read_first(answer)
         else:
-            answer, first = await hops.run(begin, undo=_close)
-        response = _send(answer, first, hops)
+            answer, first = await workers.run(begin, on_lost_result=close_answer)
+        response = make_response(answer, first, workers)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
         return response
@@ -297,8 +296,8 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     def _install(self, app: Quart) -> None:
         state = app.extensions[self._key]
-        state["hops"] = Hops(state["config"].worker_threads)
-        app.request_class = upload_request_class(app.request_class, state["hops"])
+        state["workers"] = Workers(state["config"].worker_threads)
+        app.request_class = upload_request_class(app.request_class, state["workers"])
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
@@ -337,54 +336,3 @@ def _store(
     with writer:
         _write(writer, last)
         return client.commit(writer, extension, expected=expected)
-
-
-def _begin(answer: Answer, by_path: bool) -> tuple[Answer, bytes]:
-    """Return the answer with the beginning of its first range, which may be all of it.
-
-    Nothing is read of what the server will read by itself.
-    """
-    try:
-        reads = not by_path or _path(answer) is None
-        return answer, _read_first(answer) if reads else b""
-    except BaseException:
-        answer.close()
-        raise
-
-
-def _read_first(answer: Answer) -> bytes:
-    part = next((part for part in answer.plan.body if isinstance(part, ByteRange)), None)
-    if answer.file is None or part is None:
-        return b""
-    if part.start:
-        answer.file.seek(part.start)
-    first = answer.file.read(min(part.size, CHUNK))
-    if len(answer.plan.body) == 1 and len(first) == part.size:
-        answer.close()
-    return first
-
-
-def _path(answer: Answer) -> str | None:
-    """Return where the server can find what it is to send, if that is one whole file."""
-    whole = isinstance(answer.file, FileIO) and answer.plan.body == (ByteRange(0, answer.size),)
-    return answer.address.abspath if whole else None
-
-
-def _send(answer: Answer, first: bytes, hops: Hops) -> Response:
-    plan = answer.plan
-    body: ResponseBody
-    if answer.file is None:
-        body = DataBody(first)
-    else:
-        path, reads_cached = _path(answer), answer.reads_cached
-        body = StoredBody(plan, answer.file, first, hops.executor, path, reads_cached)
-    response_class: Any = current_app.response_class
-    response: Response = response_class(body, plan.status, Headers(plan.headers))
-    response.timeout = None
-    if "Content-Type" not in dict(plan.headers):
-        del response.headers["Content-Type"]
-    return response
-
-
-def _close(ready: tuple[Answer, bytes]) -> None:
-    ready[0].close()

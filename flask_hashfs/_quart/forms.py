@@ -16,7 +16,7 @@ from .._app.extension import upload_writer
 from .._http.multipart import FilePart, Limits, MultipartDecoder
 from .._storage.writer import UploadStream, Writer
 from .body import Batch, UploadBody
-from .workers import Hops, finished
+from .workers import Workers, finished
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -30,10 +30,10 @@ _STRETCH = 4 * 1024 * 1024  # copied in one hop
 class UploadedFile(FileStorage):
     """A file of a form; saving it elsewhere does not block the event loop."""
 
-    def __init__(self, hops: Hops, part: FilePart) -> None:
+    def __init__(self, workers: Workers, part: FilePart) -> None:
         stream = UploadStream(part.writer)
         super().__init__(cast(BinaryIO, stream), part.filename, part.name, headers=part.headers)
-        self._hops = hops
+        self._workers = workers
 
     async def save(  # type: ignore[override]
         self, destination: str | os.PathLike[str] | BinaryIO, buffer_size: int = 16384
@@ -49,10 +49,10 @@ class UploadedFile(FileStorage):
         """
         copying = self._copy(destination)
         try:
-            while await self._hops.run(next, copying):
+            while await self._workers.run(next, copying):
                 pass
         finally:
-            await finished(self._hops.run(copying.close))
+            await finished(self._workers.run(copying.close))
 
     def _copy(self, destination: str | os.PathLike[str] | BinaryIO) -> Generator[bool, None, None]:
         """Yield True after each stretch, then False."""
@@ -70,7 +70,7 @@ class UploadedFile(FileStorage):
 class UploadFormParser(FormDataParser):
     """Quart's parser, but for the files of multipart forms, which go to the app's store."""
 
-    hops: Hops
+    workers: Workers
     writers: list[Writer]
 
     def get_parse_func(self, mimetype: str, options: dict[str, str]) -> ParserFunc | None:
@@ -96,9 +96,9 @@ class UploadFormParser(FormDataParser):
                 await self._decode(body, decoder)
                 fields, parts = decoder.finish()
             except BaseException:
-                await close_writers(self.hops, self.writers)
+                await close_writers(self.workers, self.writers)
                 raise
-        return kind(fields), kind([(part.name, UploadedFile(self.hops, part)) for part in parts])
+        return kind(fields), kind([(part.name, UploadedFile(self.workers, part)) for part in parts])
 
     def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder:
         def open_writer() -> Writer:
@@ -119,17 +119,17 @@ class UploadFormParser(FormDataParser):
             if fed <= _INLINE:
                 _feed(decoder, body.take())
             else:
-                await self.hops.run(_feed, decoder, take=body.take)
+                await self.workers.run(_feed, decoder, late_argument=body.take)
 
 
 def _feed(decoder: MultipartDecoder, batch: Batch) -> None:
     decoder.feed(bytes(batch))
 
 
-async def close_writers(hops: Hops, writers: Iterable[Writer]) -> None:
+async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:
     """Drop what was never put: freeing a large file may take the disk a while."""
     if any(_frees_much(writer) for writer in writers):
-        await finished(hops.run(_close_all, writers))
+        await finished(workers.run(_close_all, writers))
     else:
         _close_all(writers)
 

@@ -1,4 +1,4 @@
-"""Work for other threads, off the event loop: bounded, and never left behind by a cancellation."""
+"""Blocking calls in worker threads: bounded, and never left behind by a cancellation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with contextlib.suppress(ImportError):  # else anyio would, on the event loop, i
 
 
 class _Held:
-    """Stands for a limiter where there is a place already."""
+    """Stands for a limiter whose place is held already, where `to_thread` wants to take one."""
 
     async def __aenter__(self) -> None: ...
 
@@ -32,8 +32,8 @@ class _Held:
 _HELD = cast(CapacityLimiter, _Held())
 
 
-class Hops:
-    """Runs blocking calls in worker threads, at most `threads` at a time in each event loop."""
+class Workers:
+    """Run blocking calls in worker threads, at most `threads` at a time in each event loop."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -57,33 +57,37 @@ class Hops:
         self,
         call: Callable[..., T],
         *args: Any,
-        take: Callable[[], Any] | None = None,
-        undo: Callable[[T], None] | None = None,
+        late_argument: Callable[[], Any] | None = None,
+        on_lost_result: Callable[[T], None] | None = None,
     ) -> T:
         """Return ``call(*args)``, made in a worker thread.
 
-        A cancelled task gives up waiting for a thread, but a call that has begun it sees to its
-        end: nobody may close what a thread still uses.
+        A cancelled task gives up waiting for a thread. A call that has begun is awaited to its
+        end even then, since nobody may close what a thread still uses.
 
         Args:
             call: What blocks.
             args: Its arguments.
-            take: Gives one more, when there is a thread: what waits for one should not wait twice.
-            undo: Is given the result that no longer finds its task.
+            late_argument: Called on the event loop for one more, last argument once a thread is
+                free, so that data arriving while the task waited for one is included.
+            on_lost_result: Called with the result of a call whose task was cancelled meanwhile.
         """
+        # The limiter is held by hand: `to_thread.run_sync` would let go of it when the task is
+        # cancelled, though the thread still works, and has no moment at which to ask for
+        # `late_argument`.
         limiter, place = self.limiter, object()
         try:
             limiter.acquire_on_behalf_of_nowait(place)
         except WouldBlock:
             await limiter.acquire_on_behalf_of(place)
         try:
-            if take is not None:
-                args = (*args, take())
+            if late_argument is not None:
+                args = (*args, late_argument())
             job = _Job(call, args)
             try:
                 return await to_thread.run_sync(job, limiter=_HELD)
             except asyncio.CancelledError:
-                await job.let_go(undo)
+                await job.let_go(on_lost_result)
                 raise
         finally:
             limiter.release_on_behalf_of(place)
@@ -92,7 +96,7 @@ class Hops:
 class _Job(Generic[T]):
     """A call for another thread that can be waited for when its task has been cancelled.
 
-    `finished` could do that too, but the task it needs would make each hop a third dearer.
+    `finished` could do that too, but the task it needs would make each call a third dearer.
     """
 
     __slots__ = ("_args", "_call", "_given_up", "_results", "_running")
@@ -112,22 +116,22 @@ class _Job(Generic[T]):
             self._results.append(result)
             return result
 
-    async def let_go(self, undo: Callable[[T], None] | None) -> None:
+    async def let_go(self, on_lost_result: Callable[[T], None] | None) -> None:
         """Wait until the call has ended, or see to it that it never begins."""
         self._given_up = True
         try:
             await finished(to_thread.run_sync(self._wait, limiter=_HELD))
         finally:
-            if undo is not None:
+            if on_lost_result is not None:
                 for result in self._results:
-                    undo(result)
+                    on_lost_result(result)
 
     def _wait(self) -> None:
         with self._running:
             pass
 
 
-async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) -> T:
+async def finished(work: Awaitable[T], on_lost_result: Callable[[T], None] | None = None) -> T:
     """Await `work` to its end, and only then give way to a cancellation."""
     task = asyncio.ensure_future(work)
     try:
@@ -139,8 +143,8 @@ async def finished(work: Awaitable[T], undo: Callable[[T], None] | None = None) 
             except asyncio.CancelledError:
                 continue  # one is on its way already
         # An error is retrieved in any case, or asyncio would log it.
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            undo(task.result())
+        if not task.cancelled() and task.exception() is None and on_lost_result is not None:
+            on_lost_result(task.result())
         raise
 
 

@@ -19,7 +19,7 @@ from flask_hashfs import HashFS, QuartHashFS
 from flask_hashfs._http.plan import ByteRange, Plan
 from flask_hashfs._local import page_cache
 from flask_hashfs._local.page_cache import MOST
-from flask_hashfs._quart.reader import StoredBody, _InTurn
+from flask_hashfs._quart.sender import StoredBody, _InTurn
 
 pytestmark = pytest.mark.anyio
 
@@ -201,7 +201,7 @@ async def test_it_is_served_while_all_threads_are_busy(
         begun.set()
         assert go_on.wait(30)
 
-    busy = asyncio.create_task(app.extensions["hashfs"]["hops"].run(work))
+    busy = asyncio.create_task(app.extensions["hashfs"]["workers"].run(work))
     await asyncio.to_thread(begun.wait)
     try:
         response = await app.test_client().get(f"/files/{address.relpath}")

@@ -360,14 +360,14 @@ class TestPut:
         @app.post("/")
         async def view() -> str:
             nonlocal hops
-            original = fs._hops.run
+            original = fs._workers.run
 
             async def counted(*args: Any, **kwargs: Any) -> Any:
                 nonlocal hops
                 hops += 1
                 return await original(*args, **kwargs)
 
-            fs._hops.run = counted  # type: ignore[method-assign]
+            fs._workers.run = counted  # type: ignore[method-assign]
             await fs.put(request.body)
             return ""
 

@@ -17,8 +17,9 @@ from quart.wrappers import Body
 from werkzeug.exceptions import HTTPException
 
 from flask_hashfs._quart.body import BATCH, HIGH_WATER, UploadBody
-from flask_hashfs._quart.connection import connection_class, upload_request_class
-from flask_hashfs._quart.workers import Hops
+from flask_hashfs._quart.connection import connection_class
+from flask_hashfs._quart.request import upload_request_class
+from flask_hashfs._quart.workers import Workers
 from flask_hashfs.exceptions import IncompleteUploadError
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +34,7 @@ def make_app(**config: Any) -> Quart:
 
 
 def installed(app: Quart) -> Quart:
-    app.request_class = upload_request_class(app.request_class, Hops(2))
+    app.request_class = upload_request_class(app.request_class, Workers(2))
     app.asgi_http_class = connection_class(app.asgi_http_class)
     return app
 

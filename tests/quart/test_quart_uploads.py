@@ -354,8 +354,8 @@ class TestHops:
 
         @view(app)
         async def read() -> str:
-            hops = request.hops  # type: ignore[attr-defined]
-            run, running = type(hops).run, threading.Lock()
+            workers = request.workers  # type: ignore[attr-defined]
+            run, running = type(workers).run, threading.Lock()
 
             async def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
                 def alone(*args: Any) -> Any:
@@ -366,11 +366,11 @@ class TestHops:
                     finally:
                         running.release()
 
-                return await run(hops, alone, *args, **kwargs)
+                return await run(workers, alone, *args, **kwargs)
 
-            hops.run = counted
+            workers.run = counted
             await request.files
-            del hops.run
+            del workers.run
             return ""
 
         assert (await post(app, body, size=size)).status == 200

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flask_hashfs._quart.workers import Hops, undisturbed
+from flask_hashfs._quart.workers import Workers, undisturbed
 
 
 class Work:
@@ -25,8 +25,8 @@ class Work:
 
 @pytest.mark.anyio
 async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancelled() -> None:
-    hops, work = Hops(1), Work()
-    task = asyncio.create_task(hops.run(work))
+    workers, work = Workers(1), Work()
+    task = asyncio.create_task(workers.run(work))
     await asyncio.to_thread(work.begun.wait)
     for _ in range(3):
         task.cancel()
@@ -40,10 +40,10 @@ async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancel
 
 @pytest.mark.anyio
 async def test_a_cancellation_can_be_left_to_what_comes_next() -> None:
-    hops, work, came = Hops(1), Work(), []
+    workers, work, came = Workers(1), Work(), []
 
     async def tidy_up() -> None:
-        await undisturbed(hops.run(work))
+        await undisturbed(workers.run(work))
         came.append("end")
         await asyncio.sleep(0)
         came.append("next")
@@ -62,10 +62,10 @@ async def test_a_cancellation_can_be_left_to_what_comes_next() -> None:
 
 @pytest.mark.anyio
 async def test_a_call_that_still_waits_for_a_thread_is_not_made() -> None:
-    hops, first, second = Hops(1), Work(), Work()
-    running = asyncio.create_task(hops.run(first))
+    workers, first, second = Workers(1), Work(), Work()
+    running = asyncio.create_task(workers.run(first))
     await asyncio.to_thread(first.begun.wait)
-    waiting = asyncio.create_task(hops.run(second))
+    waiting = asyncio.create_task(workers.run(second))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -76,10 +76,10 @@ async def test_a_call_that_still_waits_for_a_thread_is_not_made() -> None:
 
 
 def test_two_event_loops_share_no_limiter() -> None:
-    hops, both_in = Hops(1), threading.Barrier(2)
+    workers, both_in = Workers(1), threading.Barrier(2)
 
     def serve() -> None:
-        asyncio.run(hops.run(both_in.wait, 10))  # one limiter for both would never let both in
+        asyncio.run(workers.run(both_in.wait, 10))  # one limiter for both would never let both in
 
     threads = [threading.Thread(target=serve) for _ in range(2)]
     for thread in threads:
@@ -92,17 +92,17 @@ def test_two_event_loops_share_no_limiter() -> None:
 @pytest.mark.anyio
 async def test_an_error_of_the_call_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        await Hops(2).run(lambda: 1 / 0)
+        await Workers(2).run(lambda: 1 / 0)
 
 
 @pytest.mark.anyio
 async def test_cancelled_calls_leave_no_threads_behind() -> None:
-    hops, before = Hops(4), threading.active_count()
+    workers, before = Workers(4), threading.active_count()
     for turns in range(6):
         for _ in range(30):
-            task = asyncio.create_task(hops.run(int))
+            task = asyncio.create_task(workers.run(int))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-    assert threading.active_count() <= before + 2 * hops.threads
+    assert threading.active_count() <= before + 2 * workers.threads

@@ -1,0 +1,109 @@
+"""Quart's request, with a body that pushes back and forms that stream into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from quart.formparser import FormDataParser
+from quart.wrappers import Request
+from werkzeug.exceptions import HTTPException
+
+from .._storage.writer import Writer
+from .body import UploadBody
+from .forms import UploadFormParser, close_writers
+from .workers import Workers, undisturbed
+
+T = TypeVar("T")
+
+
+class UploadRequest(Request):
+    """A request whose body pushes back, and whose ``body_timeout`` is about silence.
+
+    Stock Quart gives the whole body that many seconds, however steadily it moves.
+    """
+
+    body_class = UploadBody
+    workers: Workers
+    _timed = 0
+    _form_error: HTTPException | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._writers: list[Writer] = []
+        if isinstance(self.body, UploadBody):
+            self.body.bind(self)
+
+    @property
+    def body_timeout(self) -> int | None:
+        """Seconds of silence after which reading the body ends in a 408; None: no end."""
+        return None if self._timed else self._body_timeout
+
+    @body_timeout.setter
+    def body_timeout(self, value: int | None) -> None:
+        self._body_timeout = value
+
+    def patience(self, *, always: bool = False) -> float | None:
+        """Return the seconds of silence allowed to who waits for the body now."""
+        return self._body_timeout if self._timed or always else None
+
+    @contextmanager
+    def _timed_by_silence(self) -> Iterator[None]:
+        # Meanwhile `body_timeout` reads as None, which is what stock code hands to `wait_for`.
+        self._timed += 1
+        try:
+            yield
+        finally:
+            self._timed -= 1
+
+    async def get_data(
+        self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
+    ) -> Any:
+        with self._timed_by_silence():
+            return await super().get_data(cache, as_text, parse_form_data)
+
+    async def _load_form_data(self) -> None:
+        if self._form_error is not None:  # the rest of the body is no form
+            raise self._form_error
+        try:
+            with self._timed_by_silence():
+                await super()._load_form_data()
+        except HTTPException as error:
+            self._form_error = error
+            raise
+
+    def make_form_data_parser(self) -> FormDataParser:
+        parser = super().make_form_data_parser()
+        if isinstance(parser, UploadFormParser):
+            parser.workers, parser.writers = self.workers, self._writers
+        return parser
+
+    async def close(self) -> None:
+        if self._writers:
+            # Quart would make an error of a cancellation that ends the teardown of its context.
+            await undisturbed(close_writers(self.workers, self._writers))
+        await super().close()
+
+
+def upload_request_class(base: type[Request], workers: Workers) -> type[Request]:
+    """Return `base` with the body, the limits and the forms of `UploadRequest`.
+
+    Args:
+        base: The app's own; a form parser of its own stays.
+        workers: Where forms are parsed.
+    """
+    if issubclass(base, UploadRequest):
+        return base
+    composed = compose(UploadRequest, base)
+    composed.workers = workers
+    composed.body_class = compose(UploadBody, base.body_class)
+    if base.form_data_parser_class is FormDataParser:
+        composed.form_data_parser_class = UploadFormParser
+    return composed
+
+
+def compose(ours: type[T], base: type[Any]) -> type[T]:
+    """Return a new class, so that what an app sets on its own reaches no other app."""
+    bases = (ours,) if issubclass(ours, base) else (ours, base)
+    return cast("type[T]", type(base.__name__, bases, {"__module__": base.__module__}))
