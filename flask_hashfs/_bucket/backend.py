@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import posixpath
+import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
@@ -49,7 +50,9 @@ _PRUNING_LASTS = 120.0  # seconds; no request of one batch is under way any long
 _DELETES_WITHIN = 20.0  # seconds from announcing a deletion to asking for it
 _LEFT_OVER_AFTER = timedelta(hours=1)
 _COPIED_AT_MOST = 5 * 1024**3  # bytes, by S3 in one request
+_ANY_ID = re.compile("[0-9a-f]{32,}")  # an app may have had another algorithm before
 _LONGEST_KEY = 1024  # bytes, in S3
+_LAST = "\U0010ffff"  # no character comes after it
 _ATTEMPTS = 20
 _SIGNED = 4096  # URLs kept
 _BUFFER = 64 * 1024  # bytes of each reader; much more would go back to the system every time
@@ -373,18 +376,28 @@ class ObjectStore(HashFS):
 
     def id_of(self, relpath: str) -> str | None:
         """Return the id if `relpath` is where some content with some extension lies."""
-        id = relpath.replace("/", "").partition(".")[0]
-        if not self._is_id(id):
-            return None
-        key = self._key_of(id)
-        return id if relpath == key or relpath.startswith(key + ".") else None
+        id, suffix = _split(relpath)
+        return id if self._is_id(id) and relpath == self._key_of(id) + suffix else None
+
+    def unshard(self, path: str | os.PathLike[str]) -> str:
+        """Return the hash id that a URL inside the root stands for.
+
+        Raises:
+            ValueError: The URL lies outside the root.
+        """
+        url = os.fspath(path)
+        if not url.startswith(self._prefix):
+            raise ValueError(f"cannot unshard {url!r}: it does not begin with {self._prefix!r}")
+        relpath = url.removeprefix(self._prefix)
+        id, _ = _split(relpath)
+        if _ANY_ID.fullmatch(id):
+            return id
+        return posixpath.splitext(relpath)[0].replace("/", "")
 
     def suffix_of(self, relpath: str, id: str) -> str:
         """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
-        flat = relpath.replace("/", "")
-        if flat.startswith(id) and flat[len(id) : len(id) + 1] in ("", "."):
-            return flat[len(id) :]
-        return posixpath.splitext(relpath)[1]
+        claimed, suffix = _split(relpath)
+        return suffix if claimed == id else posixpath.splitext(relpath)[1]
 
     def idpath(self, id: str, extension: str | None = "") -> str:
         """Return the URL of the content with the hash `id`."""
@@ -437,15 +450,24 @@ class ObjectStore(HashFS):
 
     def _keys(self, id: str) -> list[Found]:
         """Return all names of a content, sorted: one for each extension."""
-        folder, _, leaf = self._key_of(id).rpartition("/")
-        start = f"{folder}/{leaf}" if folder else leaf
-        names = []
-        for found in self._objects.list(folder, after=start[:-1]):
-            if not found.key.startswith(start):
-                break
-            if found.key[len(start) : len(start) + 1] in ("", "."):
-                names.append(found)
+        start = self._key_of(id)
+        names: list[Found] = []
+        after: str | None = start[:-1]
+        while after is not None:
+            after = self._collect_names(start, after, names)
         return names
+
+    def _collect_names(self, start: str, after: str, names: list[Found]) -> str | None:
+        """Add the names behind the key `after`, up to a folder; return the last key in that."""
+        for found in self._objects.list(posixpath.dirname(start), after=after):
+            if not found.key.startswith(start):
+                return None
+            name, slash, _ = found.key[len(start) :].partition("/")
+            if slash:  # what lies in a folder is no name: not all of it is listed
+                return f"{start}{name}/{_LAST}"
+            if name[:1] in ("", "."):
+                names.append(found)
+        return None
 
     # -- deleting --------------------------------------------------------------------------
 
@@ -764,6 +786,12 @@ class ObjectStore(HashFS):
         file = ObjectFile(self._objects, found.key, found.size)
         file.expect([(0, found.size)])
         return file
+
+
+def _split(relpath: str) -> tuple[str, str]:
+    """Return the id and the extension that a key claims; both empty if it can be no content's."""
+    stem, dot, extension = relpath.partition(".")
+    return ("", "") if "/" in extension else (stem.replace("/", ""), dot + extension)
 
 
 def _now() -> datetime:

@@ -40,6 +40,7 @@ from flask_hashfs import (
     NotStoredError,
     StoreUnavailableError,
 )
+from flask_hashfs._app.transfer import Outcome, sync
 from flask_hashfs._bucket import backend as module
 from flask_hashfs._bucket.backend import ObjectStore
 from flask_hashfs._bucket.client import SMALL
@@ -228,6 +229,91 @@ def test_uploads_wait_outside_the_store(store: ObjectStore) -> None:
         assert writer.spilled.path is None
         assert keys(store) == []
         assert not store.commit(writer).is_duplicate
+
+
+# -- what lies in a folder that is called like a content ------------------------------------------
+
+
+@pytest.fixture
+def unpacked(store: ObjectStore) -> str:
+    """The key of a stranger's object in a folder named by a content and an extension."""
+    key = store.relpath(store.idpath(HELLO, ".unpacked")) + "/readme"
+    store._objects.put(key, b"a stranger's", {}, create=True)
+    return key
+
+
+def test_what_lies_in_a_folder_is_no_name_of_a_content(store: ObjectStore, unpacked: str) -> None:
+    assert store.get(HELLO) is None
+    with pytest.raises(NotStoredError):
+        store.open(HELLO)
+    store.delete(HELLO)
+    assert keys(store) == [unpacked]
+    found = store.get(unpacked)
+    assert found is not None
+    assert found.id != HELLO
+    assert store.id_of(unpacked) is None
+    assert [entry.id for entry in store.entries()] == [None]
+    assert (store.stats().contents, store.stats().strangers) == (0, 1)
+
+
+def test_a_put_beside_such_a_folder_is_new(store: ObjectStore, unpacked: str) -> None:
+    (_, address), *_ = store.put_files([(b"hello", "zip")])
+    assert not address.is_duplicate
+    assert store.get(HELLO) == address
+    assert store.put(b"hello", "unpackee").is_duplicate
+    assert len(store._keys(HELLO)) == 2
+    store.delete(HELLO)
+    assert keys(store) == [unpacked]
+
+
+def test_verify_prune_and_sync_leave_such_a_folder_alone(
+    store: ObjectStore, unpacked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(store.verify(quarantine=True)) == []
+    monkeypatch.setattr(module, "YOUNGEST_PRUNED", timedelta(0))
+    aged(monkeypatch, timedelta(days=2))
+    assert store.prune(allow_empty=True) == []
+    target = ObjectStore("memory://")
+    assert [step.outcome for step in sync(store, target)] == [Outcome.STRANGER]
+    assert keys(store) == [unpacked]
+
+
+def test_the_names_of_a_content_are_found_without_listing_such_a_folder(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        key = store.relpath(store.idpath(HELLO, ".unpacked")) + f"/{number}"
+        store._objects.put(key, b"", {}, create=True)
+    names = {store.put(b"hello", extension).relpath for extension in ("txt", "unpacked0", "zip")}
+    seen = 0
+    list_objects = store._objects.list
+
+    def counted(*given: Any, **more: Any) -> Iterator[Any]:
+        nonlocal seen
+        for found in list_objects(*given, **more):
+            seen += 1
+            yield found
+
+    monkeypatch.setattr(store._objects, "list", counted)
+    assert {found.key for found in store._keys(HELLO)} == names
+    assert seen <= 5
+
+
+def test_repair_gives_what_lies_in_such_a_folder_its_own_extension(store: ObjectStore) -> None:
+    folder = store.relpath(store.idpath(HELLO, ".unpacked"))
+    store._objects.put(f"{folder}/readme.md", b"hello", {}, create=True)
+    assert [address.relpath for _, address in store.repair()] == [
+        store.relpath(store.idpath(HELLO, ".md"))
+    ]
+
+
+def test_a_key_is_split_at_slashes_whatever_the_system_splits_at(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = store.put(b"hello", "tar.gz")
+    monkeypatch.setattr(os, "sep", "\\")
+    assert store.get(HELLO) == address
+    assert store.unshard(address.abspath) == HELLO
 
 
 # -- reading ---------------------------------------------------------------------------------------
