@@ -1,123 +1,34 @@
-"""The HASHFS_* keys of an app: their defaults, and what their values may be."""
+"""The HASHFS_* keys of an app, in one table: default, check and meaning of each."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import difflib
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from .._http.media import DEFAULT_INLINE_TYPES
 from ..exceptions import ConfigError
 
 logger = logging.getLogger("flask_hashfs")
 
+T = TypeVar("T")
+Check: TypeAlias = Callable[[str, Any], T]
+"""Takes a key's name and the value set; returns what to use, or raises `ConfigError`."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/(\*|[\w!#$&^.+-]+)", re.ASCII)
+_DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-@dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """One store's configuration, checked. The fields are the keys in lower case.
-
-    ``HASHFS_HOST`` and ``HASHFS_PATH_PREFIX`` may change while the app runs, so `url_for` reads
-    them from the app; the prefix here is the one the file route was registered with.
-    """
-
-    host: str | None
-    path_prefix: str
-    root_folder: str
-    depth: int
-    width: int
-    algorithm: str
-    file_mode: int | None
-    dir_mode: int
-    fsync: bool
-    max_file_size: int | None
-    stream_uploads: bool
-    serve_files: bool
-    max_age: int | None
-    inline_types: tuple[str, ...]
-    accel_redirect: str | None
-    worker_threads: int
-    serve_redirect: bool
-    store_options: Mapping[str, Any]
-
-
-DEFAULTS: Mapping[str, object] = {
-    "HOST": None,
-    "PATH_PREFIX": "",
-    "ROOT_FOLDER": None,
-    "DEPTH": 4,
-    "WIDTH": 1,
-    "ALGORITHM": "sha256",
-    "FILE_MODE": 0o664,
-    "DIR_MODE": 0o755,
-    "FSYNC": True,
-    "MAX_FILE_SIZE": None,
-    "STREAM_UPLOADS": True,
-    "SERVE_FILES": False,
-    "MAX_AGE": 31536000,
-    "INLINE_TYPES": DEFAULT_INLINE_TYPES,
-    "ACCEL_REDIRECT": None,
-    "WORKER_THREADS": 8,
-    "SERVE_REDIRECT": False,
-    "STORE_OPTIONS": {},
-}
-
-
-def key_prefix(name: str | None) -> str:
-    """Return what the keys of the store `name` begin with.
-
-    Raises:
-        ValueError: A name that cannot be part of a key.
-    """
-    if name is None:
-        return "HASHFS_"
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        raise ValueError(f"a store's name is letters, digits and _, not {name!r}")
-    return f"HASHFS_{name.upper()}_"
-
-
-def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConfig:
-    """Check a store's configuration and fill its defaults into `config`.
-
-    Args:
-        config: The app's configuration.
-        name: The store's name, or None for the default store.
-
-    Raises:
-        ConfigError: A value that cannot be used.
-    """
-    prefix = key_prefix(name)
-    _warn_of_misspelt_keys(config, prefix)
-    for key, default in DEFAULTS.items():
-        config.setdefault(prefix + key, default)
-    values: dict[str, Any] = {}
-    for field in fields(StoreConfig):
-        key = prefix + field.name.upper()
-        values[field.name] = _CHECKS[field.name](key, config[key])
-    loaded = StoreConfig(**values)
-    if loaded.serve_files and not loaded.path_prefix.strip("/"):
-        _refuse(
-            f"{prefix}PATH_PREFIX", loaded.path_prefix, 'a path such as "/files" to serve files at'
-        )
-    return loaded
-
-
-def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:
-    """Log each key that no store can have: a limit that is misspelt is a limit that is missing."""
-    for key in config:
-        if isinstance(key, str) and key.startswith(prefix):
-            rest = key.removeprefix(prefix)
-            if rest not in DEFAULTS and not rest.endswith(tuple(f"_{each}" for each in DEFAULTS)):
-                close = difflib.get_close_matches(rest, DEFAULTS, 1, 0.0)[0]
-                logger.warning("%s is no key of Flask-HashFS; is %s meant?", key, prefix + close)
+# -- checks ------------------------------------------------------------------------------------
 
 
 def _refuse(key: str, value: object, wanted: str) -> NoReturn:
@@ -141,26 +52,35 @@ def _path_prefix(key: str, value: object) -> str:
     return value
 
 
-def _optional_text(wanted: str, start: str = "") -> Callable[[str, object], str | None]:
-    def check(key: str, value: object) -> str | None:
-        if value is None or (isinstance(value, str) and value.startswith(start)):
-            return value or None
-        _refuse(key, value, f"None or {wanted}")
-
-    return check
-
-
-def _integer(least: int, unit: str, optional: bool = False) -> Callable[[str, object], int | None]:
-    wanted = f"a whole number of {unit}, {least} or more" + (", or None" if optional else "")
-
-    def check(key: str, value: object) -> int | None:
-        if optional and value is None:
+def _or_none(check: Check[T]) -> Check[T | None]:
+    def check_unless_none(key: str, value: object) -> T | None:
+        if value is None:
             return None
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            _refuse(key, value, wanted)
-        return value
+        try:
+            return check(key, value)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or None") from None
+
+    return check_unless_none
+
+
+def _text(wanted: str, start: str = "") -> Check[str | None]:
+    """Check a text that begins with `start`; an empty one, which an environment has, is None."""
+
+    def check(key: str, value: object) -> str | None:
+        if isinstance(value, str) and (not value or value.startswith(start)):
+            return value or None
+        _refuse(key, value, wanted)
+
+    return _or_none(check)
+
+
+def _integer(least: int, unit: str) -> Check[int]:
+    def check(key: str, value: object) -> int:
+        number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            _refuse(key, value, f"a whole number of {unit}, {least} or more")
+        return number
 
     return check
 
@@ -183,10 +103,6 @@ def _mode(key: str, value: object) -> int:
     if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777:
         _refuse(key, value, 'a file mode: an int up to 0o777, or octal digits such as "0o664"')
     return mode
-
-
-def _file_mode(key: str, value: object) -> int | None:
-    return None if value is None else _mode(key, value)
 
 
 def _algorithm(key: str, value: object) -> str:
@@ -216,23 +132,160 @@ def _options(key: str, value: object) -> Mapping[str, Any]:
     return dict(value)
 
 
-_CHECKS: Mapping[str, Callable[[str, Any], object]] = {
-    "host": _optional_text('a URL such as "https://cdn.example.com"'),
-    "path_prefix": _path_prefix,
-    "root_folder": _root_folder,
-    "depth": _integer(0, "folders"),
-    "width": _integer(0, "characters"),
-    "algorithm": _algorithm,
-    "file_mode": _file_mode,
-    "dir_mode": _mode,
-    "fsync": _switch,
-    "max_file_size": _integer(0, "bytes", optional=True),
-    "stream_uploads": _switch,
-    "serve_files": _switch,
-    "max_age": _integer(0, "seconds", optional=True),
-    "inline_types": _inline_types,
-    "accel_redirect": _optional_text('a path such as "/protected/"', start="/"),
-    "worker_threads": _integer(1, "threads"),
-    "serve_redirect": _switch,
-    "store_options": _options,
+# -- the table ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[T]):
+    """What is known of one key.
+
+    Attributes:
+        default: Its value where an app sets none.
+        check: Turns a value set by an app into the one to use.
+        help: What it means, for docs/configuration.md.
+        shown: Its default in the documentation, where that is not the Python literal.
+    """
+
+    default: Any
+    check: Check[T]
+    help: str
+    shown: str | None = None
+
+
+def _key(default: Any, check: Check[T], help: str, shown: str | None = None) -> T:
+    """Make a field of `StoreConfig` from one line."""
+    field: T = dataclasses.field(metadata={Key: Key(default, check, help, shown)})
+    return field
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """One store's configuration, checked. Each field is a key, in lower case.
+
+    To add a key, add a field here, and the row that the tests ask for to docs/configuration.md.
+
+    ``HASHFS_HOST`` and ``HASHFS_PATH_PREFIX`` may change while the app runs, so `url_for` reads
+    them from the app; the prefix here is the one the file route was registered with.
+    """
+
+    # fmt: off
+    root_folder: str = _key(
+        None, _root_folder,
+        "the folder files are stored in, or `s3://bucket/prefix`", "required")
+    depth: int = _key(
+        4, _integer(0, "folders"),
+        "how many folders the path of a content has")
+    width: int = _key(
+        1, _integer(0, "characters"),
+        "how many characters the name of each of these folders has")
+    algorithm: str = _key(
+        "sha256", _algorithm,
+        "any algorithm of `hashlib` with a digest of fixed length")
+    host: str | None = _key(
+        None, _text('a URL such as "https://cdn.example.com"'),
+        'where `url_for` says the files are, as `"https://cdn.example.com"`; '
+        "None: the request's host")
+    path_prefix: str = _key(
+        "", _path_prefix,
+        "path before the file's in its URL")
+    serve_files: bool = _key(
+        False, _switch,
+        "register the file route below the prefix")
+    max_age: int | None = _key(
+        31536000, _or_none(_integer(0, "seconds")),
+        "seconds a file may be cached")
+    inline_types: tuple[str, ...] = _key(
+        DEFAULT_INLINE_TYPES, _inline_types,
+        "MIME types that are shown and not downloaded",
+        "images but not SVG, audio, video, PDF, plain text")
+    accel_redirect: str | None = _key(
+        None, _text('a path such as "/protected/"', start="/"),
+        "internal prefix for nginx's `X-Accel-Redirect`")
+    max_file_size: int | None = _key(
+        None, _or_none(_integer(0, "bytes")),
+        "bytes of one file")
+    stream_uploads: bool = _key(
+        True, _switch,
+        "form files go straight into the store")
+    fsync: bool = _key(
+        True, _switch,
+        "an address that `put` returned survives a power cut")
+    file_mode: int | None = _key(
+        0o664, _or_none(_mode),
+        "exact mode of new files", "`0o664`")
+    dir_mode: int = _key(
+        0o755, _mode,
+        "mode of new folders, less the umask", "`0o755`")
+    worker_threads: int = _key(
+        8, _integer(1, "threads"),
+        "Quart: threads of each event loop for disk calls")
+    pathsend: bool = _key(
+        True, _switch,
+        "Quart: leave whole files to the server (`http.response.pathsend`) where it offers to "
+        "send them; an ASGI middleware that does not know this message needs `False`")
+    serve_redirect: bool = _key(
+        False, _switch,
+        "object store: answer with a redirect to a presigned URL")
+    store_options: Mapping[str, Any] = _key(
+        {}, _options,
+        "object store: its options")
+    # fmt: on
+
+
+KEYS: Mapping[str, Key[Any]] = {
+    field.name.upper(): field.metadata[Key] for field in dataclasses.fields(StoreConfig)
 }
+"""Every key without the prefix of its store."""
+
+
+# -- reading it --------------------------------------------------------------------------------
+
+
+def key_prefix(name: str | None) -> str:
+    """Return what the keys of the store `name` begin with.
+
+    Raises:
+        ValueError: A name that cannot be part of a key.
+    """
+    if name is None:
+        return "HASHFS_"
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise ValueError(f"a store's name is letters, digits and _, not {name!r}")
+    return f"HASHFS_{name.upper()}_"
+
+
+def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConfig:
+    """Check a store's configuration and fill its defaults into `config`.
+
+    Args:
+        config: The app's configuration.
+        name: The store's name, or None for the default store.
+
+    Raises:
+        ConfigError: A value that cannot be used.
+    """
+    prefix = key_prefix(name)
+    _warn_of_misspelt_keys(config, prefix)
+    values = {}
+    for rest, key in KEYS.items():
+        value = config.setdefault(prefix + rest, copy.copy(key.default))
+        values[rest.lower()] = key.check(prefix + rest, value)
+    loaded = StoreConfig(**values)
+    if loaded.serve_files and not loaded.path_prefix.strip("/"):
+        _refuse(
+            f"{prefix}PATH_PREFIX", loaded.path_prefix, 'a path such as "/files" to serve files at'
+        )
+    return loaded
+
+
+def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:
+    """Log each key that no store can have: a limit that is misspelt is a limit that is missing."""
+    endings = tuple(f"_{key}" for key in KEYS)  # of the keys of named stores
+    for key in config:
+        if not isinstance(key, str) or not key.startswith(prefix):
+            continue
+        rest = key.removeprefix(prefix)
+        if rest in KEYS or key.removeprefix(key_prefix(None)) in KEYS or rest.endswith(endings):
+            continue
+        close = difflib.get_close_matches(rest, KEYS, 1, 0.0)[0]
+        logger.warning("%s is not a key of Flask-HashFS; is %s meant?", key, prefix + close)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import pytest
 from flask import Config, Flask
 
 from flask_hashfs import ConfigError, FlaskHashFS
-from flask_hashfs._app.config import load
+from flask_hashfs._app.config import KEYS, Key, load
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 ROOT = {"HASHFS_ROOT_FOLDER": "/tmp/store"}
 
@@ -52,6 +57,7 @@ def test_accepted(key, value, field, expected):
         ("HASHFS_PATH_PREFIX", "/<file>"),
         ("HASHFS_DEPTH", -1),
         ("HASHFS_DEPTH", "four"),
+        ("HASHFS_DEPTH", "9" * 5000),
         ("HASHFS_DEPTH", True),
         ("HASHFS_WIDTH", 1.5),
         ("HASHFS_ALGORITHM", "rot13"),
@@ -75,6 +81,7 @@ def test_accepted(key, value, field, expected):
         ("HASHFS_INLINE_TYPES", {"image/png": True}),
         ("HASHFS_ACCEL_REDIRECT", "internal"),
         ("HASHFS_WORKER_THREADS", 0),
+        ("HASHFS_PATHSEND", "sometimes"),
         ("HASHFS_SERVE_REDIRECT", "later"),
         ("HASHFS_STORE_OPTIONS", ["x"]),
     ],
@@ -98,12 +105,56 @@ def test_the_error_names_key_value_and_what_is_wanted():
 )
 def test_a_misspelt_key_is_told(key, meant, caplog):
     loaded(**{key: 1000})
-    assert f"{key} is no key of Flask-HashFS; is {meant} meant?" in caplog.text
+    assert f"{key} is not a key of Flask-HashFS; is {meant} meant?" in caplog.text
 
 
 def test_the_keys_of_a_named_store_are_known(caplog):
     loaded(HASHFS_AVATARS_ROOT_FOLDER="/tmp/avatars", HASHFS_AVATARS_MAX_FILE_SIZE=1)
     assert not caplog.text
+
+
+def test_the_keys_of_another_store_are_known(caplog):
+    """``HASHFS_FILE_MODE`` is the default store's, whatever else is named "file"."""
+    config = Config(".", {**ROOT, "HASHFS_FILE_MODE": 0o640, "HASHFS_FILE_ROOT_FOLDER": "/tmp/f"})
+    load(config)
+    load(config, "file")
+    assert not caplog.text
+
+
+def test_the_defaults_are_filled_in_and_belong_to_one_app():
+    config, other = Config(".", dict(ROOT)), Config(".", dict(ROOT))
+    load(config)
+    load(other)
+    assert {key: config[f"HASHFS_{key}"] for key in KEYS if key != "ROOT_FOLDER"} == {
+        name: key.default for name, key in KEYS.items() if name != "ROOT_FOLDER"
+    }
+    config["HASHFS_STORE_OPTIONS"]["region"] = "here"
+    assert other["HASHFS_STORE_OPTIONS"] == {}
+
+
+def test_every_default_passes_its_check(caplog):
+    caplog.set_level(logging.WARNING)
+    assert loaded() == loaded(
+        **{f"HASHFS_{key}": KEYS[key].default for key in KEYS if key != "ROOT_FOLDER"}
+    )
+    assert not caplog.text
+
+
+def documented(name: str, key: Key) -> str:
+    """The row of a key in the table of docs/configuration.md."""
+    default = key.shown
+    if default is None and isinstance(key.default, str):
+        default = f'`"{key.default}"`'
+    elif default is None:
+        number = isinstance(key.default, int) and not isinstance(key.default, bool)
+        default = str(key.default) if number else f"`{key.default!r}`"
+    return f"| `HASHFS_{name}` | {default} | {key.help} |"
+
+
+def test_the_documentation_has_the_table_of_keys():
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| `HASHFS_")]
+    assert rows == [documented(name, key) for name, key in KEYS.items()]
 
 
 def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
@@ -124,9 +175,11 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "INLINE_TYPES": '["image/png"]',
         "ACCEL_REDIRECT": "/internal/",
         "WORKER_THREADS": "2",
+        "PATHSEND": "false",
         "SERVE_REDIRECT": "false",
         "STORE_OPTIONS": '{"a": "b"}',
     }
+    assert values.keys() == KEYS.keys()
     for key, value in values.items():
         monkeypatch.setenv(f"FLASK_HASHFS_{key}", value)
     app = Flask(__name__)
