@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import hashfs
@@ -18,6 +18,7 @@ from hashfs import HashAddress
 from .._storage import posix
 from ..exceptions import NotStoredError
 from . import page_cache, set_aside
+from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -450,38 +451,20 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def files(self) -> Generator[str]:
         """Iterate over the absolute paths of all regular files, hidden ones left out."""
-        for folder, _ in self._walk(self.root):
-            yield from folder
+        for folder in folders_below(self.root, self.root):
+            for file in folder.files:
+                yield file.path
 
     def folders(self) -> Generator[str]:
         """Iterate over the absolute paths of all folders that hold files."""
-        for files, path in self._walk(self.root):
-            if files:
-                yield path
+        for folder in folders_below(self.root, self.root):
+            if folder.files:
+                yield folder.path
 
     def size(self) -> int:
         """Return the total size in bytes of all files."""
         states = map(posix.lstat, self.files())
         return sum(state.st_size for state in states if state is not None)
-
-    def _walk(self, folder: str) -> Iterator[tuple[list[str], str]]:
-        folders, files = [], []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        files.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-            return
-        except PermissionError as error:  # lost+found, for one
-            logger.warning("%s is left out: %s", folder, error)
-            return
-        yield files, folder
-        for each in folders:
-            if folder != self.root or not self._hides(each):
-                yield from self._walk(each)
 
 
 def _is_regular(path: str) -> bool:

@@ -20,6 +20,7 @@ from hashfs import HashAddress
 
 from .._storage import posix
 from .set_aside import Box, Tree, boxes, kept
+from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -79,31 +80,11 @@ class Stats:
 # -- what is there -----------------------------------------------------------------------------
 
 
-def _folders(root: str, folder: str) -> Iterator[tuple[str, list[os.DirEntry[str]], bool]]:
-    """Yield every folder with its regular files, and whether it has any other entry."""
-    files, inner, others = [], [], False
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    files.append(entry)
-                elif entry.is_dir(follow_symlinks=False):
-                    inner.append(entry.name)
-                else:
-                    others = True
-    except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-        return
-    yield folder, files, others or bool(inner)
-    for name in inner:
-        if folder != root or os.path.normcase(name) != posix.HIDDEN:
-            yield from _folders(root, os.path.join(folder, name))
-
-
 def _contents(store: Store) -> Iterator[tuple[str, str]]:
     """Yield the id and the path of every name of every content."""
     start = len(os.path.join(store.root, ""))
-    for _, files, _ in _folders(store.root, store.root):
-        for entry in files:
+    for folder in folders_below(store.root, store.root):
+        for entry in folder.files:
             id = store.id_of(entry.path[start:])
             if id is not None:
                 yield id, entry.path
@@ -112,8 +93,8 @@ def _contents(store: Store) -> Iterator[tuple[str, str]]:
 def entries(store: Store) -> Iterator[Entry]:
     """Yield every file below the root, hidden ones left out."""
     start = len(os.path.join(store.root, ""))
-    for _, files, _ in _folders(store.root, store.root):
-        for file in files:
+    for folder in folders_below(store.root, store.root):
+        for file in folder.files:
             state = posix.lstat(file.path)
             if state is not None:
                 relpath = file.path[start:]
@@ -124,10 +105,10 @@ def stats(store: Store) -> Stats:
     """Count what the store holds."""
     result = Stats()
     start = len(os.path.join(store.root, ""))
-    for _, files, _ in _folders(store.root, store.root):
+    for folder in folders_below(store.root, store.root):
         ids: set[str] = set()
         inodes: set[tuple[int, int]] = set()  # all names of a content lie in one folder
-        for file in files:
+        for file in folder.files:
             state = posix.lstat(file.path)
             if state is None:
                 continue
@@ -155,8 +136,8 @@ def stats(store: Store) -> Stats:
 
 
 def _files_below(store: Store, relpath: str) -> Iterator[str]:
-    for _, files, _ in _folders(store.root, os.path.join(store.root, relpath)):
-        for file in files:
+    for folder in folders_below(store.root, os.path.join(store.root, relpath)):
+        for file in folder.files:
             yield file.path
 
 
@@ -172,9 +153,9 @@ def sweep(store: Store) -> None:
         state = posix.lstat(path)
         if state is not None and state.st_mtime < youngest:
             _remove(path)
-    for folder, files, others in _folders(store.root, os.path.join(store.root, posix.HIDDEN)):
-        if not files and not others:
-            posix.remove_empty_folders(folder, store.root)
+    for folder in folders_below(store.root, os.path.join(store.root, posix.HIDDEN)):
+        if folder.is_empty:
+            posix.remove_empty_folders(folder.path, store.root)
 
 
 def _remove(path: str) -> None:
@@ -283,11 +264,11 @@ def prune(
 def _dead(store: Store, live: Live, youngest: int, tidy: bool) -> Iterator[tuple[str, list[str]]]:
     """Yield each content, with its names, that is not live and was not put lately."""
     start = len(os.path.join(store.root, ""))
-    for folder, files, others in _folders(store.root, store.root):
-        if tidy and not files and not others and _is_shard(store, folder[start:]):
-            posix.remove_empty_folders(folder, store.root)  # of a put that was killed
+    for folder in folders_below(store.root, store.root):
+        if tidy and folder.is_empty and _is_shard(store, folder.path[start:]):
+            posix.remove_empty_folders(folder.path, store.root)  # of a put that was killed
         found: dict[str, list[str]] = {}
-        for entry in files:
+        for entry in folder.files:
             id = store.id_of(entry.path[start:])
             if id is not None and id not in live:
                 found.setdefault(id, []).append(entry.path)
