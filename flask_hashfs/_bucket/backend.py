@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import posixpath
-import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from .._http import media, plan
 from .._local.lookup import Content, check_mode, names_of
 from .._local.maintenance import Entry, Live, NothingLiveError, Stats
 from .._storage import posix
+from .._storage.layout import Layout
 from .._storage.parallel import in_threads
 from .._storage.writer import Writer
 from .._store.store import HashFS, dotted
@@ -50,7 +50,6 @@ _PRUNING_LASTS = 120.0  # seconds; no request of one batch is under way any long
 _DELETES_WITHIN = 20.0  # seconds from announcing a deletion to asking for it
 _LEFT_OVER_AFTER = timedelta(hours=1)
 _COPIED_AT_MOST = 5 * 1024**3  # bytes, by S3 in one request
-_ANY_ID = re.compile("[0-9a-f]{32,}")  # an app may have had another algorithm before
 _LONGEST_KEY = 1024  # bytes, in S3
 _LAST = "\U0010ffff"  # no character comes after it
 _ATTEMPTS = 20
@@ -117,6 +116,7 @@ class ObjectStore(HashFS):
         inline_types: Collection[str] = media.DEFAULT_INLINE_TYPES,
     ) -> None:
         super().__init__("", depth, width, algorithm, max_size=max_size)
+        self.layout = Layout(depth, width, algorithm, "/")
         scheme, _, rest = url.partition("://")
         self.root = f"{scheme}://{rest.strip('/')}"
         self._prefix = self.root + "/"
@@ -174,7 +174,7 @@ class ObjectStore(HashFS):
         id = writer.finish()
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
-        key = self._key_of(id) + suffix
+        key = self.layout.path_of(id, suffix)
         for _ in range(_ATTEMPTS):
             try:
                 placing = self._place_object(writer, id, key)
@@ -374,11 +374,6 @@ class ObjectStore(HashFS):
             self._signed[slot] = url
         return url, seconds - past
 
-    def id_of(self, relpath: str) -> str | None:
-        """Return the id if `relpath` is where some content with some extension lies."""
-        id, suffix = _split(relpath)
-        return id if self._is_id(id) and relpath == self._key_of(id) + suffix else None
-
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a URL inside the root stands for.
 
@@ -388,23 +383,14 @@ class ObjectStore(HashFS):
         url = os.fspath(path)
         if not url.startswith(self._prefix):
             raise ValueError(f"cannot unshard {url!r}: it does not begin with {self._prefix!r}")
-        relpath = url.removeprefix(self._prefix)
-        id, _ = _split(relpath)
-        if _ANY_ID.fullmatch(id):
-            return id
-        return posixpath.splitext(relpath)[0].replace("/", "")
-
-    def suffix_of(self, relpath: str, id: str) -> str:
-        """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
-        claimed, suffix = _split(relpath)
-        return suffix if claimed == id else posixpath.splitext(relpath)[1]
+        return self.layout.unshard(url.removeprefix(self._prefix))
 
     def idpath(self, id: str, extension: str | None = "") -> str:
         """Return the URL of the content with the hash `id`."""
         suffix = extension or ""
         if suffix and not suffix.startswith("."):
             suffix = "." + suffix
-        return self._prefix + self._key_of(id) + suffix
+        return self._prefix + self.layout.path_of(id, suffix)
 
     def haspath(self, path: str) -> bool:
         """Tell whether `path` is a URL inside the root."""
@@ -414,9 +400,6 @@ class ObjectStore(HashFS):
         """Return the key of a URL inside the root."""
         return path.removeprefix(self._prefix)
 
-    def _key_of(self, id: str) -> str:
-        return "/".join(self.shard(id))
-
     def _look_up(self, file: str | os.PathLike[str] | HashAddress) -> Found | None:
         return self._ask(file, self._objects.head)
 
@@ -425,9 +408,9 @@ class ObjectStore(HashFS):
     ) -> T | None:
         """Return the first answer about a key that `file` may mean."""
         for name in names_of(file):
-            key = self._key_of(name) if self._is_id(name) else self._normal(name)
+            key = self.layout.path_of(name) if self.layout.is_id(name) else self._normal(name)
             answer = ask(key) if key is not None else None
-            if answer is None and self._is_id(name):
+            if answer is None and self.layout.is_id(name):
                 names = self._keys(name)
                 answer = ask(names[0].key) if names else None
             if answer is not None:
@@ -450,7 +433,7 @@ class ObjectStore(HashFS):
 
     def _keys(self, id: str) -> list[Found]:
         """Return all names of a content, sorted: one for each extension."""
-        start = self._key_of(id)
+        start = self.layout.path_of(id)
         names: list[Found] = []
         after: str | None = start[:-1]
         while after is not None:
@@ -482,7 +465,7 @@ class ObjectStore(HashFS):
             StoreUnavailableError: The object store fails.
         """
         name = names_of(file)[0]
-        if self._is_id(name):
+        if self.layout.is_id(name):
             keys = [found.key for found in self._keys(name)]
         else:
             key = self._normal(name)
@@ -694,7 +677,7 @@ class ObjectStore(HashFS):
 
     def id_named(self, name: str) -> str | None:
         """Return the id that a look-up of `name` would find, or None if it is no address."""
-        if self._is_id(name):
+        if self.layout.is_id(name):
             return name
         key = self._normal(name)
         return None if key is None else self.id_of(key)
@@ -721,7 +704,7 @@ class ObjectStore(HashFS):
                 id = self._hash_file(path)
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            key = self._key_of(id)
+            key = self.layout.path_of(id)
             if extensions:
                 key += self.suffix_of(self.relpath(path), id)
             if self._prefix + key != path:
@@ -786,12 +769,6 @@ class ObjectStore(HashFS):
         file = ObjectFile(self._objects, found.key, found.size)
         file.expect([(0, found.size)])
         return file
-
-
-def _split(relpath: str) -> tuple[str, str]:
-    """Return the id and the extension that a key claims; both empty if it can be no content's."""
-    stem, dot, extension = relpath.partition(".")
-    return ("", "") if "/" in extension else (stem.replace("/", ""), dot + extension)
 
 
 def _now() -> datetime:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Generator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
@@ -16,13 +15,13 @@ import hashfs
 from hashfs import HashAddress
 
 from .._storage import posix
+from .._storage.layout import Layout, is_any_id
 from ..exceptions import NotStoredError
 from . import page_cache, set_aside
 from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
 
-_ANY_ID = re.compile("[0-9a-f]{32,}")  # an app may have had another algorithm before
 _NO_FILE = (os.sep, os.sep + os.curdir, os.sep + os.pardir)  # what a folder's path may end with
 _NOT_THERE = {
     errno.EACCES,
@@ -93,9 +92,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         super().__init__(root, depth, width, algorithm, dmode=dmode)
         self.fmode = fmode
         self.fsync = fsync
-        self._id_length = self.new_hash().digest_size * 2
-        if not self._id_length:
-            raise ValueError(f"algorithm {algorithm!r} has no digest of a fixed length")
+        self.layout = Layout(depth, width, algorithm, os.sep)
         self._prefix = os.path.join(self.root, "")
         self.reads_cached = False  # until a file of a local device has been opened
         self._temporary = posix.TemporaryFolder(self.root)
@@ -195,7 +192,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         name = names_of(file)[0]
         if not self.reads_cached:
             return None
-        if self._is_id(name):
+        if self.layout.is_id(name):
             path = self.idpath(name)
         elif self.id_of(name) is not None and os.path.normpath(name) == name:
             path = self._prefix + name
@@ -215,24 +212,18 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def new_hash(self) -> hashlib._Hash:
         """Return a hash object of the store's algorithm."""
-        return hashlib.new(self.algorithm, usedforsecurity=False)
+        return self.layout.new_hash()
 
     def idpath(self, id: str, extension: str | None = "") -> str:
         """Return the path that the content `id` has, or would have, with this extension."""
         suffix = extension or ""
         if suffix and not suffix.startswith(os.extsep):
             suffix = os.extsep + suffix
-        return self._prefix + os.sep.join(self.shard(id)) + suffix
+        return self._prefix + self.layout.path_of(id, suffix)
 
     def shard(self, id: str) -> list[str]:
         """Split an id into the names of its folders and of its file."""
-        width, end = self.width, self.depth * self.width
-        if width == 1:
-            parts = list(id[:end])
-        else:
-            parts = [id[start : start + width] for start in range(0, end, width or 1)]
-        parts.append(id[end:])
-        return parts if len(id) > end else [part for part in parts if part]
+        return self.layout.shard(id)
 
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
@@ -241,32 +232,26 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             ValueError: The path lies outside the root.
         """
         path = os.fspath(path)
-        relpath = path[len(self._prefix) :] if path.startswith(self._prefix) else ""
-        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
-        return id if _ANY_ID.fullmatch(id) else super().unshard(path)
+        if path.startswith(self._prefix):
+            return self.layout.unshard(path[len(self._prefix) :])
+        id: str = super().unshard(path)
+        return id
 
     def id_of(self, relpath: str) -> str | None:
         """Return the id if `relpath` is where some content with some extension lies."""
-        id = relpath.replace(os.sep, "").partition(os.extsep)[0]
-        if not self._is_id(id):
-            return None
-        address = self.idpath(id)[len(self._prefix) :]
-        return id if relpath == address or relpath.startswith(address + os.extsep) else None
+        return self.layout.id_of(relpath)
 
     def id_named(self, name: str) -> str | None:
         """Return the id that a look-up of `name` would find stored, or None if it is no address."""
-        if self._is_id(name):
+        if self.layout.is_id(name):
             return name
         path = self._normal(name)
         return None if path is None else self.id_of(path[len(self._prefix) :])
 
-    def _is_id(self, name: str) -> bool:
-        return len(name) == self._id_length and not name.strip("0123456789abcdef")
-
     def _find(self, name: str, ask: Callable[[str], T | None]) -> T | None:
         """Return what `ask` says of the stored file that `name` stands for, or None."""
         try:
-            if _ANY_ID.fullmatch(name):
+            if is_any_id(name):
                 if (found := ask(self.idpath(name))) is not None:
                     return found
                 for path in self._names(name):
@@ -386,11 +371,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def suffix_of(self, relpath: str, id: str) -> str:
         """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
-        flat = relpath.replace(os.sep, "")
-        claimed = flat.partition(os.extsep)[0]
-        if claimed == id or self._is_id(claimed):
-            return flat[len(claimed) :]
-        return os.path.splitext(relpath)[1]
+        return self.layout.suffix_of(relpath, id)
 
     # -- deleting --------------------------------------------------------------------------
 
@@ -412,7 +393,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def _delete(self, name: str, path: str) -> bool:
         """Delete a name, or all of an id; False if a sweep at work may have kept one."""
-        paths = (_ANY_ID.fullmatch(name) and self._names(name)) or [path]
+        paths = (is_any_id(name) and self._names(name)) or [path]
         done = True
         for each in paths:
             try:
@@ -422,7 +403,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         posix.remove_empty_folders(os.path.dirname(path), self.root)
         id = self.id_named(path)
         if id is not None:
-            suffix = None if self._is_id(name) else path[len(self.idpath(id)) :]
+            suffix = None if self.layout.is_id(name) else path[len(self.idpath(id)) :]
             for box in set_aside.boxes(self, id):
                 done = not box.delete(suffix) and done
         return done
