@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cached_property
-from typing import Any, Generic, TypeVar, cast
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _Limiters = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter]
 
@@ -37,6 +38,7 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self.executor: Executor = ThreadsOfProcess(threads)
         self._limiters: _Limiters = weakref.WeakKeyDictionary()
 
     @property
@@ -47,11 +49,6 @@ class Workers:
         if limiter is None:
             limiter = self._limiters.setdefault(loop, CapacityLimiter(self.threads))
         return limiter
-
-    @cached_property
-    def executor(self) -> Executor:
-        """As many threads for open files, which wait for nobody's parsing and hashing."""
-        return ThreadPoolExecutor(self.threads, "hashfs-read")
 
     async def run(
         self,
@@ -91,6 +88,25 @@ class Workers:
                 raise
         finally:
             limiter.release_on_behalf_of(place)
+
+
+class ThreadsOfProcess(Executor):
+    """Threads for open files, in whichever process asks: a fork takes no thread along.
+
+    A server that forks after loading the app (``gunicorn --preload``) may have read a file before.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``call(*args, **kwargs)`` in a thread of this process."""
+        process = os.getpid()
+        pool = self._pools.get(process)
+        if pool is None:
+            pool = self._pools.setdefault(process, ThreadPoolExecutor(self._threads, "hashfs-read"))
+        return pool.submit(call, *args, **kwargs)
 
 
 class _Job(Generic[T]):

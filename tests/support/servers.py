@@ -119,6 +119,7 @@ def _granian(interface: str) -> Callable[[str, int, int], list[str]]:
 COMMANDS: Mapping[str, Callable[[str, int, int], list[str]]] = {
     "gunicorn": _gunicorn("sync"),
     "gthread": _gunicorn("gthread", "--threads", "4"),
+    "gunicorn-asgi": _gunicorn("asgi"),
     "uvicorn": _uvicorn("h11"),
     "uvicorn-httptools": _uvicorn("httptools"),
     "hypercorn": _hypercorn,
