@@ -11,13 +11,17 @@ from typing import IO, Any, TypeVar, cast
 from aiofiles.threadpool.binary import AsyncBufferedReader
 from aiofiles.threadpool.text import AsyncTextIOWrapper
 
-from .workers import Workers
+from .workers import Workers, finished
 
 SelfT = TypeVar("SelfT", bound="_Closing")
 
 
 class _Closing:
-    """Makes an aiofiles file an async context manager of its own."""
+    """Makes an aiofiles file an async context manager, closed even by a cancelled task."""
+
+    async def close(self) -> None:
+        """Close the file; a cancellation meanwhile is raised when it is closed."""
+        await finished(cast(Any, super()).close())
 
     async def __aenter__(self: SelfT) -> SelfT:
         return self
@@ -28,7 +32,7 @@ class _Closing:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await cast(Any, self).close()
+        await self.close()
 
 
 class BinaryReader(_Closing, AsyncBufferedReader):
