@@ -35,7 +35,7 @@ from quart import (
 
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer
-from .._local.maintenance import Live
+from .._local.maintenance import Entry, Live, Stats
 from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
@@ -49,8 +49,9 @@ from .workers import Workers, finished
 
 T = TypeVar("T")
 
-_LISTED = 256  # names in one hop
-_STEPS = 8  # of a verify in one hop: a cancelled one ends in less than a second
+_LISTED = 256  # names in one call
+_PUT = 128  # files in one call, as many as share the syncs of the disk
+_STEPS = 8  # of a verify in one call: a cancelled one ends in less than a second
 
 
 class QuartHashFS(BaseHashFS[Quart]):
@@ -140,6 +141,40 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def size(self) -> int:
         """Return the total size in bytes of all files."""
         return await self._workers.run(self.client.size)
+
+    def entries(self) -> AsyncIterator[Entry]:
+        """Iterate over all regular files with sizes and dates; see `HashFS.entries`."""
+        return self._iterate(self.client.entries)
+
+    async def stats(self) -> Stats:
+        """Return the store in numbers; see `HashFS.stats`."""
+        return await self._workers.run(self.client.stats)
+
+    def put_files(
+        self, files: Iterable[tuple[Any, str | None]]
+    ) -> AsyncIterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files for few waits for the disk; see `HashFS.put_files`."""
+        return self._iterate(partial(self.client.put_files, files), _PUT)
+
+    async def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+        """Return the absolute path of a stored file, or None; see `HashFS.realpath`."""
+        return await self._workers.run(self.client.realpath, file)
+
+    async def haspath(self, path: str) -> bool:
+        """Tell whether a path lies below the root; see `hashfs.HashFS.haspath`."""
+        return await self._workers.run(self.client.haspath, path)
+
+    async def makepath(self, path: str) -> None:
+        """Make a folder and those above it; see `hashfs.HashFS.makepath`."""
+        await self._workers.run(self.client.makepath, path)
+
+    async def remove_empty(self, subpath: str) -> None:
+        """Remove a folder and those above it, as far as they are empty."""
+        await self._workers.run(self.client.remove_empty, subpath)
+
+    async def computehash(self, stream: Any) -> str:
+        """Return the id of what a stream yields; see `hashfs.HashFS.computehash`."""
+        return await self._workers.run(self.client.computehash, stream)
 
     async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
@@ -289,9 +324,12 @@ class QuartHashFS(BaseHashFS[Quart]):
         return response
 
     def _check_app(self, app: object) -> None:
-        if isinstance(app, Quart):
+        if isinstance(app, Quart) and not _runs_on_trio(app):
             return
-        hint = "; use FlaskHashFS for a Flask app" if isinstance(app, App) else ""
+        if isinstance(app, Quart):
+            hint = ": it runs on trio, and files are read and stored here by way of asyncio"
+        else:
+            hint = "; use FlaskHashFS for a Flask app" if isinstance(app, App) else ""
         raise TypeError(f"QuartHashFS needs a Quart app, not {type(app).__name__}{hint}")
 
     def _install(self, app: Quart) -> None:
@@ -336,3 +374,8 @@ def _store(
     with writer:
         _write(writer, last)
         return client.commit(writer, extension, expected=expected)
+
+
+def _runs_on_trio(app: Quart) -> bool:
+    """Tell whether the app is of the package quart_trio, which need not be installed."""
+    return any(kind.__module__.partition(".")[0] == "quart_trio" for kind in type(app).__mro__)
