@@ -24,6 +24,7 @@ from .._local.maintenance import Entry, NoAddressError, NothingLiveError
 from .._store.store import HashFS
 from ..exceptions import HashFSError, InvalidExtensionError
 from . import transfer
+from .state import StoreState, states
 from .transfer import Outcome
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "": "seconds"}
@@ -58,43 +59,42 @@ class _Target:
     """The store that a command works on."""
 
     app: Any
-    extension: Any
-    client: HashFS
+    state: StoreState
 
     @classmethod
     def load(cls, context: click.Context) -> _Target:
-        info, name = context.obj, context.params["store"]
+        info, name = context.obj, context.params["store"] or None
         if not hasattr(info, "load_app"):
             raise click.UsageError("hashfs commands run under flask or quart")
         app = info.load_app()
-        states = {
-            key.removeprefix("hashfs").removeprefix("_"): state
-            for key, state in app.extensions.items()
-            if (key == "hashfs" or key.startswith("hashfs_"))
-            and isinstance(state, dict)
-            and isinstance(state.get("client"), HashFS)
-        }
-        if not states:
+        stores = states(app)
+        if not stores:
             raise click.UsageError(f"The app {app.name!r} has no store: call init_app(app) first.")
-        if (name or "") not in states:
+        if name not in stores:
             wanted = f"store named {name!r}" if name else "default store"
-            known = ", ".join(repr(each) if each else "a default store" for each in sorted(states))
+            known = ", ".join(sorted(repr(each) if each else "a default store" for each in stores))
             raise click.UsageError(f"The app {app.name!r} has no {wanted}, but {known}.")
-        state = states[name or ""]
-        return cls(app, state["extension"], state["client"])
+        return cls(app, stores[name])
+
+    @property
+    def client(self) -> HashFS:
+        """The store itself."""
+        return self.state["client"]
+
+    @property
+    def extension(self) -> Any:
+        """The extension object of the store."""
+        return self.state["extension"]
 
     def named(self, name: str) -> HashFS:
         """Return one of the app's stores, or the one in a folder or at a URL."""
-        key = "hashfs" if name == "default" else f"hashfs_{name}"
-        state = self.app.extensions.get(key)
-        if isinstance(state, dict) and isinstance(state.get("client"), HashFS):
-            client: HashFS = state["client"]
-            return client
+        state = states(self.app).get(None if name == "default" else name)
+        if state is not None:
+            return state["client"]
         own = self.client
         layout = (own.depth, own.width, own.algorithm)
         if is_url(name):
-            settings = self.app.extensions[self.extension._key]["config"]
-            return ObjectStore(name, *layout, options=settings.store_options)
+            return ObjectStore(name, *layout, options=self.state["config"].store_options)
         if os.sep not in name and not os.path.isdir(name):
             raise click.UsageError(
                 f"{name!r} is neither a store of the app, nor a folder, nor a URL; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_type_hints
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
@@ -17,8 +17,10 @@ from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..exceptions import ConfigError
 from . import cli, config
+from . import state as app_state
 from .config import StoreConfig
 from .serving import Serving
+from .state import StoreState
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
@@ -71,8 +73,9 @@ class BaseHashFS(Generic[AppT]):
             )
         settings = config.load(app.config, self.name)
         client = _make_client(settings, config.key_prefix(self.name))
-        app.extensions[self._key] = {"client": client, "config": settings, "extension": self}
-        self._install(app)
+        state = StoreState(client=client, config=settings, extension=self)
+        app.extensions[self._key] = state
+        self._install(app, state)
         if cli.hashfs.name not in app.cli.commands:
             app.cli.add_command(cli.hashfs)
         app.add_template_global(self.url_for, f"{self._key}_url_for")
@@ -92,8 +95,7 @@ class BaseHashFS(Generic[AppT]):
     @property
     def client(self) -> HashFS:
         """The current app's store."""
-        client: HashFS = self._state["client"]
-        return client
+        return self._state["client"]
 
     def url_for(self, file: str | os.PathLike[str] | HashAddress, external: bool = True) -> str:
         """Return the URL of a stored file; whether it exists is not checked.
@@ -110,7 +112,7 @@ class BaseHashFS(Generic[AppT]):
         prefix = config.key_prefix(self.name)
         path = file.relpath if isinstance(file, HashAddress) else os.fspath(file)
         host, path_prefix = app.config[prefix + "HOST"], app.config[prefix + "PATH_PREFIX"]
-        settings: StoreConfig = self._state["config"]
+        settings = self._state["config"]
         parts = [path_prefix, urls.quote_path(path.replace(os.sep, "/"))]
         if settings.serve_files:
             parts[0] = settings.path_prefix
@@ -178,18 +180,16 @@ class BaseHashFS(Generic[AppT]):
 
     @property
     def _key(self) -> str:
-        return f"hashfs_{self.name}" if self.name else "hashfs"
+        return app_state.key(self.name)
 
     @property
-    def _state(self) -> dict[str, Any]:
-        app = self._current_app()
+    def _state(self) -> StoreState:
         try:
-            state: dict[str, Any] = app.extensions[self._key]
+            return cast(StoreState, self._current_app().extensions[self._key])
         except KeyError:
             raise RuntimeError(
                 f"This app has no such store: call {type(self).__name__}.init_app(app) first"
             ) from None
-        return state
 
     @property
     def _serving(self) -> Serving:
@@ -201,7 +201,7 @@ class BaseHashFS(Generic[AppT]):
     def _check_app(self, app: object) -> None:
         raise NotImplementedError
 
-    def _install(self, app: AppT) -> None:
+    def _install(self, app: AppT, state: StoreState) -> None:
         """Install the request class that takes uploads, once for each app."""
         raise NotImplementedError
 
@@ -230,19 +230,14 @@ def upload_writer(app: App) -> Callable[[], Writer] | None:
     They go to the first store of `app` that takes them, and may be as large as the largest
     of its stores allows: each put checks its own store's limit.
     """
-    states = [
-        state
-        for key, state in app.extensions.items()
-        if (key == "hashfs" or key.startswith("hashfs_"))
-        and isinstance(state, dict)
-        and isinstance(state.get("config"), StoreConfig)
-    ]
+    states = app_state.states(app).values()
     streaming = [state["client"] for state in states if state["config"].stream_uploads]
     if not streaming:
         return None
     limits = [state["client"].max_size for state in states]
-    limit = None if None in limits else max(limits)
-    client: HashFS = streaming[0]
+    sizes = [limit for limit in limits if limit is not None]
+    limit = max(sizes) if len(sizes) == len(limits) else None
+    client = streaming[0]
     return lambda: client.new_writer(limit)
 
 

@@ -14,6 +14,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.wsgi import wrap_file
 
 from .._app.extension import BaseHashFS
+from .._app.state import StoreState
 from .._http.plan import ByteRange, Plan
 from .._local.lookup import Content
 from .._store.store import HashFS
@@ -175,7 +176,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         hint = "; use QuartHashFS for a Quart app" if isinstance(app, App) else ""
         raise TypeError(f"FlaskHashFS needs a Flask app, not {type(app).__name__}{hint}")
 
-    def _install(self, app: Flask) -> None:
+    def _install(self, app: Flask, state: StoreState) -> None:
         app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:

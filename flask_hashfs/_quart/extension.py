@@ -35,6 +35,7 @@ from quart import (
 
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer
+from .._app.state import StoreState
 from .._local.maintenance import Entry, Live, Stats
 from .._storage.writer import Writer
 from .._store.store import HashFS
@@ -52,6 +53,12 @@ T = TypeVar("T")
 _LISTED = 256  # names in one call
 _PUT = 128  # files in one call, as many as share the syncs of the disk
 _STEPS = 8  # of a verify in one call: a cancelled one ends in less than a second
+
+
+class _State(StoreState):
+    """One store of a Quart app, with the threads that work for it."""
+
+    workers: Workers
 
 
 class QuartHashFS(BaseHashFS[Quart]):
@@ -244,8 +251,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     @property
     def _workers(self) -> Workers:
-        workers: Workers = self._state["workers"]
-        return workers
+        return cast(_State, self._state)["workers"]
 
     async def _tell(self, signal: NamedSignal, **what: Any) -> None:
         if signal.receivers:
@@ -332,10 +338,10 @@ class QuartHashFS(BaseHashFS[Quart]):
             hint = "; use FlaskHashFS for a Flask app" if isinstance(app, App) else ""
         raise TypeError(f"QuartHashFS needs a Quart app, not {type(app).__name__}{hint}")
 
-    def _install(self, app: Quart) -> None:
-        state = app.extensions[self._key]
-        state["workers"] = Workers(state["config"].worker_threads)
-        app.request_class = upload_request_class(app.request_class, state["workers"])
+    def _install(self, app: Quart, state: StoreState) -> None:
+        workers = Workers(state["config"].worker_threads)
+        cast(_State, state)["workers"] = workers
+        app.request_class = upload_request_class(app.request_class, workers)
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
