@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hashfs import HashAddress
 
 from ._flask.extension import FlaskHashFS
+from ._storage.stored_file import StoredFile
 from ._store.store import HashFS
 from .exceptions import (
     ConfigError,
@@ -36,6 +37,7 @@ __all__ = [
     "NotStoredError",
     "QuartHashFS",
     "StoreUnavailableError",
+    "StoredFile",
     "file_deleted",
     "file_served",
     "file_stored",

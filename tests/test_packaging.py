@@ -37,7 +37,7 @@ FLOORS = {
     "_app": {"_http", "_storage", "_local", "_bucket", "_store", *GROUND},
     "_flask": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
-    "__init__": {"_flask", "_quart", "_store", *GROUND},
+    "__init__": {"_flask", "_quart", "_storage", "_store", *GROUND},
 }
 NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_store"}
 
@@ -53,6 +53,7 @@ PUBLIC = {
     "InvalidExtensionError",
     "NotStoredError",
     "StoreUnavailableError",
+    "StoredFile",
     "file_deleted",
     "file_served",
     "file_stored",

@@ -16,6 +16,7 @@ from hashfs import HashAddress
 
 from .._storage import posix
 from .._storage.layout import Layout, is_any_id
+from .._storage.stored_file import StoredFile
 from ..exceptions import NotStoredError
 from . import page_cache, set_aside
 from .walk import folders_below
@@ -473,13 +474,13 @@ def check_mode(mode: str) -> None:
 
 def names_of(file: object) -> tuple[str, ...]:
     """Return the names to look for, in order."""
-    if isinstance(file, HashAddress):
+    if isinstance(file, (HashAddress, StoredFile)):
         return file.relpath, file.id
     if isinstance(file, (str, os.PathLike)):
         name = os.fspath(file)
         if isinstance(name, str):
             return (name,)
     raise TypeError(
-        "a stored file is named by a hash id, a path as str or PathLike, or a HashAddress, "
-        f"not by {type(file).__name__}"
+        "a stored file is named by a hash id, a path as str or PathLike, a HashAddress or a "
+        f"StoredFile, not by {type(file).__name__}"
     )
