@@ -1,31 +1,26 @@
-"""FlaskHashFS, and the sender that carries out an HTTP plan over WSGI."""
+"""FlaskHashFS: the extension for Flask apps."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from datetime import timedelta
-from typing import IO, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import IO, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.sansio.app import App
 from hashfs import HashAddress
-from werkzeug.datastructures import Headers
-from werkzeug.wsgi import wrap_file
 
 from .._app.extension import BaseHashFS
 from .._app.state import StoreState
-from .._http.plan import ByteRange, Plan
 from .._local.lookup import Content
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from .request import upload_request_class
+from .sender import send
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_CHUNK = 256 * 1024
-_SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
 
 
 class _OfTheStore(Generic[P, T]):
@@ -161,7 +156,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def _respond(self, content: Content, **wishes: Any) -> Response:
         answer = self._serving.answer(content, request.method, request.headers, wishes)
         try:
-            response = _send(answer.plan, answer.file, answer.size)
+            response = send(answer.plan, answer.file, answer.size)
         except BaseException:
             answer.close()
             raise
@@ -202,54 +197,3 @@ class FlaskHashFS(BaseHashFS[Flask]):
 def _app() -> Flask:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
-
-
-def _send(plan: Plan, file: BinaryIO | None, size: int) -> Response:
-    """Carry out `plan` with the open `file`, which is closed with the response."""
-    body: Any = _body(plan, file, size)
-    response = current_app.response_class(
-        body, plan.status, Headers(plan.headers), direct_passthrough=not isinstance(body, list)
-    )
-    if "Content-Type" not in dict(plan.headers):
-        del response.headers["Content-Type"]
-    return response
-
-
-def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
-    if file is None:
-        return []
-    pieces = _Pieces(plan, file)
-    if sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body) <= _SMALL:
-        try:
-            return list(pieces)
-        finally:
-            pieces.close()
-    if plan.body == (ByteRange(0, size),):
-        return wrap_file(request.environ, file, _CHUNK)  # the server may use sendfile
-    return pieces
-
-
-class _Pieces:
-    """The bytes of a plan; closing it closes the file, read or not."""
-
-    def __init__(self, plan: Plan, file: BinaryIO) -> None:
-        self._file = file
-        self._pieces = self._read(plan)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        self._pieces.close()
-        self._file.close()
-
-    def _read(self, plan: Plan) -> Generator[bytes, None, None]:
-        for part in plan.body:
-            if isinstance(part, bytes):
-                yield part
-                continue
-            self._file.seek(part.start)
-            left = part.size
-            while left and (piece := self._file.read(min(left, _CHUNK))):
-                left -= len(piece)
-                yield piece

@@ -29,7 +29,8 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from flask_hashfs import FlaskHashFS, IncompleteUploadError
-from flask_hashfs._flask.request import Body, open_body, upload_request_class
+from flask_hashfs._flask.body import Body, open_body
+from flask_hashfs._flask.request import upload_request_class
 from flask_hashfs._http.body_rules import BodyRules
 from flask_hashfs._storage.writer import UploadStream
 

@@ -1,0 +1,130 @@
+"""A WSGI request's body as a stream that never passes a broken body off as a whole one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import get_content_length
+
+from .._http.body_rules import BodyRules
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+READ_SIZE = 1024 * 1024
+
+
+def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
+    """Return a request's body as a stream that ends only where the body does.
+
+    Args:
+        environ: The request's WSGI environment.
+        max_size: Bytes the body may have, or None.
+
+    Raises:
+        RequestEntityTooLarge: Content-Length says that it has more.
+    """
+    length = get_content_length(environ)
+    rules = BodyRules(length, max_size)
+    rules.check(0)
+    terminated = bool(environ.get("wsgi.input_terminated"))
+    if length is None and not terminated:  # nothing tells where it would end
+        return io.BytesIO()
+    return cast(BinaryIO, Body(environ["wsgi.input"], rules, terminated))
+
+
+class Body(io.RawIOBase):
+    """A request's body, read from the server and checked.
+
+    Args:
+        source: The server's stream.
+        rules: The length promised and the limit.
+        terminated: Whether `source` ends where the body does, rather than wait for more.
+
+    Raises:
+        IncompleteUploadError: On reading: it is shorter than promised, its chunking is broken,
+            or the connection is.
+        RequestEntityTooLarge: On reading: it is larger than allowed.
+    """
+
+    def __init__(self, source: Any, rules: BodyRules, terminated: bool) -> None:
+        self._source = source
+        self._rules = rules
+        self._last = None if terminated else rules.expected
+        self._position = 0
+        self._failure: HTTPException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many bytes have been read as Content-Length promises."""
+        return self._rules.expected is not None and self._position >= self._rules.expected
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to `size` bytes, as many as the server hands out at once; b"" at the end."""
+        if size is None or size < 0:
+            return self.readall()
+        return self._take(self._source.read, size)
+
+    def readall(self) -> bytes:
+        pieces = []
+        while piece := self._take(self._source.read, READ_SIZE):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def exhaust(self) -> bytes:
+        """Read and return the rest."""
+        return self.readall()
+
+    def readinto(self, buffer: Any) -> int:
+        with memoryview(buffer).cast("B") as view:
+            data = self._take(self._source.read, len(view))
+            view[: len(data)] = data
+        return len(data)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Return the bytes up to and with the next line feed, and no more than `size`."""
+        whole = size is None or size < 0
+        pieces = []
+        while whole or size:
+            piece = self._take(self._source.readline, READ_SIZE if whole else cast(int, size))
+            pieces.append(piece)
+            if not whole or not piece or piece.endswith(b"\n"):
+                break
+        return b"".join(pieces)
+
+    def _take(self, read: Callable[[int], bytes], size: int) -> bytes:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if self._failure is not None:
+            raise self._failure
+        if self._last is not None:
+            size = min(size, self._last - self._position)
+        if self._rules.limit is not None:  # one byte more tells whether it is too large
+            size = min(size, self._rules.limit - self._position + 1)
+        if size <= 0:
+            return b""
+        try:
+            data = self._received(read, size)
+            self._position += len(data)
+            self._rules.check(self._position, ended=not data)
+        except HTTPException as error:
+            self._failure = error
+            raise
+        return data
+
+    def _received(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except HTTPException:
+            raise
+        except Exception as error:  # servers raise errors of their own for broken chunking
+            raise self._rules.incomplete(self._position) from error
