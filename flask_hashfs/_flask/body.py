@@ -1,4 +1,16 @@
-"""A WSGI request's body as a stream that never passes a broken body off as a whole one."""
+"""A WSGI request's body as a stream that never passes a broken body off as a whole one.
+
+Where a body ends is decided once, before anything of it is read (RFC 9112, section 6.3)::
+
+    wsgi.input_terminated    where the server's stream ends
+    Transfer-Encoding        nobody knows: 411, since the server hands out the chunks undecoded,
+                             or decodes them and does not say how many bytes there are
+    Content-Length           after so many bytes
+    none of them             at once: the request has no body
+
+A proxy that speaks the uwsgi protocol, such as nginx, has decoded the chunks and counted the
+bytes, but passes Transfer-Encoding on as well; there the Content-Length holds.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +18,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from werkzeug.exceptions import HTTPException
-from werkzeug.wsgi import get_content_length
+from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired
 
 from .._http.body_rules import BodyRules
 
@@ -25,15 +36,51 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         max_size: Bytes the body may have, or None.
 
     Raises:
+        BadRequest: Content-Length is not a number.
+        LengthRequired: It is chunked, and the server does not tell where it ends.
         RequestEntityTooLarge: Content-Length says that it has more.
     """
-    length = get_content_length(environ)
-    rules = BodyRules(length, max_size)
-    rules.check(0)
     terminated = bool(environ.get("wsgi.input_terminated"))
-    if length is None and not terminated:  # nothing tells where it would end
+    is_chunked = _is_chunked(environ)
+    rules = BodyRules(None if is_chunked else _content_length(environ), max_size)
+    rules.check(0)
+    if is_chunked and not terminated:
+        raise LengthRequired(
+            "The request's body is chunked, and this server does not tell where it ends; "
+            "send it with a Content-Length."
+        )
+    if rules.expected is None and not terminated:
         return io.BytesIO()
     return cast(BinaryIO, Body(environ["wsgi.input"], rules, terminated))
+
+
+def _is_chunked(environ: WSGIEnvironment) -> bool:
+    """Tell whether Transfer-Encoding frames the body, so that Content-Length has no say."""
+    coding = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
+    return coding not in ("", "identity") and not _is_decoded_by_proxy(environ)
+
+
+def _is_decoded_by_proxy(environ: WSGIEnvironment) -> bool:
+    """Tell whether uWSGI was handed the body by a proxy, decoded and counted.
+
+    uWSGI's own HTTP server decodes nothing, even beside a Content-Length. Its router (``--http``)
+    names itself; its ``--http-socket`` takes the machine for the server's name and, unlike a
+    proxy, passes no REMOTE_PORT.
+    """
+    if "uwsgi.version" not in environ or not environ.get("CONTENT_LENGTH"):
+        return False
+    node = environ.get("uwsgi.node", b"").decode("latin-1")
+    is_http_socket = environ.get("SERVER_NAME") == node and "REMOTE_PORT" not in environ
+    return not is_http_socket and "UWSGI_ROUTER" not in environ
+
+
+def _content_length(environ: WSGIEnvironment) -> int | None:
+    length = environ.get("CONTENT_LENGTH", "").strip()
+    if not length:
+        return None
+    if not (length.isascii() and length.isdigit()):
+        raise BadRequest(f"The Content-Length {length!r:.100} is not a number of bytes.")
+    return int(length)
 
 
 class Body(io.RawIOBase):

@@ -25,7 +25,7 @@ from multipart_cases import (
     body_of,
 )
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from flask_hashfs import FlaskHashFS, IncompleteUploadError
@@ -38,6 +38,8 @@ resource = pytest.importorskip("resource")
 
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 LARGE = os.urandom(700_000)  # more than is kept in memory
+
+TRANSFER_CHUNKED = {"Transfer-Encoding": "chunked"}
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc")
 
@@ -934,6 +936,71 @@ def test_a_content_length_over_the_limit_is_refused_unread() -> None:
     environ = {"wsgi.input": Source(b"", AssertionError()), "CONTENT_LENGTH": "11"}
     with pytest.raises(RequestEntityTooLarge, match="10 bytes"):
         open_body(environ, 10)
+
+
+CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked"}
+UWSGI = {"uwsgi.version": b"2.0.31", "uwsgi.node": b"box", "SERVER_NAME": "example.com"}
+
+
+class TestFraming:
+    """Where a body ends is known, or it is refused."""
+
+    @pytest.mark.parametrize(
+        "environ",
+        [
+            CHUNKED,
+            {"HTTP_TRANSFER_ENCODING": "gzip, Chunked"},
+            {**CHUNKED, "CONTENT_LENGTH": "5"},
+            {**CHUNKED, **UWSGI},
+            {**CHUNKED, **UWSGI, "CONTENT_LENGTH": ""},
+            {**CHUNKED, **UWSGI, "CONTENT_LENGTH": "5", "UWSGI_ROUTER": "http"},
+            {**CHUNKED, **UWSGI, "CONTENT_LENGTH": "5", "SERVER_NAME": "box"},
+        ],
+    )
+    def test_a_chunked_body_that_nobody_ends(self, environ: dict[str, Any]) -> None:
+        environ = {"wsgi.input": Source(b"", AssertionError()), **environ}
+        with pytest.raises(LengthRequired, match="Content-Length"):
+            open_body(environ, None)
+
+    @pytest.mark.parametrize(
+        "environ",
+        [
+            {"CONTENT_LENGTH": "5"},
+            {"CONTENT_LENGTH": "5", "HTTP_TRANSFER_ENCODING": "identity"},
+            {**CHUNKED, "wsgi.input_terminated": True},
+            {**CHUNKED, "wsgi.input_terminated": True, "CONTENT_LENGTH": "50"},
+            {**CHUNKED, **UWSGI, "CONTENT_LENGTH": "5"},
+            {**CHUNKED, **UWSGI, "CONTENT_LENGTH": "5", "SERVER_NAME": "box", "REMOTE_PORT": "9"},
+        ],
+    )
+    def test_a_body_whose_end_is_known(self, environ: dict[str, Any]) -> None:
+        assert open_body({"wsgi.input": Source(b"hello"), **environ}, None).read() == b"hello"
+
+    @pytest.mark.parametrize("length", ["x", "-1", "5, 5", "1_0", "\u0661"])
+    def test_a_content_length_that_is_not_a_number(self, length: str) -> None:
+        environ = {"wsgi.input": Source(b"", AssertionError()), "CONTENT_LENGTH": length}
+        with pytest.raises(BadRequest, match="not a number"):
+            open_body(environ, None)
+
+    def test_every_way_to_read_a_chunked_body_is_refused(
+        self, app: Flask, fs: FlaskHashFS, root: Path
+    ) -> None:
+        reads = [
+            lambda: fs.put(request.stream),
+            lambda: fs.put(request.files["f"]),
+            lambda: request.form["a"],
+            lambda: request.get_data(),
+            lambda: request.get_json(),
+            lambda: request.stream.read(),
+        ]
+        for at, read in enumerate(reads):
+            app.add_url_rule(f"/{at}", str(at), read, methods=["POST"])
+        for at in range(len(reads)):
+            kind = "application/json" if at == 4 else FORM
+            answer = post(app, SMALL, f"/{at}", content_type=kind, headers=TRANSFER_CHUNKED)
+            assert answer.status_code == 411
+            assert "Content-Length" in answer.text
+        assert not inventory(root)
 
 
 def test_raw_bodies_are_put_whole_or_not_at_all(app: Flask, fs: FlaskHashFS, root: Path) -> None:

@@ -116,6 +116,28 @@ def _granian(interface: str) -> Callable[[str, int, int], list[str]]:
     return command
 
 
+def _hypercorn_wsgi(app: str, descriptor: int, port: int) -> list[str]:
+    return _hypercorn(f"wsgi:{app}", descriptor, port)
+
+
+def _uwsgi(protocol: str) -> Callable[[str, int, int], list[str]]:
+    def command(app: str, descriptor: int, port: int) -> list[str]:
+        start = "import pyuwsgi, sys; pyuwsgi.run(sys.argv[1:])"
+        listen = [f"--{protocol}", f"127.0.0.1:{port}", "--master", "--die-on-term"]
+        return ["-c", start, *listen, "--need-app", "--enable-threads", "--wsgi", app]
+
+    return command
+
+
+def _wsgiref(app: str, descriptor: int, port: int) -> list[str]:
+    module, _, name = app.partition(":")
+    start = (
+        f"import {module}; from wsgiref.simple_server import make_server; "
+        f"make_server('127.0.0.1', {port}, {module}.{name}).serve_forever()"
+    )
+    return ["-c", start]
+
+
 COMMANDS: Mapping[str, Callable[[str, int, int], list[str]]] = {
     "gunicorn": _gunicorn("sync"),
     "gthread": _gunicorn("gthread", "--threads", "4"),
@@ -125,8 +147,17 @@ COMMANDS: Mapping[str, Callable[[str, int, int], list[str]]] = {
     "hypercorn": _hypercorn,
     "granian": _granian("asgi"),
     "granian-wsgi": _granian("wsgi"),
+    "hypercorn-wsgi": _hypercorn_wsgi,
+    "uwsgi": _uwsgi("http-socket"),
+    "uwsgi-router": _uwsgi("http"),
+    "wsgiref": _wsgiref,
 }
-_BY_PORT = ("uvicorn", "granian")  # so that another process may take the port before they do
+_BY_PORT = (
+    "uvicorn",
+    "granian",
+    "uwsgi",
+    "wsgiref",
+)  # so that another process may take the port before they do
 
 
 @contextlib.contextmanager

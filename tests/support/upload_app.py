@@ -53,6 +53,20 @@ def flask_app() -> Any:
     return app
 
 
+def flask_by_a2wsgi() -> Any:
+    """Make the Flask app an ASGI one, by a2wsgi."""
+    from a2wsgi import WSGIMiddleware
+
+    return WSGIMiddleware(flask_app())
+
+
+def flask_by_asgiref() -> Any:
+    """Make the Flask app an ASGI one, by asgiref."""
+    from asgiref.wsgi import WsgiToAsgi
+
+    return WsgiToAsgi(flask_app())
+
+
 def quart_app() -> Any:
     """Make the same app for Quart, with views that read slowly or not at all."""
     from quart import Quart, request
