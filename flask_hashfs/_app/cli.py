@@ -24,6 +24,7 @@ from .._local.maintenance import Entry, NoAddressError, NothingLiveError
 from .._store.store import HashFS
 from ..exceptions import HashFSError, InvalidExtensionError
 from . import transfer
+from .config import root_folder
 from .state import StoreState, states
 from .transfer import Outcome
 
@@ -100,7 +101,8 @@ class _Target:
                 f"{name!r} is neither a store of the app, nor a folder, nor a URL; "
                 f"for a new folder say {os.path.join(os.curdir, name)!r}"
             )
-        return HashFS(name, *layout, own.fmode, own.dmode, fsync=own.fsync)
+        root = root_folder("SOURCE or TARGET", name)
+        return HashFS(root, *layout, own.fmode, own.dmode, fsync=own.fsync)
 
     def run(self, call: Callable[[], Any]) -> Any:
         """Return what `call` does in the app's context, awaited where the app is asynchronous."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
+from .._bucket.client import SCHEMES, is_url
 from .._http.media import DEFAULT_INLINE_TYPES
 from ..exceptions import ConfigError
 
@@ -25,6 +26,10 @@ Check: TypeAlias = Callable[[str, Any], T]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/(\*|[\w!#$&^.+-]+)", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
+_HOST = re.compile(r"(https?:)?//[^/?#\s]", re.IGNORECASE)
+# Other URLs are known by their slashes, these also without: a path may have a colon.
+_URL = re.compile(r"\s*(?:([a-z][a-z0-9+.-]+)://|(s3|gs|gcs|az|azure|memory|file|https?):)", re.I)
+_MEANT = {"gcs": "gs", "azure": "az"}
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -35,11 +40,52 @@ def _refuse(key: str, value: object, wanted: str) -> NoReturn:
     raise ConfigError(f"{key} is {value!r}, but must be {wanted}")
 
 
-def _root_folder(key: str, value: object) -> str:
+def root_folder(key: str, value: object) -> str:
+    """Check the root of a store, and return a path or the URL of an object store.
+
+    Args:
+        key: What an error calls the value.
+        value: A path, a URL of an object store, or ``file:///path`` for a path.
+
+    Raises:
+        ConfigError: Anything else, such as a URL that would pass for a relative path.
+    """
     if not value:
         raise ConfigError(f"{key} must be set: the folder that files are stored in")
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return path if isinstance(path, str) else _refuse(key, value, "a path, as str or PathLike")
+    if not isinstance(path, str):
+        _refuse(key, value, "a path, as str or PathLike")
+    if "\0" in path:
+        _refuse(key, value, "a path without NUL")
+    match = _URL.match(path)
+    if match is None or is_url(path):
+        return path
+    if path.startswith("file:///") and len(path) > len("file:///") and not {"?", "#"} & set(path):
+        from urllib.request import url2pathname  # takes long to import, and is rarely needed
+
+        return url2pathname(path.removeprefix("file://"))
+    scheme = (match[1] or match[2]).lower()
+    meant = _MEANT.get(scheme, scheme) + "://bucket/prefix"
+    wanted = "a folder, file:///folder, or the URL of a bucket that begins with "
+    wanted += ", ".join(f"{each}://" for each in SCHEMES)
+    _refuse(key, value, f'{wanted}; is "{meant}" meant?' if is_url(meant) else wanted)
+
+
+def host(key: str, value: object) -> str | None:
+    """Check the host that `url_for` begins its URLs with.
+
+    Args:
+        key: What an error calls the value.
+        value: A URL with a host, which may leave its scheme to the page; or nothing.
+
+    Raises:
+        ConfigError: Anything else; without ``//``, links would be relative ones.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _HOST.match(value):
+        return value
+    _refuse(key, value, 'a URL such as "https://cdn.example.com" or "//cdn.example.com", or None')
 
 
 def _path_prefix(key: str, value: object) -> str:
@@ -170,7 +216,7 @@ class StoreConfig:
 
     # fmt: off
     root_folder: str = _key(
-        None, _root_folder,
+        None, root_folder,
         "the folder files are stored in, or `s3://bucket/prefix`", "required")
     depth: int = _key(
         4, _integer(0, "folders"),
@@ -182,7 +228,7 @@ class StoreConfig:
         "sha256", _algorithm,
         "any algorithm of `hashlib` with a digest of fixed length")
     host: str | None = _key(
-        None, _text('a URL such as "https://cdn.example.com"'),
+        None, host,
         'where `url_for` says the files are, as `"https://cdn.example.com"`; '
         "None: the request's host")
     path_prefix: str = _key(
@@ -281,11 +327,24 @@ def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConf
 def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:
     """Log each key that no store can have: a limit that is misspelt is a limit that is missing."""
     endings = tuple(f"_{key}" for key in KEYS)  # of the keys of named stores
+    others = _prefixes_of_other_stores(config, prefix)
     for key in config:
         if not isinstance(key, str) or not key.startswith(prefix):
             continue
         rest = key.removeprefix(prefix)
         if rest in KEYS or key.removeprefix(key_prefix(None)) in KEYS or rest.endswith(endings):
             continue
+        if key.startswith(others):  # that store warns of it
+            continue
         close = difflib.get_close_matches(rest, KEYS, 1, 0.0)[0]
         logger.warning("%s is not a key of Flask-HashFS; is %s meant?", key, prefix + close)
+
+
+def _prefixes_of_other_stores(config: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """Return what the keys begin with of the named stores that have a root."""
+    return tuple(
+        key.removesuffix("ROOT_FOLDER")
+        for key in config
+        if isinstance(key, str) and key.startswith(prefix) and key.endswith("_ROOT_FOLDER")
+        if key != prefix + "ROOT_FOLDER"
+    )

@@ -106,12 +106,14 @@ class BaseHashFS(Generic[AppT]):
             external: Whether to begin with ``HASHFS_HOST`` or the request's host.
 
         Raises:
+            ConfigError: ``HASHFS_HOST`` is not a URL.
             RuntimeError: There is no app, or the host is needed and there is no request.
         """
         app = self._current_app()
         prefix = config.key_prefix(self.name)
         path = file.relpath if isinstance(file, HashAddress) else os.fspath(file)
-        host, path_prefix = app.config[prefix + "HOST"], app.config[prefix + "PATH_PREFIX"]
+        host = config.host(prefix + "HOST", app.config[prefix + "HOST"])
+        path_prefix = app.config[prefix + "PATH_PREFIX"]
         settings = self._state["config"]
         parts = [path_prefix, urls.quote_path(path.replace(os.sep, "/"))]
         if settings.serve_files:

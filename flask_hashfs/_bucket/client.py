@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from .._storage.writer import Writer
 from ..exceptions import ConfigError, StoreUnavailableError
@@ -48,6 +49,18 @@ _RETRY_CONFIG: Mapping[str, Any] = {
     },
 }
 
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL")
+_ENDPOINT_KEYS = {
+    *("endpoint", "endpoint_url", "aws_endpoint", "aws_endpoint_url"),
+    *("azure_endpoint", "azure_storage_endpoint", "base_url"),
+}
+_ENDPOINT = re.compile(r"https?://[!-~]+", re.ASCII | re.IGNORECASE)
+
+# Of what obstore says when it finds no credentials and asks the machine for those of its role.
+_CREDENTIALS = re.compile(
+    r"/latest/(?:api|meta-data)/|/computeMetadata/|/metadata/identity/|//169\.254\."
+    r"|Missing(?:SecretAccessKey|AccessKeyId)\b"
+)
 _CAUSE = re.compile(r'(?:message|error): "([^"]+)"|(InvalidCertificate)\(\s*(\w+)')
 
 _process = {"used": False, "forked": False}
@@ -73,6 +86,10 @@ class ExistsError(Exception):
     """The key has an object already, or a conflicting request has just ended."""
 
 
+class _RefusedError(ValueError):
+    """obstore sends no such request: no object can have this key, mostly."""
+
+
 def is_url(root: str) -> bool:
     """Tell whether `root` names an object store rather than a folder."""
     scheme, separator, _ = root.partition("://")
@@ -95,7 +112,9 @@ class Objects:
         self._obstore = _import_obstore()
         self._store = _connect(self._obstore, url, options)
         once = {**options, "retry_config": {"max_retries": 0}}
-        is_memory = url.startswith("memory:")
+        self._scheme = url.partition("://")[0]
+        self._has_worked = False  # not even once: it may be the settings
+        is_memory = self._scheme == "memory"
         # obstore's memory takes its own lock and Python's in either order: one call at a time.
         self._turn = threading.Lock() if is_memory else contextlib.nullcontext()
         self._once = self._store if is_memory else _connect(self._obstore, url, once)
@@ -107,7 +126,7 @@ class Objects:
                 meta = self._obstore.head(self._store, key)
         except FileNotFoundError:
             return None
-        except ValueError:  # a key that no object can have
+        except _RefusedError:
             return None
         return Found(meta["path"], meta["size"], meta["last_modified"])
 
@@ -171,7 +190,7 @@ class Objects:
             with self._call():
                 result = self._obstore.get(self._store, key)
                 meta, stream = result.meta, result.stream(min_chunk_size=CHUNK)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, _RefusedError):
             return None
         return Found(meta["path"], meta["size"], meta["last_modified"]), stream
 
@@ -182,12 +201,13 @@ class Objects:
 
     def list(self, folder: str = "", after: str | None = None) -> Iterator[Found]:
         """Iterate over the objects below `folder`, in the order of their keys."""
-        with self._call():
-            chunks = self._obstore.list(
-                self._store, folder or None, offset=after, chunk_size=_LISTED
-            )
+        chunks: Any = None
         while True:
             with self._call():
+                if chunks is None:
+                    chunks = self._obstore.list(
+                        self._store, folder or None, offset=after, chunk_size=_LISTED
+                    )
                 chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -220,14 +240,14 @@ class Objects:
         """Return a URL by which anyone can read an object for so many seconds.
 
         Raises:
-            ConfigError: This kind of store has no such URLs.
+            ConfigError: This kind of store has no such URLs, or there are no credentials.
         """
         try:
             with self._call():
                 url: str = self._obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
                 return url
-        except ValueError as error:
-            raise ConfigError(f"this object store signs no URLs: {_first_line(error)}") from error
+        except _RefusedError as error:
+            raise ConfigError(f"this object store signs no URLs: {error}") from error
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
@@ -244,10 +264,19 @@ class Objects:
                 yield
         except exceptions.AlreadyExistsError as error:
             raise ExistsError from error
-        except exceptions.InvalidPathError as error:
-            raise ValueError(_first_line(error)) from error
+        except (exceptions.InvalidPathError, ValueError) as error:
+            raise _RefusedError(_first_line(error)) from error
         except exceptions.BaseError as error:
+            if not self._has_worked and _CREDENTIALS.search(str(error)):
+                raise ConfigError(
+                    f"{_no_credentials(self._scheme)}: {_with_cause(error)}"
+                ) from error
             raise StoreUnavailableError(_with_cause(error)) from error
+        except BaseException as error:
+            if _is_panic(error):
+                raise StoreUnavailableError(f"obstore failed: {_first_line(error)}") from error
+            raise
+        self._has_worked = True
 
 
 def _import_obstore() -> ModuleType:
@@ -264,6 +293,8 @@ def _import_obstore() -> ModuleType:
 
 def _connect(obstore: ModuleType, url: str, options: Mapping[str, Any]) -> Any:
     scheme = url.partition("://")[0]
+    _check_url(url)
+    _check_endpoints(options)
     if scheme == "memory":
         if options:
             raise ConfigError("memory:// has no options")
@@ -284,27 +315,85 @@ def _connect(obstore: ModuleType, url: str, options: Mapping[str, Any]) -> Any:
         return obstore.store.from_url(
             url, client_options=client_options, retry_config=retry_config, **options
         )
-    except (obstore.exceptions.BaseError, ValueError, TypeError) as error:
-        raise ConfigError(f"obstore refuses these options: {_first_line(error)}") from error
+    except BaseException as error:
+        refusals = (obstore.exceptions.BaseError, ValueError, TypeError)
+        if isinstance(error, refusals) or _is_panic(error):
+            raise ConfigError(f"obstore refuses {url!r}: {_first_line(error)}") from error
+        raise
 
 
-def _endpoints(options: Mapping[str, Any]) -> list[str]:
-    """Return the endpoints that were given, in lower case."""
-    names = ("endpoint", "endpoint_url", "aws_endpoint", "aws_endpoint_url")
-    given = [options.get(name) for name in names]
-    given += [os.environ.get(name.upper()) for name in names[2:]]
-    return [str(each).lower() for each in given if each]
+def _check_url(url: str) -> None:
+    """Refuse a URL of which obstore would pass over a part.
+
+    Raises:
+        ConfigError: It names no bucket, or more than a bucket and a prefix.
+    """
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "memory" and not bucket:
+        raise ConfigError(f"{url!r} names no bucket; {scheme}://bucket/prefix is wanted")
+    if set("?#") & set(rest) or set("@:") & set(bucket) or {".", ".."} & {*prefix.split("/")}:
+        raise ConfigError(f"{url!r} is more than a bucket and a prefix: {scheme}://bucket/prefix")
+
+
+def _check_endpoints(options: Mapping[str, Any]) -> None:
+    """Refuse an endpoint that no request can be sent to: obstore panics at it.
+
+    Raises:
+        ConfigError: It lacks its scheme, most likely.
+    """
+    for name, endpoint in _endpoints(options).items():
+        if _ENDPOINT.fullmatch(endpoint) is None or not _has_host(endpoint):
+            raise ConfigError(
+                f"the endpoint ({name}) is {endpoint!r}, but must be a URL with its scheme, "
+                'such as "https://s3.example.com" or "http://minio:9000"'
+            )
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, or half an IPv6 address
+        return False
+
+
+def _endpoints(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the endpoints that were given, by the names of their options or variables."""
+    given = {name: value for name, value in options.items() if str(name).lower() in _ENDPOINT_KEYS}
+    given |= {name: os.environ.get(name) for name in _ENDPOINT_VARIABLES}
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def _allows_http(options: Mapping[str, Any]) -> bool:
-    """Whether the endpoint was given as plain HTTP; obstore's own switch holds as well."""
+    """Whether plain HTTP will do, by the endpoint or by obstore's own switch."""
     allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
-    return allowed or any(each.startswith("http://") for each in _endpoints(options))
+    return allowed or _is_plain(options)
 
 
 def _is_encrypted(options: Mapping[str, Any]) -> bool:
     given = {"unsigned_payload", "aws_unsigned_payload"} & options.keys()
-    return not given and not any(each.startswith("http://") for each in _endpoints(options))
+    return not given and not _is_plain(options)
+
+
+def _is_plain(options: Mapping[str, Any]) -> bool:
+    """Whether the endpoint was given as plain HTTP."""
+    return any(each.lower().startswith("http://") for each in _endpoints(options).values())
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Tell a panic of obstore's Rust code; its type cannot be imported, and is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
+def _no_credentials(scheme: str) -> str:
+    """Say that there are no credentials, and where they may come from."""
+    variables = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}
+    wanted = variables.get(scheme, "the usual environment variables")
+    return (
+        f"no credentials for the object store: set {wanted}, or give them in the store's options, "
+        "or run where the machine has a role"
+    )
 
 
 def _with_cause(error: BaseException) -> str:

@@ -37,6 +37,15 @@ def loaded(**config):
         ("HASHFS_INLINE_TYPES", {"text/CSS"}, "inline_types", ("text/css",)),
         ("HASHFS_INLINE_TYPES", (), "inline_types", ()),
         ("HASHFS_HOST", "", "host", None),
+        ("HASHFS_HOST", "//cdn", "host", "//cdn"),
+        ("HASHFS_HOST", "https://cdn.example.com/x/", "host", "https://cdn.example.com/x/"),
+        ("HASHFS_HOST", "HTTP://[::1]:80", "host", "HTTP://[::1]:80"),
+        ("HASHFS_ROOT_FOLDER", "s3://bucket/prefix", "root_folder", "s3://bucket/prefix"),
+        ("HASHFS_ROOT_FOLDER", "memory://", "root_folder", "memory://"),
+        ("HASHFS_ROOT_FOLDER", "C:/files", "root_folder", "C:/files"),
+        ("HASHFS_ROOT_FOLDER", "/a:b//c", "root_folder", "/a:b//c"),
+        ("HASHFS_ROOT_FOLDER", "files:old", "root_folder", "files:old"),
+        ("HASHFS_ROOT_FOLDER", "file:///var/my%20files", "root_folder", "/var/my files"),
         ("HASHFS_DEPTH", 0, "depth", 0),
         ("HASHFS_ALGORITHM", "blake2b", "algorithm", "blake2b"),
     ],
@@ -51,7 +60,13 @@ def test_accepted(key, value, field, expected):
         ("HASHFS_ROOT_FOLDER", ""),
         ("HASHFS_ROOT_FOLDER", b"/tmp"),
         ("HASHFS_ROOT_FOLDER", 7),
+        ("HASHFS_ROOT_FOLDER", "a\0b"),
         ("HASHFS_HOST", 7),
+        ("HASHFS_HOST", "cdn.example.com"),
+        ("HASHFS_HOST", "/cdn"),
+        ("HASHFS_HOST", "https://"),
+        ("HASHFS_HOST", "https:cdn"),
+        ("HASHFS_HOST", "ftp://cdn"),
         ("HASHFS_PATH_PREFIX", "files"),
         ("HASHFS_PATH_PREFIX", None),
         ("HASHFS_PATH_PREFIX", "/<file>"),
@@ -89,6 +104,25 @@ def test_accepted(key, value, field, expected):
 def test_refused_by_name(key, value):
     with pytest.raises(ConfigError, match=key):
         loaded(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("S3://b", "s3://bucket/prefix"),
+        ("s3:/b", "s3://bucket/prefix"),
+        ("s3:b", "s3://bucket/prefix"),
+        (" s3://b", "s3://bucket/prefix"),
+        ("gcs://b", "gs://bucket/prefix"),
+        ("azure://b", "az://bucket/prefix"),
+        *((url, None) for url in ("https://b", "http:/b", "ftp://x", "sftp+x://y", "s3a://b")),
+        *((url, None) for url in ("file:///", "file://host/x", "file:x", "file:///x?y")),
+    ],
+)
+def test_no_other_url_is_taken_for_a_folder(value, meant):
+    with pytest.raises(ConfigError, match=r"HASHFS_ROOT_FOLDER is '.*must be a folder,") as raised:
+        loaded(HASHFS_ROOT_FOLDER=value)
+    assert meant is None or str(raised.value).endswith(f'; is "{meant}" meant?')
 
 
 def test_the_error_names_key_value_and_what_is_wanted():
@@ -155,6 +189,15 @@ def test_the_documentation_has_the_table_of_keys():
     lines = DOCS.read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("| `HASHFS_")]
     assert rows == [documented(name, key) for name, key in KEYS.items()]
+
+
+def test_only_the_store_itself_warns_of_its_keys(caplog):
+    config = Config(".", {**ROOT, "HASHFS_UPLOADS_ROOT_FOLDER": "/tmp/uploads"})
+    config["HASHFS_UPLOADS_PATH"] = "/tmp"
+    load(config)
+    assert not caplog.text
+    load(config, "uploads")
+    assert "HASHFS_UPLOADS_PATH is not a key of Flask-HashFS; is HASHFS_UPLOADS_" in caplog.text
 
 
 def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):

@@ -36,12 +36,14 @@ from flask_hashfs import (
     ConfigError,
     FileTooLargeError,
     FlaskHashFS,
+    HashAddress,
     HashFS,
     NotStoredError,
     StoreUnavailableError,
 )
 from flask_hashfs._app.transfer import Outcome, sync
 from flask_hashfs._bucket import backend as module
+from flask_hashfs._bucket import client
 from flask_hashfs._bucket.backend import ObjectStore
 from flask_hashfs._bucket.client import SMALL
 
@@ -633,7 +635,8 @@ def test_the_config_makes_an_object_store() -> None:
         ("s3://bucket", {"no_such_option": "1"}),
         ("s3://bucket", {"retry_config": {"max_retries": "many"}}),
         ("memory://", {"endpoint": "http://127.0.0.1"}),
-        ("s3://", {}),
+        ("s3://bucket", {7: "1"}),
+        ("az://container", {}),
     ],
 )
 def test_a_bad_option_is_a_config_error(url: str, given: dict[str, Any]) -> None:
@@ -641,6 +644,89 @@ def test_a_bad_option_is_a_config_error(url: str, given: dict[str, Any]) -> None
     app.config.update(HASHFS_ROOT_FOLDER=url, HASHFS_STORE_OPTIONS=given)
     with pytest.raises(ConfigError, match="HASHFS_ROOT_FOLDER"):
         FlaskHashFS(app)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://", "names no bucket"),
+        ("s3:///prefix", "names no bucket"),
+        ("gs://", "names no bucket"),
+        ("az://", "names no bucket"),
+        ("s3://bucket?region=x", "more than a bucket and a prefix"),
+        ("s3://bucket/prefix#x", "more than a bucket and a prefix"),
+        ("s3://key:secret@bucket", "more than a bucket and a prefix"),
+        ("s3://bucket:9000/prefix", "more than a bucket and a prefix"),
+        ("s3://bucket/../prefix", "more than a bucket and a prefix"),
+        ("s3://bucket/a//b", "empty path segment"),
+        ("s3://b a", "invalid domain character"),
+    ],
+)
+def test_a_url_that_obstore_would_misread_is_a_config_error(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ObjectStore(url)
+
+
+ENDPOINTS_OF_NOBODY = [
+    *("minio:9000", "minio", "localhost:9000/x", "", "http://", "http:///x", "://x", "//minio"),
+    *(
+        "ftp://x",
+        "http://a b",
+        "http://x:99999",
+        "http://x:0",
+        "http://[::1",
+        "http://\u00fc.example",
+    ),
+]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS_OF_NOBODY)
+@pytest.mark.parametrize("name", ["endpoint", "aws_endpoint_url", "ENDPOINT", "AWS_ENDPOINT_URL"])
+def test_an_endpoint_is_a_url_with_its_scheme(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "AWS_ENDPOINT_URL":
+        monkeypatch.setenv(name, endpoint)
+    given = {} if name == "AWS_ENDPOINT_URL" else {name: endpoint}
+    with pytest.raises(ConfigError, match=f"endpoint \\({name}\\) is '.*must be a URL"):
+        ObjectStore("s3://bucket", options=given)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS_OF_NOBODY)
+def test_no_panic_of_obstore_leaves_the_package(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_check_endpoints", lambda options: None)
+    keys = {"access_key_id": "x", "secret_access_key": "y", "retry_config": {"max_retries": 0}}
+    store = ObjectStore("s3://bucket", options={**keys, "endpoint": endpoint})
+    for call in (
+        lambda: store.put(b"hello"),
+        lambda: store.get(HELLO),
+        lambda: store.delete(HELLO),
+        lambda: list(store.files()),
+        lambda: store.open(HELLO),
+        lambda: store.put(LARGE),
+    ):
+        with pytest.raises(StoreUnavailableError):
+            call()
+
+
+def test_missing_credentials_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    given = {"endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
+    store = ObjectStore("s3://bucket", options={**given, "metadata_endpoint": given["endpoint"]})
+    for call in (
+        lambda: store.get(HELLO),
+        lambda: store.put(b"hello"),
+        lambda: store.open(HELLO),
+        lambda: list(store.files()),
+        lambda: store.signed_url(HashAddress(HELLO, HELLO, HELLO), 60),
+    ):
+        with pytest.raises(ConfigError, match=r"^no credentials .* set AWS_ACCESS_KEY_ID and"):
+            call()
+    with pytest.raises(ConfigError, match="Missing SecretAccessKey"):
+        ObjectStore("s3://bucket", options={**given, "access_key_id": "x"})
 
 
 def test_an_error_names_its_cause() -> None:

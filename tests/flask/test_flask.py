@@ -216,6 +216,11 @@ class TestUrlFor:
             assert fs.url_for("a") == "//cdn.example.com/x/a"
             assert fs.url_for("a", external=False) == "/a"
 
+    def test_a_host_that_is_no_url_would_make_the_links_relative(self, app, fs):
+        app.config["HASHFS_HOST"] = "cdn.example.com"
+        with app.app_context(), pytest.raises(ConfigError, match="HASHFS_HOST is 'cdn"):
+            fs.url_for("a")
+
     def test_the_mount_counts_when_this_app_serves(self, app):
         fs = serving(app)
         with app.test_request_context("/", base_url="http://example.com/mount"):
