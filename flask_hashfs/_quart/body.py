@@ -1,13 +1,39 @@
 """Quart's request body, made to push back.
 
-Stock Quart takes from the server whatever the client sends, read or not. Here the connection stops
-asking for more while `HIGH_WATER` bytes lie unread: the client's own TCP window fills up, and the
-memory of a request is bounded whatever the view does.
+Stock Quart takes from the server whatever the client sends, read or not. Here the connection asks
+for more only while there is `room`: at `HIGH_WATER` unread bytes it stops, the client's own TCP
+window fills up, and the memory of a request is bounded whatever the view does.
+
+Two sides use a body. The connection calls `append`, `set_complete`, `set_broken`, `abandon`; the
+view reads, in one of four ways: ``async for``, ``await`` (for which the mark is lifted, as
+the whole body is wanted in memory), `batch` (pieces worth a call in a worker thread) and
+`prompt_batch` (pieces that do not wait for company).
+
+What becomes of the bytes is one of five states, and nothing else but these events moves it::
+
+    state        append    abandon    lose     set_complete    set_broken
+    KEPT         KEPT      UNWANTED   LOST     ENDED [1]       BROKEN
+    UNWANTED     LOST [2]  UNWANTED   LOST     ENDED [1]       BROKEN
+    LOST         LOST      LOST       LOST     LOST            LOST
+    ENDED        -         ENDED      ENDED    ENDED           ENDED
+    BROKEN       -         BROKEN     BROKEN   BROKEN          BROKEN
+
+    [1] BROKEN, if fewer bytes came than Content-Length promises.
+    [2] UNWANTED, if there is nothing in it.
+
+A body is judged when somebody reads it, and not when its bytes arrive, so that a limit that the
+view sets counts for what has arrived before. A view that is reading when the body breaks off gets
+`IncompleteUploadError`, instead of being cancelled as in stock Quart: the client may still be
+connected and waiting for its 400, for perhaps only its chunked encoding was invalid.
+
+Once the response no longer depends on the body (UNWANTED), the rest is received and dropped, since
+many clients read a response only when they have sent everything.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 import time
 import weakref
@@ -16,47 +42,29 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from quart.wrappers import Body
-from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import RequestTimeout
 
+from .._http.body_rules import BodyRules, BodyState, read_already
 from ..exceptions import IncompleteUploadError
+from .batch import BATCH, Batch
 
-HIGH_WATER = 576 * 1024  # a form with a file of 1 MiB makes two batches
-BATCH = 512 * 1024  # the more in one hop, the less often its thread waits for the GIL
+HIGH_WATER = 576 * 1024
+"""Bytes that may lie unread; so a form with a file of 1 MiB makes two batches."""
 
-_TINY = 4 * 1024
+COMPANY = 0.1
+"""Seconds that a prompt batch waits for more bytes after its first."""
+
+_NOT_READ = "The request's body was not read before the response was sent."
 
 
-class Batch:
-    """Bytes on their way to another thread, as they have come: it is there that they are joined.
+class Arrival(enum.Enum):
+    """What becomes of the bytes that arrive."""
 
-    Joined they are hashed and written by one call each, and after each call the thread has to get
-    the GIL back from a busy event loop.
-    """
-
-    __slots__ = ("_pieces", "_size")
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray] = []
-        self._size = 0
-
-    def append(self, data: bytes) -> None:
-        """Add a piece."""
-        self._size += len(data)
-        last = self._pieces[-1] if self._pieces else b""
-        if len(data) >= _TINY or len(last) >= _TINY or not last:
-            self._pieces.append(data)
-        elif isinstance(last, bytearray):  # many tiny pieces would need many times their memory
-            last += data
-        else:
-            self._pieces[-1] = bytearray(last) + data
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __bytes__(self) -> bytes:
-        data = _join(self._pieces)
-        self._pieces = [data]
-        return data
+    KEPT = "they are kept for a reader"
+    UNWANTED = "the response does not depend on them, and they would be dropped"
+    LOST = "some have been dropped"
+    ENDED = "the server has announced the end"
+    BROKEN = "the client is gone, or its encoding cannot be read"
 
 
 class Owner(Protocol):
@@ -67,34 +75,33 @@ class Owner(Protocol):
         """Bytes allowed now, or None."""
 
     def patience(self, *, always: bool) -> float | None:
-        """Return the seconds of silence allowed to who waits for the body now."""
+        """Return the seconds of silence that a reader of the body has to bear now."""
 
 
 class UploadBody(Body):
-    """A request body that keeps little unread and never passes a broken one off as whole.
-
-    It is read like Quart's own, ``async for data in body`` or ``await body``; `batch` besides hands
-    out pieces worth a thread hop. Limit and completeness are judged when somebody reads, so that a
-    limit set by the view counts for what has arrived already.
-    """
+    """A request body that keeps little unread and never passes a broken one off as whole."""
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         super().__init__(None, None)
-        self._unread = Batch()
-        self._ready = asyncio.Event()
-        self._wanted: list[float] = []
-        self._most = math.inf
-        self._last = 0.0
+        self._state = Arrival.KEPT
         self._expected = expected_content_length
         self._default_limit = max_content_length
         self._owner: weakref.ref[Owner] | None = None
+        # What has arrived.
         self._received = 0
-        self._begun = False
-        self._broken: str | None = None
+        self._unread = Batch()
+        self._unread_since = 0.0
+        self._last_arrival = 0.0
+        self._loss: Exception | None = None
+        self._mark = HIGH_WATER
         self._room = asyncio.Event()
+        # Who reads.
         self._readers = 0
-        self._lifted = 0
-        self._abandoned = False
+        self._readers_of_all = 0
+        self._is_begun = False
+        self._counts_awaited: list[float] = []
+        self._limit_awaited = math.inf
+        self._ready = asyncio.Event()
 
     def bind(self, owner: Owner) -> None:
         """Take the limit and the timeout from `owner` (weakly: it owns this body)."""
@@ -118,17 +125,30 @@ class UploadBody(Body):
         """Wait until there is enough to `take`, and return how much: nothing at the end.
 
         Raises:
+            IncompleteUploadError: The body ended before it was complete.
+            RequestEntityTooLarge: It is, or will be, larger than the limit.
             RequestTimeout: The client was silent for longer than the request's ``body_timeout``.
         """
-        await self._arrival(self._worth_a_hop, self._patience(always=True))
+        await self._arrival(self._even_batch, self._patience(always=True))
         return len(self._unread)
 
-    def _worth_a_hop(self) -> float:
-        """Return how many bytes make a batch: all that is left, or an even share of it."""
-        if self._expected is None or self._received > self._expected:
-            return BATCH
-        left = self._expected - self._received + len(self._unread)
-        return math.ceil(left / math.ceil(left / HIGH_WATER)) if left > HIGH_WATER else math.inf
+    async def prompt_batch(self, size: int) -> int:
+        """Wait until `size` bytes are there, or the first of them for 0.1 s; return how many.
+
+        A body that breaks off gives what has arrived, and raises its error when that is taken.
+
+        Args:
+            size: Bytes that are worth a call, less than `HIGH_WATER`.
+
+        Raises:
+            IncompleteUploadError: As `batch`, and the others too.
+        """
+        await self._arrival(lambda: 1, self._patience(always=True), spares_rest=True)
+        if self._unread and not self._complete.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._unread_since + COMPANY - time.monotonic()):
+                    await self._arrival(lambda: size, None, spares_rest=True)
+        return len(self._unread)
 
     def take(self) -> Batch:
         """Return what has arrived, which makes room for more."""
@@ -136,15 +156,29 @@ class UploadBody(Body):
         self.clear()
         return batch
 
+    def clear(self) -> None:
+        self._is_begun = self._is_begun or bool(self._unread)
+        self._unread = Batch()
+        self._room.set()
+
+    def check_unread(self) -> None:
+        """Raise an error where everything has been read and taken already.
+
+        Raises:
+            IncompleteUploadError: There were bytes, and none is left.
+        """
+        if self._is_begun and not self._unread and self._complete.is_set():
+            raise read_already()
+
     @property
     def is_begun(self) -> bool:
         """Whether somebody has taken some of it away."""
-        return self._begun
+        return self._is_begun
 
     @property
     def ended(self) -> bool:
         """Whether everything has arrived, if not been taken."""
-        return self._complete.is_set() and self._broken is None
+        return self._state is Arrival.ENDED
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -155,24 +189,21 @@ class UploadBody(Body):
         finally:
             self._readers -= 1
 
-    def clear(self) -> None:
-        self._begun = self._begun or bool(self._unread)
-        self._unread = Batch()
-        self._room.set()
-
     # What the connection does.
 
     def append(self, data: bytes) -> None:
         self._received += len(data)
-        self._last = time.monotonic()
-        if data and self._abandoned:
-            self._broken = "The request's body was not read before the response was sent."
-        elif data:
+        self._last_arrival = time.monotonic()
+        if self._state is Arrival.KEPT:
+            if data and not self._unread:
+                self._unread_since = self._last_arrival
             self._unread.append(data)
+        elif data:
+            self._drop(IncompleteUploadError(_NOT_READ))
         # Readers are woken when there is something to do, and not for every packet.
-        is_enough = len(self._unread) >= min(self._wanted, default=math.inf)
+        is_enough = len(self._unread) >= min(self._counts_awaited, default=math.inf)
         is_more_than_said = self._expected is not None and self._received > self._expected
-        if is_enough or is_more_than_said or self._received > self._most:
+        if is_enough or is_more_than_said or self._received > self._limit_awaited:
             self._ready.set()
 
     async def put(self, data: bytes) -> None:
@@ -188,36 +219,54 @@ class UploadBody(Body):
         self.set_complete()
 
     def set_complete(self) -> None:
-        if self._expected is not None and self._received < self._expected:
-            self.set_broken()
-        self._end()
+        short = BodyRules(self._expected).state(self._received, ended=True) is BodyState.INCOMPLETE
+        self._end(Arrival.BROKEN if short else Arrival.ENDED)
 
     def set_broken(self) -> bool:
         """Note that no more bytes will come; return whether more had to."""
+        return self._end(Arrival.BROKEN)
+
+    def _end(self, state: Arrival) -> bool:
         if self._complete.is_set():
             return False
-        if self._broken is None:
-            wanted = "" if self._expected is None else f" of {self._expected}"
-            self._broken = f"The request's body ended after {self._received}{wanted} bytes."
-        self._end()
-        return True
-
-    def _end(self) -> None:
+        if self._state is not Arrival.LOST:
+            self._state = state
         super().set_complete()
         self._ready.set()
         self._room.set()
+        return True
 
     def abandon(self) -> bool:
         """Drop what is yet to come, as the answer does not depend on it; return whether any is."""
         if self._complete.is_set():
             return False
-        self._abandoned = True
+        if self._state is Arrival.KEPT:
+            self._state = Arrival.UNWANTED
         self._room.set()
         return True
 
+    def lose(self, error: Exception, size: int = 0) -> None:
+        """Note that bytes were dropped, so that nobody takes the rest for the whole body.
+
+        Args:
+            error: What whoever reads gets from now on.
+            size: Bytes that arrived, and were dropped before they came here.
+        """
+        if self._complete.is_set():
+            return
+        self._received += size
+        self._drop(error)
+        self._unread = Batch()
+        self._ready.set()
+        self._room.set()
+
+    def _drop(self, error: Exception) -> None:
+        self._state = Arrival.LOST
+        self._loss = self._loss or error
+
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
-        self._most = math.inf
+        self._limit_awaited = math.inf
         if not self._complete.is_set():
             with suppress(RequestTimeout):
                 await self._end_or(math.inf, silence)
@@ -225,9 +274,9 @@ class UploadBody(Body):
     @property
     def full(self) -> bool:
         """Whether the connection has to wait before it receives more."""
-        if len(self._unread) < HIGH_WATER or self._received == self._expected:
+        if len(self._unread) < self._mark or self._received == self._expected:
             return False
-        return not (self._lifted or self._abandoned or self._complete.is_set())
+        return self._state is Arrival.KEPT and not self._readers_of_all
 
     async def room(self) -> None:
         """Wait until there is room for another message."""
@@ -237,47 +286,71 @@ class UploadBody(Body):
 
     @property
     def broken(self) -> bool:
-        """Whether the body ended before it was complete."""
-        return self._broken is not None
+        """Whether the body ended before it was complete, or bytes of it were dropped."""
+        return self._state in (Arrival.BROKEN, Arrival.LOST)
 
     @property
     def is_read(self) -> bool:
         """Whether somebody is reading, and so will be told how the body ended."""
         return self._readers > 0
 
+    @property
+    def limit(self) -> int | None:
+        """Bytes allowed at this moment, or None."""
+        owner = self._owner and self._owner()
+        limit = owner.max_content_length if owner else None
+        return self._default_limit if limit is None else limit
+
+    # How a reader waits.
+
     async def _whole(self) -> bytes:
-        self._lifted += 1
+        self._readers_of_all += 1
         self._room.set()
         try:
             await self._arrival(lambda: math.inf, self._patience())
         finally:
-            self._lifted -= 1
+            self._readers_of_all -= 1
         return bytes(self._unread)
 
-    async def _arrival(self, count: Callable[[], float], patience: float | None) -> None:
-        """Wait until so many bytes are here, or all that will ever be."""
+    def _even_batch(self) -> float:
+        """Return how many bytes make a batch: all that is left, or an even share of it."""
+        if self._expected is None or self._received > self._expected:
+            return min(BATCH, self._mark)
+        left = self._expected - self._received + len(self._unread)
+        return math.ceil(left / math.ceil(left / self._mark)) if left > self._mark else math.inf
+
+    async def _arrival(
+        self, count: Callable[[], float], patience: float | None, *, spares_rest: bool = False
+    ) -> None:
+        """Wait until so many bytes are here, or all that will ever be.
+
+        Args:
+            count: Asked again each time, as what is worth waiting for depends on what has come.
+            patience: Seconds of silence after which the client is given up, or None.
+            spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
+        """
         with self.reading():
-            self._check()
+            self._check(spares_rest)
             while len(self._unread) < (wanted := count()) and not self._complete.is_set():
-                limit = self._limit()
-                self._most = math.inf if limit is None else limit
+                limit = self.limit
+                self._limit_awaited = math.inf if limit is None else limit
                 await self._end_or(wanted, patience)
-                self._check()
+                self._check(spares_rest)
 
     async def _end_or(self, count: float, patience: float | None) -> None:
         """Wait until `count` bytes are here, or the end, or more than the limit."""
         begun = time.monotonic()
-        self._wanted.append(count)
+        self._counts_awaited.append(count)
         self._ready.clear()
         try:
             if patience is None:
                 await self._ready.wait()
                 return
-            while not await self._is_ready(until := max(begun, self._last) + patience):
-                if max(begun, self._last) + patience <= until:
+            while not await self._is_ready(until := max(begun, self._last_arrival) + patience):
+                if max(begun, self._last_arrival) + patience <= until:
                     raise RequestTimeout
         finally:
-            self._wanted.remove(count)
+            self._counts_awaited.remove(count)
 
     async def _is_ready(self, until: float) -> bool:
         with suppress(TimeoutError):
@@ -285,24 +358,15 @@ class UploadBody(Body):
                 return await self._ready.wait()
         return False
 
-    def _check(self) -> None:
+    def _check(self, spares_rest: bool) -> None:
         if self._must_raise is not None:
             raise self._must_raise
-        limit = self._limit()
-        if limit is not None and max(self._received, self._expected or 0) > limit:
-            raise RequestEntityTooLarge
-        if self._broken is not None:
-            raise IncompleteUploadError(self._broken)
-
-    def _limit(self) -> int | None:
-        owner = self._owner and self._owner()
-        limit = owner.max_content_length if owner else None
-        return self._default_limit if limit is None else limit
+        is_broken = self._state is Arrival.BROKEN and not (spares_rest and self._unread)
+        rules = BodyRules(self._expected, self.limit)
+        rules.check(self._received, broken=is_broken)
+        if self._loss is not None:
+            raise self._loss
 
     def _patience(self, *, always: bool = False) -> float | None:
         owner = self._owner and self._owner()
         return owner.patience(always=always) if owner else None
-
-
-def _join(pieces: list[bytes | bytearray]) -> bytes:
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

@@ -41,7 +41,7 @@ from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import sources
-from .body import Batch
+from .batch import Batch
 from .connection import connection_class
 from .reader import Opening
 from .request import upload_request_class

@@ -15,7 +15,8 @@ from werkzeug.datastructures import MultiDict
 from .._app.extension import upload_writer
 from .._http.multipart import FilePart, Limits, MultipartDecoder
 from .._storage.writer import UploadStream, Writer
-from .body import Batch, UploadBody
+from .batch import Batch
+from .body import UploadBody
 from .workers import Workers, finished
 
 if TYPE_CHECKING:

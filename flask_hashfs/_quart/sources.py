@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from .body import BATCH, Batch, UploadBody
+from .batch import BATCH, Batch
+from .body import UploadBody
 
 
 def is_async(source: object) -> bool:
@@ -24,6 +25,7 @@ async def opened(source: Any) -> AsyncIterator[UploadBody | Gathered]:
             can be sought is read from its start, and its position restored.
     """
     if isinstance(source, UploadBody):
+        source.check_unread()
         with source.reading():
             yield source
     elif _reads(source):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import math
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from quart import Quart, Request, request, websocket
 from quart.asgi import ASGIHTTPConnection
 from quart.formparser import FormDataParser
 from quart.wrappers import Body
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from flask_hashfs._quart.body import BATCH, HIGH_WATER, UploadBody
+from flask_hashfs._quart import body as body_module
+from flask_hashfs._quart.batch import BATCH
+from flask_hashfs._quart.body import HIGH_WATER, Arrival, UploadBody
 from flask_hashfs._quart.connection import connection_class
 from flask_hashfs._quart.request import upload_request_class
 from flask_hashfs._quart.workers import Workers
@@ -311,6 +315,116 @@ async def test_a_body_longer_than_it_said_is_read_all_the_same(said: int) -> Non
             await exchange.settle()
         await exchange.finish()
     assert exchange.body == b'{"size":%d}\n' % (20 * len(PIECE))
+
+
+# Prompt batches, as a resumable upload takes them: bytes count when they come.
+
+
+def fed(*pieces: bytes, expected: int | None = None, limit: int | None = None) -> UploadBody:
+    body = UploadBody(expected, limit)
+    for piece in pieces:
+        body.append(piece)
+    return body
+
+
+async def test_a_prompt_batch_does_not_wait_for_company_for_ever() -> None:
+    body = fed(b"first")
+    assert await body.prompt_batch(len(PIECE)) == 5
+    assert bytes(body.take()) == b"first"
+    later = asyncio.get_running_loop().call_later(0.01, body.append, b"second")
+    assert await body.prompt_batch(len(PIECE)) == 6  # whatever the silence before it
+    later.cancel()
+
+
+async def test_a_prompt_batch_is_handed_out_once_it_is_large_enough() -> None:
+    body = fed()
+    waiting = asyncio.create_task(body.prompt_batch(len(PIECE)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    body.append(PIECE)
+    assert await waiting == len(PIECE)
+
+
+async def test_a_body_that_breaks_off_gives_what_has_come_and_then_its_error() -> None:
+    body = fed(b"12345", expected=10)
+    body.set_broken()
+    assert await body.prompt_batch(len(PIECE)) == 5
+    assert bytes(body.take()) == b"12345"
+    with pytest.raises(IncompleteUploadError, match="after 5 of 10 bytes"):
+        await body.prompt_batch(len(PIECE))
+
+
+async def test_a_prompt_batch_at_the_end_is_empty_and_one_beyond_the_limit_an_error() -> None:
+    body = fed()
+    body.set_complete()
+    assert await body.prompt_batch(len(PIECE)) == 0
+    with pytest.raises(RequestEntityTooLarge, match="larger than the 4 bytes allowed"):
+        await fed(b"12345", limit=4).prompt_batch(len(PIECE))
+
+
+# What becomes of the bytes: the table at the top of the module.
+
+EVENTS: dict[str, Callable[[UploadBody], object]] = {
+    "append": lambda body: body.append(b"x"),
+    "abandon": UploadBody.abandon,
+    "lose": lambda body: body.lose(OSError("the disk")),
+    "set_complete": UploadBody.set_complete,
+    "set_broken": UploadBody.set_broken,
+}
+WAYS = {
+    Arrival.KEPT: (),
+    Arrival.UNWANTED: ("abandon",),
+    Arrival.LOST: ("lose",),
+    Arrival.ENDED: ("set_complete",),
+    Arrival.BROKEN: ("set_broken",),
+}
+
+
+def rows_of_the_table() -> list[tuple[Arrival, str, Arrival]]:
+    """Read the table of states in the module's docstring."""
+    lines = (inspect.getdoc(body_module) or "").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.split()[:1] == ["state"])
+    events = lines[start].split()[1:]
+    rows = []
+    for line in lines[start + 1 : start + 6]:
+        state, *results = re.sub(r"\[\d\]", "", line).split()
+        assert len(results) == len(events)
+        rows += [
+            (Arrival[state], event, Arrival[result])
+            for event, result in zip(events, results, strict=True)
+            if result != "-"
+        ]
+    return rows
+
+
+@pytest.mark.parametrize(("state", "event", "result"), rows_of_the_table())
+async def test_the_states_of_a_body_are_those_of_the_table(
+    state: Arrival, event: str, result: Arrival
+) -> None:
+    body = UploadBody(None, None)
+    for step in (*WAYS[state], event):
+        EVENTS[step](body)
+    assert body._state is result
+    assert body.broken == (result in (Arrival.BROKEN, Arrival.LOST))
+
+
+async def test_a_body_shorter_than_promised_ends_broken_and_an_unwanted_one_may_be_empty() -> None:
+    short = fed(b"x", expected=2)
+    short.set_complete()
+    assert short._state is Arrival.BROKEN
+    unwanted = fed()
+    unwanted.abandon()
+    unwanted.append(b"")
+    assert unwanted._state is Arrival.UNWANTED
+
+
+async def test_what_was_lost_is_told_to_whoever_reads() -> None:
+    body = fed(b"kept")
+    body.lose(OSError("the disk"), 100)
+    body.set_complete()
+    for read in (body.batch, body.__anext__, lambda: body.prompt_batch(1)):
+        with pytest.raises(OSError, match="the disk"):
+            await read()
 
 
 # Limits.

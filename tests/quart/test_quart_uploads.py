@@ -23,7 +23,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
 from flask_hashfs import QuartHashFS
-from flask_hashfs._quart.body import BATCH, Batch
+from flask_hashfs._quart.batch import BATCH, Batch
 from flask_hashfs._storage.writer import UploadStream
 
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -595,3 +595,47 @@ def test_two_event_loops_take_uploads_at_once(app: Quart, fs: QuartHashFS) -> No
     for thread in threads:
         thread.join(60)
     assert digests == [True] * 15
+
+
+class TestReadAlready:
+    """A body that something else has read is what was kept of it, or an error, never empty."""
+
+    async def put_after(self, app: Quart, fs: QuartHashFS, read: Any, body: bytes) -> Exchange:
+        @view(app)
+        async def store() -> str:
+            await read()
+            return (await fs.put(request.body)).id
+
+        return await post(app, body)
+
+    @pytest.mark.parametrize("how", ["get_data", "body"])
+    async def test_what_was_kept_is_stored(self, app: Quart, fs: QuartHashFS, how: str) -> None:
+        async def read() -> Any:
+            return await (request.get_data() if how == "get_data" else request.body)
+
+        exchange = await self.put_after(app, fs, read, b"content")
+        assert exchange.body.decode() == hashlib.sha256(b"content").hexdigest()
+
+    @pytest.mark.parametrize("how", ["uncached", "form", "iterated"])
+    async def test_what_was_not_kept_is_an_error(
+        self, app: Quart, fs: QuartHashFS, how: str
+    ) -> None:
+        async def read() -> None:
+            if how == "uncached":
+                await request.get_data(cache=False)
+            elif how == "form":
+                await request.files
+            else:
+                async for _ in request.body:
+                    pass
+
+        exchange = await self.put_after(app, fs, read, body_of(file_part(b"content")))
+        assert exchange.status == 400
+        assert b"has been read already" in exchange.body
+
+    async def test_an_empty_body_is_the_empty_file(self, app: Quart, fs: QuartHashFS) -> None:
+        async def read() -> None:
+            await request.get_data(cache=False)
+
+        exchange = await self.put_after(app, fs, read, b"")
+        assert exchange.body.decode() == hashlib.sha256(b"").hexdigest()

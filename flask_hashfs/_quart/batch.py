@@ -1,0 +1,45 @@
+"""Bytes gathered on the event loop for one call in a worker thread."""
+
+from __future__ import annotations
+
+BATCH = 512 * 1024
+"""Bytes worth a call: the more in one, the less often its thread waits for the GIL."""
+
+_TINY = 4 * 1024
+
+
+class Batch:
+    """Bytes on their way to another thread, kept as they came; the thread joins them.
+
+    Joined, they are hashed and written by one call each. After each call the thread has to get the
+    GIL back from a busy event loop, which costs more than the joining.
+    """
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | bytearray] = []
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        """Add a piece."""
+        self._size += len(data)
+        last = self._pieces[-1] if self._pieces else b""
+        if len(data) >= _TINY or len(last) >= _TINY or not last:
+            self._pieces.append(data)
+        elif isinstance(last, bytearray):  # many tiny pieces would need many times their memory
+            last += data
+        else:
+            self._pieces[-1] = bytearray(last) + data
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        data = _join(self._pieces)
+        self._pieces = [data]
+        return data
+
+
+def _join(pieces: list[bytes | bytearray]) -> bytes:
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
