@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -88,20 +89,23 @@ class Box:
         return bool(gone)
 
     def put_back(self) -> bool:
-        """Give everything in the box its address again; tell whether anything was."""
-        files = self.files()
-        for path in files:
-            self._put_back(path)
+        """Give everything in the box its address again; tell whether anything has one now."""
+        placed = [self._put_back(path) for path in self.files()]
         self.close()
-        return bool(files)
+        return any(placed)
 
     def close(self) -> None:
         """Remove the box if it is empty, and what it leaves empty."""
         posix.remove_empty_folders(self.path, self._tree.root)
 
-    def _put_back(self, path: str) -> None:
+    def _put_back(self, path: str) -> bool:
+        """Give one file its address again; False if something else stands there."""
         target = self._address + os.path.basename(path)[len(_LEAF) :]
         while True:
+            there = posix.lstat(target)
+            if there is not None and not stat.S_ISREG(there.st_mode):
+                logger.warning("%s stays there, since no file stands at %s", path, target)
+                return False
             try:
                 os.link(path, target)
             except FileExistsError:  # put anew meanwhile
@@ -109,18 +113,18 @@ class Box:
                     continue
             except FileNotFoundError:
                 if posix.lstat(path) is None:
-                    return  # another one has put it back, or it is gone for good
+                    return True  # another one has put it back, or it is gone for good
                 self._tree.makepath(os.path.dirname(target))
                 continue
             except OSError as error:
                 if not posix.refuses_links(error):
                     raise
                 if _replace(path, target):
-                    return
+                    return True
                 continue
             self._sync(target)
             _unlink(path)
-            return
+            return True
 
     def _sync(self, target: str) -> None:
         if self._tree.fsync:

@@ -499,6 +499,21 @@ def test_what_an_interrupted_sweep_has_moved_is_put_back(store: HashFS) -> None:
     assert not hidden(store)
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_stands_in_the_way_of_putting_back_loses_nothing(
+    store: HashFS, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    address = store.put(b"precious", "txt")
+    interrupted(store, address)
+    make(Path(address.abspath))
+    assert store.get(address) is None
+    assert store.prune(allow_empty=True) == []
+    assert f"no file stands at {address.abspath}" in caplog.text
+    path = Path(address.abspath)
+    path.unlink() if path.is_symlink() else path.rmdir()
+    assert read(store, address) == b"precious"
+
+
 def test_deleted_content_does_not_come_back_from_an_interrupted_sweep(store: HashFS) -> None:
     one, two = store.put(b"content", "txt"), store.put(b"content", "bin")
     interrupted(store, one)
