@@ -68,6 +68,8 @@ class Serving:
         Raises:
             NotFound: It is not stored.
         """
+        if is_routed and not self._may_be_route(file):
+            raise NotFound
         content = self.client.open_content(file, self._reads(method))
         if content is None:
             raise NotFound
@@ -107,6 +109,10 @@ class Serving:
 
     def _reads(self, method: str) -> bool:
         return method != "HEAD" and not self._hands_over
+
+    def _may_be_route(self, file: Any) -> bool:
+        """Tell whether a path could be one of the route, before anything is looked up."""
+        return not os.path.isabs(file) and self.client.id_named(file) is not None
 
     def _is_route(self, file: object, address: HashAddress) -> bool:
         names = address.id, address.relpath.replace(os.sep, "/")

@@ -263,8 +263,11 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         except ValueError:  # a lone surrogate
             return None
         except OSError as error:
-            if error.errno not in _NOT_THERE or _is_unreadable(error):
+            if error.errno not in _NOT_THERE:
                 raise
+            where = os.path.join(error.filename, os.curdir)
+            if error.errno == errno.EACCES and self._is_inside(where):
+                raise  # it may be stored, but this process may not look
             return None
 
     # What a search asks of a normal path inside the root, where nothing may be.
@@ -311,8 +314,10 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if "\0" in name or name.endswith(_NO_FILE):
             return None
         path = os.path.normpath(os.path.join(self.root, name))
-        if not path.startswith(self._prefix):  # the root may be known by another path
-            folder, leaf = os.path.split(path)
+        if not path.startswith(self._prefix):
+            if not os.path.isabs(name):
+                return None  # it climbs out: nothing is asked of what lies there
+            folder, leaf = os.path.split(path)  # the root may be known by another path
             try:
                 path = os.path.join(os.path.realpath(folder), leaf)
             except (OSError, ValueError):
@@ -452,14 +457,6 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 def _is_regular(path: str) -> bool:
     state = posix.lstat(path)
     return state is not None and stat.S_ISREG(state.st_mode)
-
-
-def _is_unreadable(error: OSError) -> bool:
-    """Tell whether a file is there, but may not be read."""
-    try:
-        return error.errno == errno.EACCES and _is_regular(error.filename)
-    except OSError:
-        return False
 
 
 def check_mode(mode: str) -> None:

@@ -217,8 +217,9 @@ class Live:
 
     def _id_elsewhere(self, name: str) -> str | None:
         """Return the id in a path relative to the root that was kept under another layout."""
-        flat = name.replace(os.sep, "/").replace("/", "").partition(os.extsep)[0]
-        return self._store.id_named(flat) if flat.isalnum() else None
+        stem, _, extension = name.replace(os.sep, "/").partition(os.extsep)
+        flat = stem.replace("/", "")
+        return self._store.id_named(flat) if flat.isalnum() and "/" not in extension else None
 
     def __iter__(self) -> Iterator[str]:
         return (digest.hex() for digest in self._digests)

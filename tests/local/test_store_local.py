@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from local_stores import (
     open_files,
     refuse_links,
 )
+from permissions import permissions_hold
 from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
 from flask_hashfs import HashFS, NotStoredError
@@ -572,6 +574,103 @@ def test_a_file_that_may_not_be_read_is_no_missing_one(
             plain.open(name)
 
 
+ASKED: dict[str, Callable[[HashFS, Any], object]] = {
+    "get": HashFS.get,
+    "exists": HashFS.exists,
+    "open": HashFS.open,
+    "delete": HashFS.delete,
+    "serve": HashFS.open_content,
+    "measure": lambda store, file: store.open_content(file, read=False),
+}
+
+
+@pytest.mark.parametrize("mode", [0, 0o444], ids=oct)
+@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("ask", ASKED)
+def test_content_in_a_folder_that_may_not_be_entered_is_not_missing(
+    plain: HashFS, ask: str, level: int, mode: int
+) -> None:
+    address = plain.put(b"hello", "txt")
+    shut = Path(address.abspath).parents[level]
+    try:
+        shut.chmod(mode)
+        with permissions_hold():
+            for file in (address.id, address.relpath, address.abspath, address):
+                with pytest.raises(PermissionError):
+                    ASKED[ask](plain, file)
+            with pytest.raises(PermissionError):
+                plain.put(b"hello", "txt")
+    finally:
+        shut.chmod(0o755)
+    assert plain.exists(address)
+
+
+def test_content_in_a_folder_that_may_not_be_listed_is_found_by_its_path_only(
+    plain: HashFS,
+) -> None:
+    address = plain.put(b"hello", "txt")
+    folder = Path(address.abspath).parent
+    try:
+        folder.chmod(0o311)
+        with permissions_hold():
+            assert plain.get(address.relpath) == address
+            with pytest.raises(PermissionError):
+                plain.get(address.id)
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_folder_out_of_the_root_that_may_not_be_entered_holds_nothing(
+    plain: HashFS, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    os.makedirs(plain.root)
+    Path(plain.root, HELLO[0]).symlink_to(outside)
+    Path(plain.root, "link").symlink_to(outside / "inner")
+    (outside / "inner").mkdir()
+    try:
+        outside.chmod(0)
+        with permissions_hold():
+            for name in (HELLO, ADDRESS, "link/x", outside / "x"):
+                assert plain.get(name) is None
+    finally:
+        outside.chmod(0o755)
+
+
+UNPACKED = ADDRESS + ".unpacked/readme"
+"""What lies in a folder at an address: archives are unpacked beside themselves."""
+
+
+def test_what_lies_in_a_folder_at_an_address_is_no_path_of_the_content(plain: HashFS) -> None:
+    stray = plant(plain, b"stray", UNPACKED)
+    assert plain.get(HELLO) is None
+    assert plain.id_of(UNPACKED) is None
+    assert plain.id_named(UNPACKED) is None
+    assert plain.get(UNPACKED).id != HELLO
+    with pytest.raises(ValueError, match="readme"):
+        plain.prune([UNPACKED])
+    address = plain.put(b"hello", "txt")
+    assert not address.is_duplicate
+    assert plain.get(HELLO) == address
+    assert [entry.id for entry in plain.entries()] == [HELLO, None]
+    assert plain.stats().strangers == 1
+    plain.delete(HELLO)
+    assert stray.read_bytes() == b"stray"
+    [(_, moved)] = plain.repair()
+    assert os.path.splitext(moved.relpath)[1] == ""
+
+
+def test_a_folder_at_an_address_does_not_make_verify_or_prune_spin(plain: HashFS) -> None:
+    stray = plant(plain, b"stray", UNPACKED)
+    address = plain.put(b"hello", "txt")
+    Path(address.abspath).write_bytes(b"jello")
+    assert list(plain.verify(quarantine=True)) == [address]
+    assert plain.put(b"hello", "txt") == address
+    assert plain.prune(allow_empty=True, older_than=timedelta(0)) == [HELLO]
+    assert list(plain.files()) == [str(stray)]
+
+
 def test_delete_of_nothing_does_not_touch_what_is_beside_the_root(tmp_path: Path) -> None:
     store = HashFS(tmp_path / "root", fsync=False)
     store.put(b"hello")
@@ -629,18 +728,6 @@ def test_stray_files_are_listed_and_found_by_their_path(plain: HashFS) -> None:
     assert read(plain, "some/where.txt") == b"stray"
     plain.delete("some/where.txt")
     assert everything(plain.root) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_that_cannot_be_read_is_left_out(
-    plain: HashFS, caplog: pytest.LogCaptureFixture
-) -> None:
-    address = plain.put(b"hello")
-    lost = Path(plain.root, "lost+found")
-    lost.mkdir(0)
-    assert list(plain.files()) == [address.abspath]
-    assert "lost+found" in caplog.text
-    assert plain.get("lost+found/x") is None
 
 
 def test_a_tree_that_changes_while_it_is_listed(plain: HashFS) -> None:
