@@ -353,7 +353,7 @@ def prune(
             "add --allow-empty if that is what you want."
         ) from error
     except NoAddressError as error:
-        raise _Failure(f"Nothing is deleted: {error}") from error
+        raise click.UsageError(f"Nothing is deleted: {error}") from error
     for id in deleted:
         if as_json:
             _print_json({"id": id})

@@ -115,7 +115,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         live = self.client.live()
         live.update(keep)
         for function in self._references:
-            live.update(function())
+            live.update(function(), told_by=function)
         return self.client.prune(
             live, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
         )

@@ -10,9 +10,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import chain, count
 from typing import Protocol
 
@@ -174,6 +175,10 @@ class NoAddressError(ValueError):
     """What is said to be in use is no address of a content."""
 
 
+class NoAddressTypeError(NoAddressError, TypeError):
+    """What is said to be in use is not even of a type that an address has."""
+
+
 class Live:
     """The ids of what is in use, kept as bytes: about 130 bytes of memory each.
 
@@ -189,29 +194,48 @@ class Live:
         self._digests: set[bytes] = set()
         self.update(items)
 
-    def update(self, items: Iterable[object]) -> None:
-        """Add all of `items`; see `add`."""
+    def update(self, items: Iterable[object], told_by: Callable[[], object] | None = None) -> None:
+        """Add all of `items`; see `add`.
+
+        Args:
+            items: What is in use.
+            told_by: The callable that they come from, to be named by an error.
+        """
+        whose = "what is in use" if told_by is None else f"what {_name(told_by)} tells to be in use"
         if isinstance(items, (str, bytes, HashAddress)) or not isinstance(items, Iterable):
-            raise TypeError(f"what is in use must be an iterable of addresses, not {items!r}")
+            raise NoAddressTypeError(
+                f"{whose} must be an iterable of addresses, not {items!r:.200}"
+            )
         for item in items:
-            self.add(item)
+            try:
+                self.add(item)
+            except NoAddressError as error:
+                if told_by is None:
+                    raise
+                raise type(error)(f"{_name(told_by)}: {error}") from None
 
     def add(self, item: object) -> None:
         """Add what a look-up takes: an id, a path or an address. It need not be stored.
 
+        None, as a database has it where there is no file, is passed over.
+
         Raises:
-            TypeError: Nothing that names a stored file.
-            ValueError: A name that no content can have.
+            NoAddressError: Not the address of a content; it is a TypeError, too, if it is
+                nothing that names a file.
         """
+        if item is None:
+            return
         name = item.id if isinstance(item, HashAddress) else item
         if isinstance(name, os.PathLike):
             name = os.fspath(name)
         if not isinstance(name, str):
-            raise TypeError(f"a live item is an id, a path or a HashAddress, not {item!r}")
+            raise NoAddressTypeError(
+                f"a live item is an id, a path, a HashAddress or None, not {item!r:.200}"
+            )
         id = self._store.id_named(name) or self._id_elsewhere(name)
         if id is None:
             raise NoAddressError(
-                f"a live item must be the address of a content, but this is: {item!r}"
+                f"a live item must be the address of a content, but this is: {item!r:.200}"
             )
         self._digests.add(bytes.fromhex(id))
 
@@ -229,6 +253,13 @@ class Live:
 
     def __len__(self) -> int:
         return len(self._digests)
+
+
+def _name(function: Callable[[], object]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{module}.{name}"
 
 
 def prune(

@@ -208,9 +208,9 @@ class QuartHashFS(BaseHashFS[Quart]):
         await self._add(live, keep)
         for function in self._references:
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-                await self._add(live, function())
+                await self._add(live, function(), function)
             else:
-                await self._add(live, await self._workers.run(function))
+                await self._add(live, await self._workers.run(function), function)
         prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
         return await self._workers.run(partial(prune, allow_empty=allow_empty), live)
 
@@ -259,20 +259,23 @@ class QuartHashFS(BaseHashFS[Quart]):
             wrap = cast("Callable[..., Any]", app.ensure_async)
             await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
 
-    async def _add(self, live: Live, items: Any) -> None:
+    async def _add(
+        self, live: Live, items: Any, told_by: Callable[[], object] | None = None
+    ) -> None:
         """Add what is in use, waiting for it where it has to be awaited."""
+        update = partial(live.update, told_by=told_by)
         if inspect.isawaitable(items):
             items = await items
         if not isinstance(items, AsyncIterable):
-            await self._workers.run(live.update, items)
+            await self._workers.run(update, items)
             return
         batch: list[object] = []
         async for item in items:
             batch.append(item)
             if len(batch) == _LISTED:
-                await self._workers.run(live.update, batch)
+                await self._workers.run(update, batch)
                 batch = []
-        await self._workers.run(live.update, batch)
+        await self._workers.run(update, batch)
 
     async def _put_async(
         self, source: Any, extension: str | None, expected: str | None, max_size: int | None

@@ -337,13 +337,40 @@ def test_prune_asks_the_reference_functions(run: Run, fs: Any, store: HashFS, ki
     assert store.count() == 1
 
 
-def test_prune_says_which_reference_is_no_address(run: Run, fs: Any, store: HashFS) -> None:
+@pytest.mark.parametrize("told", [["a" * 64, "typo"], [42], [("a" * 64,)], None, "a" * 64], ids=str)
+@pytest.mark.parametrize("kind", ["sync", "async", "stream"])
+def test_prune_names_the_reference_function_that_tells_no_address(
+    run: Run, fs: Any, store: HashFS, kind: str, told: Any
+) -> None:
     address = store.put(b"x")
-    fs.references(lambda: ["a" * 64, "typo"])
-    result = run("prune", "--older-than", "0")
-    assert result.exit_code == 3
-    assert "typo" in result.stderr
+
+    def sync() -> Any:
+        return told
+
+    async def coroutine() -> Any:
+        return told
+
+    async def stream() -> Any:
+        for item in told:
+            yield item
+
+    if isinstance(fs, FlaskHashFS) and kind != "sync":
+        pytest.skip("Flask's are not asynchronous")
+    if kind == "stream" and not isinstance(told, list):
+        pytest.skip("a generator always is an iterable")
+    function = fs.references({"sync": sync, "async": coroutine, "stream": stream}[kind])
+    result = run("prune", "--older-than", "0", "--allow-empty")
+    assert result.exit_code == 2
+    assert f"{function.__module__}.{function.__qualname__}" in result.stderr.replace("\n", "")
+    assert repr(told[-1] if isinstance(told, list) else told) in result.stderr
     assert store.exists(address)
+
+
+def test_prune_passes_over_the_nulls_of_a_database(run: Run, fs: Any, store: HashFS) -> None:
+    live, dead = store.put(b"live"), store.put(b"dead")
+    fs.references(lambda: [None, live.id, None])
+    assert run("prune", "--older-than", "0").stdout == dead.id + "\n"
+    assert store.exists(live)
 
 
 def test_prune_keeps_what_a_file_lists(run: Run, store: HashFS, tmp_path: Path) -> None:

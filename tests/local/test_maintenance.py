@@ -185,7 +185,6 @@ def test_live_are_paths_through_a_link_to_the_root(tmp_path: Path, store: HashFS
 @pytest.mark.parametrize(
     ("item", "error"),
     [
-        (None, TypeError),
         (3, TypeError),
         (b"a" * 64, TypeError),
         ("", ValueError),
@@ -207,6 +206,13 @@ def test_an_item_that_is_no_address_is_an_error_before_anything_is_deleted(
         store.prune([live, item])
     assert store.exists(live)
     assert store.exists(dead)
+
+
+def test_none_refers_to_nothing(store: HashFS) -> None:
+    live, dead = put_old(store, b"live"), put_old(store, b"dead")
+    assert store.prune([None, live, None]) == [dead.id]  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="allow_empty"):
+        store.prune([None])  # type: ignore[list-item]
 
 
 def test_an_id_that_is_not_stored_may_be_live(store: HashFS) -> None:
@@ -340,6 +346,24 @@ def test_a_failing_reference_function_deletes_nothing(fs: FlaskHashFS) -> None:
     with pytest.raises(ConnectionError):
         fs.prune([])
     assert fs.count() == 1
+
+
+class Rows:
+    def __call__(self) -> list[Any]:
+        return ["a" * 64, "typo"]
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(Rows(), "Rows object"), (partial(list, ["typo"]), "builtins.list")]
+)
+def test_an_error_names_the_references_whatever_can_be_called(
+    fs: FlaskHashFS, function: Any, name: str
+) -> None:
+    old = put_old(fs.client, b"old")
+    fs.references(function)
+    with pytest.raises(ValueError, match=f"{name}.*'typo'"):
+        fs.prune()
+    assert fs.exists(old)
 
 
 def test_references_takes_callables_only(fs: FlaskHashFS) -> None:
