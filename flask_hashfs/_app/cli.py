@@ -22,7 +22,7 @@ from .._bucket.backend import ObjectStore
 from .._bucket.client import is_url
 from .._local.maintenance import Entry, NoAddressError, NothingLiveError
 from .._store.store import HashFS
-from ..exceptions import HashFSError, InvalidExtensionError
+from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
 from .state import StoreState, states
@@ -269,21 +269,25 @@ def _extension(client: HashFS, path: str) -> str | None:
 
 @hashfs.command()
 @click.option("--quarantine", is_flag=True, help="Move damaged files to .hashfs/quarantine.")
+@click.option("--force", is_flag=True, help="Move them even if not one file is whole.")
 @as_json
 @pass_target
-def verify(target: _Target, quarantine: bool, as_json: bool) -> None:
+def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> None:
     """Hash every content again; end with 1 if there is damage."""
     looked_at = damaged = 0
     length = target.client.count() if _is_terminal() else None
-    with _bar(length, "Verifying") as (advance, echo):
-        for step in target.client.verify_steps(quarantine):
-            if isinstance(step, HashAddress):
-                damaged += 1
-                names = {"id": step.id, "relpath": step.relpath}
-                echo(json.dumps(names) if as_json else f"{step.id}  {_text(step.relpath)}")
-            else:
-                looked_at += step
-                advance(step)
+    try:
+        with _bar(length, "Verifying") as (advance, echo):
+            for step in target.client.verify_steps(quarantine, force):
+                if isinstance(step, HashAddress):
+                    damaged += 1
+                    names = {"id": step.id, "relpath": step.relpath}
+                    echo(json.dumps(names) if as_json else f"{step.id}  {_text(step.relpath)}")
+                else:
+                    looked_at += step
+                    advance(step)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(f"{looked_at} files looked at, {damaged} damaged", err=True)
     if damaged:
         raise click.exceptions.Exit(1)

@@ -21,7 +21,7 @@ from werkzeug.datastructures import Headers
 
 from .._http import media, plan
 from .._local.lookup import Content, check_mode, names_of
-from .._local.maintenance import Entry, Live, NothingLiveError, Stats
+from .._local.maintenance import Entry, FirstLook, Live, NothingLiveError, Stats
 from .._storage import posix
 from .._storage.layout import Layout
 from .._storage.parallel import in_threads
@@ -505,22 +505,34 @@ class ObjectStore(HashFS):
 
     # -- keeping in order ------------------------------------------------------------------
 
-    def verify_steps(self, quarantine: bool) -> Generator[HashAddress | int]:
+    def verify_steps(self, quarantine: bool, force: bool = False) -> Generator[HashAddress | int]:
         """Verify, and yield between what is damaged how many more files have been looked at."""
         self._sweep()
+        look: FirstLook[Found] = FirstLook(self.algorithm, force or not quarantine)
         for found in self._all():
             id = self.id_of(found.key)
             if id is None:
                 continue
             try:
                 is_damaged = self._hash_object(found) != id
-                if is_damaged and quarantine:
-                    self._move_object(found, self._place_in_quarantine(found.key))
             except FileNotFoundError:  # deleted meanwhile
                 continue
-            if is_damaged:
-                yield HashAddress(id, found.key, self._prefix + found.key)
+            for damaged in look.damaged(found) if is_damaged else look.whole():
+                yield from self._settle(damaged, quarantine)
             yield 1
+        for damaged in look.rest():
+            yield from self._settle(damaged, quarantine)
+
+    def _settle(self, damaged: Found, quarantine: bool) -> Iterator[HashAddress]:
+        """Move a damaged object aside, if that is wished, and yield the address that it has."""
+        if quarantine:
+            try:
+                self._move_object(damaged, self._place_in_quarantine(damaged.key))
+            except FileNotFoundError:  # deleted meanwhile
+                return
+        id = self.id_of(damaged.key)
+        assert id is not None
+        yield HashAddress(id, damaged.key, self._prefix + damaged.key)
 
     def prune(
         self,

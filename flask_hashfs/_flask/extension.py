@@ -96,9 +96,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
     count = _OfTheStore(HashFS.count)
     size = _OfTheStore(HashFS.size)
 
-    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
+    def verify(self, *, quarantine: bool = False, force: bool = False) -> Generator[HashAddress]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
-        return self.client.verify(quarantine=quarantine)
+        return self.client.verify(quarantine=quarantine, force=force)
 
     def prune(
         self,

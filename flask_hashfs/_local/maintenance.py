@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import chain, count
-from typing import Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from hashfs import HashAddress
 
 from .._storage import posix
+from ..exceptions import ConfigError
 from .set_aside import Box, Tree, boxes, kept
 from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
+
+T = TypeVar("T")
 
 LEFT_OVER = timedelta(hours=1)
 """How old a temporary file must be to be nobody's."""
@@ -342,29 +345,97 @@ def _is_shard(store: Store, relpath: str) -> bool:
 # -- verify ------------------------------------------------------------------------------------
 
 
-def verify(store: Store, quarantine: bool) -> Generator[HashAddress | int]:
+class FirstLook(Generic[T]):
+    """Holds back what is damaged until it is clear that the store's settings are right.
+
+    Where not even one of the first `FIRST` files is whole, it is not the disk that is at fault:
+    with another ``HASHFS_ALGORITHM`` every file of a store seems to be damaged.
+
+    Args:
+        algorithm: The one that the files were hashed with, for the message.
+        is_trusted: Whether to hold nothing back.
+    """
+
+    FIRST = 20
+
+    def __init__(self, algorithm: str, is_trusted: bool) -> None:
+        self._algorithm = algorithm
+        self._is_trusted = is_trusted
+        self._is_refused = False
+        self._held: list[T] = []
+        self._lock = threading.Lock()
+
+    def damaged(self, item: T) -> list[T]:
+        """Take something damaged, and return what can be moved now.
+
+        Raises:
+            ConfigError: Nothing that was looked at is whole.
+        """
+        with self._lock:
+            if self._is_trusted:
+                return [item]
+            self._held.append(item)
+            if len(self._held) < self.FIRST or self._is_refused:
+                return []
+            self._is_refused = True
+        raise ConfigError(
+            f"none of the first {self.FIRST} files has the {self._algorithm} hash that its name "
+            "claims, so HASHFS_ALGORITHM is probably not the one that they were stored with; "
+            "nothing was moved: go on with force=True, or --force, if they really are damaged"
+        )
+
+    def whole(self) -> list[T]:
+        """Learn that something is whole, and return what can be moved now."""
+        return [] if self._is_trusted else self.rest()
+
+    def rest(self) -> list[T]:
+        """Return all that was held back and can be moved, since something is whole or it is all."""
+        with self._lock:
+            if self._is_refused:
+                return []
+            self._is_trusted = True
+            held, self._held = self._held, []
+            return held
+
+    def dropped(self) -> list[T]:
+        """Return all that was held back and is not to be moved any more."""
+        with self._lock:
+            self._is_refused = True
+            held, self._held = self._held, []
+            return held
+
+
+def verify(store: Store, quarantine: bool, force: bool) -> Generator[HashAddress | int]:
     """Yield the address of everything whose bytes have another hash; see `HashFS.verify`.
 
     Between them come the numbers of names looked at, so that whoever waits can show progress,
     or give up.
     """
     sweep(store)
-    check = _Check(store, quarantine)
+    check = _Check(store, quarantine, force)
     try:
         for found in check.results():
             if isinstance(found, BaseException):
                 raise found
             yield found
+        yield from check.rest()
     finally:
         check.stop()
+
+
+class _Damaged(NamedTuple):
+    id: str
+    path: str
+    fd: int
 
 
 class _Check:
     """Threads that take names from one walk through the tree and hash what lies there."""
 
-    def __init__(self, store: Store, quarantine: bool) -> None:
+    def __init__(self, store: Store, quarantine: bool, force: bool) -> None:
         self._store = store
         self._quarantine = quarantine
+        self._look: FirstLook[_Damaged] = FirstLook(store.algorithm, force or not quarantine)
         self._names = _contents(store)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -391,6 +462,12 @@ class _Check:
         self._stopped.set()
         for _ in self.results():
             pass
+        for damaged in self._look.dropped():
+            os.close(damaged.fd)
+
+    def rest(self) -> Iterator[HashAddress]:
+        """Yield, once the threads have ended, the few damaged ones of a small store."""
+        yield from self._settle(self._look.rest())
 
     def _run(self) -> None:
         try:
@@ -423,14 +500,32 @@ class _Check:
             except FileNotFoundError:  # deleted meanwhile
                 continue
             try:
-                if self._is_damaged(fd, id, path, buffer):
-                    if self._quarantine:
-                        _isolate(self._store, id, path, fd)
-                    relpath = path[len(os.path.join(self._store.root, "")) :]
-                    self._found.put(HashAddress(id, relpath, path))
+                is_damaged = self._is_damaged(fd, id, path, buffer)
+                if self._stopped.is_set():
+                    return
+                settled = (
+                    self._look.damaged(_Damaged(id, path, os.dup(fd)))
+                    if is_damaged
+                    else self._look.whole()
+                )
             finally:
                 os.close(fd)
+            for address in self._settle(settled):
+                self._found.put(address)
         self._found.put(len(batch))
+
+    def _settle(self, damaged: list[_Damaged]) -> Iterator[HashAddress]:
+        """Move damaged files aside, if that is wished, and yield the addresses that they have."""
+        try:
+            while damaged:
+                id, path, fd = damaged[0]
+                if self._quarantine:
+                    _isolate(self._store, id, path, fd)
+                os.close(damaged.pop(0).fd)
+                yield HashAddress(id, path[len(os.path.join(self._store.root, "")) :], path)
+        finally:
+            for each in damaged:
+                os.close(each.fd)
 
     def _is_damaged(self, fd: int, id: str, path: str, buffer: memoryview) -> bool:
         hash = hashlib.new(self._store.algorithm, usedforsecurity=False)

@@ -183,9 +183,11 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Return the id of what a stream yields; see `hashfs.HashFS.computehash`."""
         return await self._workers.run(self.client.computehash, stream)
 
-    async def verify(self, *, quarantine: bool = False) -> AsyncGenerator[HashAddress, None]:
+    async def verify(
+        self, *, quarantine: bool = False, force: bool = False
+    ) -> AsyncGenerator[HashAddress, None]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
-        steps = self._iterate(partial(self.client.verify_steps, quarantine), _STEPS)
+        steps = self._iterate(partial(self.client.verify_steps, quarantine, force), _STEPS)
         async with aclosing(steps):
             async for step in steps:
                 if isinstance(step, HashAddress):

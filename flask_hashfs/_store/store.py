@@ -340,25 +340,30 @@ class HashFS(Tree):
         """
         return repair.repair(self, extensions)
 
-    def verify(self, *, quarantine: bool = False) -> Generator[HashAddress]:
+    def verify(self, *, quarantine: bool = False, force: bool = False) -> Generator[HashAddress]:
         """Hash every content again, in several threads, to find what is damaged.
 
         Args:
             quarantine: Whether to move damaged files to ``.hashfs/quarantine``, so that the
                 next put of their content heals them.
+            force: Whether to move them even if none of the first 20 files is whole.
 
         Yields:
             The address, as its path claims it, of every file whose bytes have another hash
             or cannot be read from the disk any more. In no order.
+
+        Raises:
+            ConfigError: None of the first 20 files is whole: the ``algorithm`` is probably not
+                the one that they were stored with. Nothing was moved.
         """
-        with contextlib.closing(self.verify_steps(quarantine)) as steps:
+        with contextlib.closing(self.verify_steps(quarantine, force)) as steps:
             for step in steps:
                 if isinstance(step, HashAddress):
                     yield step
 
-    def verify_steps(self, quarantine: bool) -> Generator[HashAddress | int]:
+    def verify_steps(self, quarantine: bool, force: bool = False) -> Generator[HashAddress | int]:
         """Verify, and yield between what is damaged how many more files have been looked at."""
-        return maintenance.verify(self, quarantine)
+        return maintenance.verify(self, quarantine, force)
 
     def prune(
         self,

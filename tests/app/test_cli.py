@@ -273,6 +273,19 @@ def test_verify_ends_with_1_when_it_finds_damage(run: Run, store: HashFS) -> Non
     assert lines(run("stats", "--json"))[0]["quarantined"] == 1
 
 
+def test_verify_stops_where_no_file_at_all_is_whole(run: Run, store: HashFS) -> None:
+    for number in range(30):
+        Path(store.put(b"%d" % number).abspath).write_bytes(b"damaged")
+    result = run("verify", "--quarantine")
+    assert result.exit_code == 2
+    assert "HASHFS_ALGORITHM" in result.stderr
+    assert result.stdout == ""
+    assert store.count() == 30
+    assert run("verify").exit_code == 1
+    assert run("verify", "--quarantine", "--force").exit_code == 1
+    assert store.count() == 0
+
+
 def test_repair_moves_files_after_a_change_of_layout(app: Any, run: Run, store: HashFS) -> None:
     flat = HashFS(store.root, depth=1, width=2, fsync=False)
     old = flat.put(b"content", "txt")

@@ -401,6 +401,17 @@ def test_a_duplicate_of_some_age_becomes_young(
     assert store.open(address).read() == data
 
 
+def test_quarantine_moves_nothing_where_no_object_at_all_is_whole(store: ObjectStore) -> None:
+    for number in range(20):
+        address = store.put(b"%d" % number)
+        store._objects.put(address.relpath, b"x", {}, create=False)
+    with pytest.raises(ConfigError, match="HASHFS_ALGORITHM"):
+        list(store.verify(quarantine=True))
+    assert store.stats().quarantined == 0
+    assert len(list(store.verify(quarantine=True, force=True))) == 20
+    assert store.stats().quarantined == 20
+
+
 def test_verify_finds_damage_of_the_same_size(store: ObjectStore) -> None:
     good, bad = store.put(b"good"), store.put(b"hello", "txt")
     store._objects.put("stray", b"", {}, create=True)

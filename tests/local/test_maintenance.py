@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from anyio import to_thread
 from flask import Flask
+from local_stores import open_files
 from quart import Quart, current_app
 from schedules import stage
 
-from flask_hashfs import FlaskHashFS, HashAddress, HashFS, QuartHashFS
+from flask_hashfs import ConfigError, FlaskHashFS, HashAddress, HashFS, QuartHashFS
 
 DAY = timedelta(hours=24)
 NOW = timedelta(0)
@@ -446,6 +447,49 @@ def test_quarantine_takes_every_name_of_a_damaged_file(store: HashFS) -> None:
     assert store.count() == 0
 
 
+def under_another_algorithm(store: HashFS, count: int) -> HashFS:
+    """Fill a store, and open it with another algorithm whose ids are as long."""
+    for number in range(count):
+        store.put(b"%d" % number)
+    return HashFS(store.root, algorithm="blake2s", fsync=False)
+
+
+@pytest.mark.parametrize("count", [20, 21, 100])
+def test_quarantine_moves_nothing_where_no_file_at_all_is_whole(store: HashFS, count: int) -> None:
+    """As after a change of HASHFS_ALGORITHM to another one whose ids are as long."""
+    wrong, before = under_another_algorithm(store, count), open_files()
+    found = wrong.verify(quarantine=True)
+    with pytest.raises(ConfigError, match=r"blake2s.*force"):
+        next(found)
+    assert open_files() == before
+    assert not hidden(store)
+    assert store.count() == count
+    assert len(list(wrong.verify())) == count
+    assert len(list(wrong.verify(quarantine=True, force=True))) == count
+    assert store.count() == 0
+
+
+def test_quarantine_takes_all_of_fewer_than_20_files(store: HashFS) -> None:
+    wrong, before = under_another_algorithm(store, 19), open_files()
+    found = wrong.verify(quarantine=True)
+    next(found)
+    found.close()
+    assert len(list(wrong.verify(quarantine=True))) == 18
+    assert open_files() == before
+    assert store.count() == 0
+
+
+def test_one_whole_file_is_enough_to_trust_the_settings(store: HashFS) -> None:
+    for number in range(100):
+        damage(store.put(b"%d" % number).abspath)
+    first = next(store.files())
+    Path(first).write_bytes(
+        next(b"%d" % n for n in range(100) if id_of(b"%d" % n) in store.get(first))
+    )
+    assert len(list(store.verify(quarantine=True))) == 99
+    assert list(store.files()) == [first]
+
+
 def test_verify_may_be_given_up(store: HashFS) -> None:
     for number in range(100):
         damage(store.put(b"%d" % number).abspath)
@@ -750,6 +794,17 @@ class TestQuart:
             assert [each async for each in quart_fs.verify(quarantine=True)] == [addresses[7]]
             assert [each async for each in quart_fs.verify()] == []
             assert await quart_fs.count() == 99
+
+    async def test_verify_goes_on_by_force_where_no_file_is_whole(
+        self, quart_fs: QuartHashFS
+    ) -> None:
+        wrong = await to_thread.run_sync(under_another_algorithm, store_of(quart_fs), 20)
+        assert quart_fs.app is not None
+        quart_fs.app.extensions["hashfs"]["client"] = wrong
+        async with quart_fs.app.app_context():
+            with pytest.raises(ConfigError, match="force"):
+                [each async for each in quart_fs.verify(quarantine=True)]
+            assert len([each async for each in quart_fs.verify(quarantine=True, force=True)]) == 20
 
     async def test_a_cancelled_verify_leaves_no_thread(self, quart_fs: QuartHashFS) -> None:
         store = store_of(quart_fs)
