@@ -16,9 +16,11 @@ from hashfs import HashAddress
 
 from .._storage import posix
 from .._storage.layout import Layout, is_any_id
+from .._storage.pending import PendingUploads
 from .._storage.stored_file import StoredFile
 from ..exceptions import NotStoredError
 from . import page_cache, set_aside
+from .pending import LocalUploads
 from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
@@ -77,6 +79,9 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     is_local = True
     """Whether an address's ``abspath`` is a path on this machine."""
 
+    pending: PendingUploads
+    """The uploads that are not finished yet."""
+
     reads_cached: bool
     """Whether the system is known to tell what it has in memory of the file opened last."""
 
@@ -97,6 +102,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         self._prefix = os.path.join(self.root, "")
         self.reads_cached = False  # until a file of a local device has been opened
         self._temporary = posix.TemporaryFolder(self.root)
+        self.pending: PendingUploads = LocalUploads(self, self._temporary)
         self._home: os.stat_result | None = None
 
     # -- looking up ------------------------------------------------------------------------

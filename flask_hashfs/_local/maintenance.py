@@ -20,6 +20,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from hashfs import HashAddress
 
 from .._storage import posix
+from .._storage.pending import PendingUploads
 from ..exceptions import ConfigError
 from .set_aside import Box, Tree, boxes, kept
 from .walk import folders_below
@@ -42,6 +43,7 @@ class Store(Tree, Protocol):
     """What maintenance has to know of a store."""
 
     algorithm: str
+    pending: PendingUploads
 
     def id_of(self, relpath: str) -> str | None:
         """Return the id if `relpath` is where some content with some extension lies."""
@@ -149,7 +151,11 @@ def _files_below(store: Store, relpath: str) -> Iterator[str]:
 
 
 def sweep(store: Store) -> None:
-    """Put right what killed processes have left: boxes of sweeps, and old temporary files."""
+    """Put right what killed processes have left: boxes of sweeps, and old temporary files.
+
+    Uploads that have expired go, too.
+    """
+    store.pending.sweep()
     for box in boxes(store):
         box.put_back()
     youngest = time.time() - LEFT_OVER.total_seconds()

@@ -7,8 +7,14 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -27,6 +33,7 @@ TEMPORARY = os.path.join(HIDDEN, "tmp")
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Flags for every open."""
 
+_NO_FLOCK = threading.RLock()
 _MOST_KNOWN = 10_000
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _PROC = "/proc/self/fd"
@@ -146,14 +153,80 @@ def remove_empty_folders(folder: str, root: str) -> None:
         folder = os.path.dirname(folder)
 
 
+@contextlib.contextmanager
+def locked(fd: int) -> Iterator[None]:
+    """Hold the lock of an open file: against other processes, and other openings in this one.
+
+    Where the system has no such lock, it holds within this process only.
+    """
+    lock(fd)
+    try:
+        yield
+    finally:
+        unlock(fd)
+
+
+def lock(fd: int, wait: bool = True) -> bool:
+    """Take the lock of an open file; False where another one has it and this is not to wait."""
+    if fcntl is None:
+        return _NO_FLOCK.acquire(blocking=wait)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Let go of the lock of an open file."""
+    if fcntl is None:
+        _NO_FLOCK.release()
+    else:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def write_at(fd: int, data: memoryview | bytes, position: int) -> int:
+    """Write to a file from byte `position` on, and return how much of `data` was written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def read_at(fd: int, size: int, position: int) -> bytes:
+    """Return up to `size` bytes of a file from byte `position` on."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, size, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.read(fd, size)
+
+
+def replace_file(path: str, data: bytes, *, sync: bool) -> None:
+    """Put a small file where another may be: whoever reads it finds the old or the new one."""
+    new = f"{path}.{secrets.token_hex(8)}"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+    try:
+        try:
+            os.write(fd, data)
+            if sync:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+    if sync and os.name != "nt":
+        _sync_folder(os.path.dirname(path))
+
+
 def sync_file(fd: int) -> None:
     """Wait until the bytes behind the descriptor `fd` are on the disk."""
     if hasattr(os, "fdatasync"):
         os.fdatasync(fd)
         return
     with contextlib.suppress(ImportError, AttributeError, OSError):  # macOS: past the drive's cache
-        import fcntl
-
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
         return
     os.fsync(fd)
@@ -367,6 +440,22 @@ class TemporaryFile:
             os.replace(path, target)
         self.path = None
         self._folder.remove(path)
+
+
+class LentFile(TemporaryFile):
+    """A file that lies under a name of its own, which it keeps whatever becomes of it here."""
+
+    __slots__ = ()
+
+    def __init__(self, fd: int, path: str, folder: TemporaryFolder) -> None:
+        super().__init__(fd, path, folder)
+        self._placed = True  # its name must stay, so where links are refused it is copied
+
+    def close(self) -> None:
+        """Close the file, and leave its name alone."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class TemporaryFolder:

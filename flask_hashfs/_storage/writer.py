@@ -33,6 +33,7 @@ class Writer:
         dmode: Mode of the folders made for it.
         max_size: Bytes allowed, or None.
         memory_limit: Bytes kept in memory before a file is opened.
+        begun: What it begins with: a file, the bytes in it and their hash, instead of nothing.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Writer:
         max_size: int | None = None,
         *,
         memory_limit: int = MEMORY_LIMIT,
+        begun: tuple[TemporaryFile, int, hashlib._Hash] | None = None,
     ) -> None:
         self.algorithm = algorithm
         self.max_size = max_size
@@ -60,6 +62,8 @@ class Writer:
         self._memory: bytes | bytearray = b""
         self._file: TemporaryFile | None = None
         self._id: str | None = None
+        if begun is not None:
+            self._file, self.size, self._hash = begun
 
     def write(self, data: Bytes, beside: Executor | None = None) -> None:
         """Take the next bytes of the content.

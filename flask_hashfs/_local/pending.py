@@ -1,0 +1,555 @@
+"""Unfinished uploads in a folder: `.hashfs/uploads/<id>/` with `data`, `state` and `lock`.
+
+``data``
+    The bytes, mode 0600; its size is the offset, and its date that of the last byte.
+``state``
+    A `Record` as JSON, replaced atomically. Once the upload has ended it is the only file left.
+``lock``
+    The epoch, drawn anew by each request that takes the upload, and how many bytes are known to
+    be on the disk. Its ``flock`` is held for one piece, or one change of the state, at a time, so
+    no request ever waits for another one's client. An epoch that has changed makes a request
+    stale, and its bytes are not written.
+
+The second lock, that of the end, is the ``flock`` of ``data``. An end publishes a link to ``data``,
+and lets go of it only when ``state`` tells how it ended. From the link to that moment nothing may
+write to the file or cut it, and nothing does: it has its full length, and no mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+from .._storage import posix
+from .._storage.layout import Layout
+from .._storage.pending import (
+    BusyUploadError,
+    ExpiredUploadError,
+    Hashing,
+    Listed,
+    NoRoomError,
+    PendingUploads,
+    Record,
+    StaleUploadError,
+    Taken,
+    TooManyUploadsError,
+    UnknownUploadError,
+    UploadLimits,
+    is_id,
+)
+from .._storage.writer import Bytes, Writer
+
+FOLDER = os.path.join(posix.HIDDEN, "uploads")
+"""Where the uploads of a store lie, below its root."""
+
+_TORN = 3600.0  # seconds after which a folder without a state is a left-over
+_RECOUNT = 0.5  # seconds that a count of all bytes is trusted
+_MARGIN = 64  # uploads below the limit from which on it is looked at twice
+_EPOCH = 32  # hex digits
+_SYNCED = 20  # decimal digits
+
+_taken: weakref.WeakValueDictionary[str, LocalTaken] = weakref.WeakValueDictionary()
+
+
+class Home(Protocol):
+    """What uploads have to know of their store."""
+
+    root: str
+    layout: Layout
+    dmode: int
+    fsync: bool
+
+
+class LocalUploads(PendingUploads):
+    """The unfinished uploads of a store in a folder.
+
+    Args:
+        home: The store.
+        temporary: Where it makes files.
+    """
+
+    def __init__(self, home: Home, temporary: posix.TemporaryFolder) -> None:
+        self.limits = UploadLimits()
+        self.home = home
+        self.temporary = temporary
+        self._swept: float | None = None
+        self._owners: dict[str, tuple[str | None, bool]] = {}
+        self._room = _Room(self)
+
+    @property
+    def _folder(self) -> str:
+        return os.path.join(self.home.root, FOLDER)
+
+    def path(self, id: str, name: str = "") -> str:
+        """Return where a file of an upload lies, or its folder."""
+        return os.path.join(self._folder, id, name) if name else os.path.join(self._folder, id)
+
+    # -- making and finding --------------------------------------------------------------------
+
+    def create(self, record: Record) -> LocalTaken:
+        """Make an empty upload, which is on the disk when this returns, and take it."""
+        if self._swept is None or time.monotonic() - self._swept >= self.limits.sweep_every:
+            self.sweep()
+        is_near = self._check_count(record, _MARGIN)
+        id = self._make(record)
+        try:
+            if is_near:  # others may have been as quick
+                self._check_count(record, 0, id)
+            return self.take(id)
+        except BaseException:
+            self.remove(id)
+            raise
+
+    def _make(self, record: Record) -> str:
+        for _ in range(posix.ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):  # taken away, empty as it was
+                return self._make_one(record)
+        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", self._folder)
+
+    def _make_one(self, record: Record) -> str:
+        id = secrets.token_hex(16)
+        posix.make_folders(self.path(id), self.home.dmode)
+        try:
+            for name, content in (("data", b""), ("lock", _lock_content("", 0))):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.BINARY
+                fd = os.open(self.path(id, name), flags, 0o600)
+                try:
+                    os.write(fd, content)
+                finally:
+                    os.close(fd)
+            posix.replace_file(self.path(id, "state"), record.dump(), sync=self.home.fsync)
+            self._sync_entries()
+        except BaseException:
+            self.remove(id)
+            raise
+        return id
+
+    def _sync_entries(self) -> None:
+        if self.home.fsync:
+            posix.sync_folders(self._folder, self.home.root)
+            if self.temporary.is_new:
+                posix.sync_above(self.home.root)
+
+    def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
+        """Refuse one upload too many; tell whether the limit is as near as `margin`."""
+        unfinished = [id for id in self._unfinished() if id != own]
+        if len(unfinished) >= self.limits.most:
+            raise TooManyUploadsError
+        is_near = len(unfinished) + margin >= self.limits.most
+        if record.owner is None:
+            return is_near
+        owned = sum(self._owner(id) == record.owner for id in unfinished)
+        if owned >= self.limits.most_of_owner:
+            raise TooManyUploadsError
+        return is_near or owned + margin >= self.limits.most_of_owner
+
+    def _unfinished(self) -> Iterator[str]:
+        """Yield the ids of uploads that hold bytes and may get more."""
+        oldest = time.time() - self.limits.expire
+        for id in self._ids():
+            state = posix.lstat(self.path(id, "data"))
+            if state is not None and state.st_mtime > oldest and not self._is_ready(id, state):
+                yield id
+
+    def _is_ready(self, id: str, state: os.stat_result) -> bool:
+        """Tell whether an upload is a part that only waits to be concatenated."""
+        self._owner(id)
+        if not self._owners.get(id, (None, False))[1]:
+            return False
+        with contextlib.suppress(UnknownUploadError):
+            return self.load(id).length == state.st_size
+        return True
+
+    def _owner(self, id: str) -> str | None:
+        if id not in self._owners:
+            if len(self._owners) > 10 * self.limits.most:
+                self._owners.clear()
+            with contextlib.suppress(UnknownUploadError):
+                record = self.load(id)
+                self._owners[id] = record.owner, record.is_partial
+        return self._owners.get(id, (None, False))[0]
+
+    def _ids(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._folder) if is_id(name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def load(self, id: str) -> Record:
+        """Return what is kept of an upload.
+
+        Raises:
+            UnknownUploadError: There is none.
+        """
+        if not is_id(id):
+            raise UnknownUploadError
+        try:
+            with open(self.path(id, "state"), "rb") as file:
+                return Record.load(file.read())
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            raise UnknownUploadError from None
+
+    def find(self, id: str) -> Listed:
+        """Look at an upload, and leave it to whoever owns it."""
+        record = self.load(id)
+        state = posix.lstat(self.path(id, "state" if record.final is not None else "data"))
+        if state is None:
+            record = self.load(id)  # it has ended, or been deleted, at this moment
+            state = posix.lstat(self.path(id, "state"))
+            if state is None or record.final is None:
+                raise UnknownUploadError
+        expires = state.st_mtime + self.limits.expire
+        if expires <= time.time():
+            raise ExpiredUploadError
+        offset = state.st_size if record.final is None else record.length or 0
+        return Listed(id, record, offset, expires)
+
+    def take(self, id: str) -> LocalTaken:
+        """Take an upload over."""
+        found = self.find(id)
+        if found.record.final is None:
+            with contextlib.suppress(_OverError):
+                return LocalTaken.open(self, found)
+            found = self.find(id)
+        return LocalTaken(self, found)
+
+    def listed(self) -> Iterator[Listed]:
+        """Iterate over all uploads and records that have not expired."""
+        for id in sorted(self._ids()):
+            with contextlib.suppress(UnknownUploadError, ExpiredUploadError):
+                yield self.find(id)
+
+    # -- limits --------------------------------------------------------------------------------
+
+    def room(self) -> int | None:
+        """Return how many bytes uploads may still take, or None."""
+        return self._room.left()
+
+    def recount(self) -> None:
+        """Look at what there is when a request begins, if there is a limit."""
+        if self.limits.most_bytes is not None:
+            self._room.count()
+
+    def took(self, size: int) -> None:
+        """Note that so many bytes have been written."""
+        self._room.used += size
+
+    def bytes_held(self) -> int:
+        """Return the bytes that uploads hold."""
+        states = (posix.lstat(self.path(id, "data")) for id in self._ids())
+        return sum(state.st_size for state in states if state is not None)
+
+    # -- cleaning up ---------------------------------------------------------------------------
+
+    def sweep(self) -> int:
+        """Delete what has expired, and return how many uploads that were."""
+        self._swept = time.monotonic()
+        return sum(self._sweep(id) for id in self._ids())
+
+    def _sweep(self, id: str) -> bool:
+        try:
+            self.find(id)
+        except ExpiredUploadError:
+            return self._delete_expired(id)
+        except UnknownUploadError:
+            state = posix.lstat(self.path(id))  # without a state: a creation that was killed
+            if state is not None and state.st_mtime < time.time() - _TORN:
+                self.remove(id)
+        return False
+
+    def _delete_expired(self, id: str) -> bool:
+        try:
+            fd = os.open(self.path(id, "lock"), os.O_RDWR | posix.BINARY)
+        except (FileNotFoundError, NotADirectoryError):  # only a record
+            self.remove(id)
+            return True
+        try:
+            with posix.locked(fd), contextlib.suppress(UnknownUploadError):
+                self.find(id)  # it may have been gone on with
+                return False
+        except ExpiredUploadError:
+            self.remove(id)
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def remove(self, id: str) -> None:
+        """Remove all files of an upload, the state first: without it there is no upload."""
+        self._owners.pop(id, None)
+        folder = self.path(id)
+        try:
+            names = sorted(os.listdir(folder), key=lambda name: name != "state")
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+        posix.remove_empty_folders(folder, self.home.root)
+
+
+class _Room:
+    """How many bytes uploads may still take: counted anew now and then, and in between summed."""
+
+    def __init__(self, uploads: LocalUploads) -> None:
+        self._uploads = uploads
+        self._counted = 0
+        self._at = 0.0
+        self.used = 0
+
+    def left(self) -> int | None:
+        most = self._uploads.limits.most_bytes
+        if most is None:
+            return None
+        if not self._at or time.monotonic() - self._at > _RECOUNT:
+            self.count()
+        return max(0, most - self._counted - self.used)
+
+    def count(self) -> None:
+        """Count what is there now."""
+        self._at, self.used = time.monotonic(), 0
+        self._counted = self._uploads.bytes_held()
+
+
+class _OverError(Exception):
+    """The upload has ended, or been deleted, while it was being opened."""
+
+
+class LocalTaken(Taken):
+    """An upload in a folder that a request has taken over."""
+
+    def __init__(
+        self, uploads: LocalUploads, found: Listed, lock: int = -1, data: int = -1
+    ) -> None:
+        self.id = found.id
+        self.record = found.record
+        self.offset = found.offset
+        self.expires = found.expires
+        self.on_stale = None
+        self._uploads = uploads
+        self._lock = lock
+        self._data = data
+        self._epoch = secrets.token_hex(_EPOCH // 2)
+        self._is_stale = False
+        self._ends = False
+        self._begun = False
+        self._key = uploads.path(found.id)
+        key = (uploads.home.root, found.id)
+        self._hash = Hashing(key, uploads.home.layout.algorithm, self.read)
+
+    @classmethod
+    def open(cls, uploads: LocalUploads, found: Listed) -> LocalTaken:
+        """Open an unfinished upload and draw a new epoch."""
+        try:
+            lock = os.open(uploads.path(found.id, "lock"), os.O_RDWR | posix.BINARY)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _OverError from None
+        taken = cls(uploads, found, lock)
+        try:
+            taken._open()
+        except BaseException:
+            taken.close()
+            raise
+        before = _taken.get(taken._key)
+        _taken[taken._key] = taken
+        if before is not None:
+            before._give_up()
+        return taken
+
+    def _open(self) -> None:
+        with posix.locked(self._lock):
+            try:
+                path = self._uploads.path(self.id, "data")
+                self._data = os.open(path, os.O_RDWR | posix.BINARY)
+                self.record = self._uploads.load(self.id)
+            except (FileNotFoundError, UnknownUploadError):
+                raise _OverError from None
+            if self.record.final is not None:
+                raise _OverError
+            if self.record.mark is not None:
+                os.ftruncate(self._data, self.record.mark)
+                self._replace(mark=None)
+            self.offset = os.fstat(self._data).st_size
+            _, synced = self._read_lock()
+            self._write_lock(min(synced, self.offset))
+        self._uploads.recount()
+
+    def _give_up(self) -> None:
+        self._is_stale = True
+        if self.on_stale is not None:
+            self.on_stale()
+
+    # -- the lock ------------------------------------------------------------------------------
+
+    def _read_lock(self) -> tuple[str, int]:
+        content = posix.read_at(self._lock, _EPOCH + _SYNCED, 0).decode("ascii", "replace")
+        digits = content[_EPOCH:]
+        return content[:_EPOCH], int(digits) if digits.isdigit() else 0
+
+    def _write_lock(self, synced: int) -> None:
+        posix.write_at(self._lock, _lock_content(self._epoch, synced), 0)
+
+    @contextlib.contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Hold the lock, if no other request has taken the upload over."""
+        if self._is_stale:
+            raise StaleUploadError
+        with posix.locked(self._lock):
+            self._check_there()
+            if self._read_lock()[0] != self._epoch:
+                raise StaleUploadError
+            if os.fstat(self._data).st_size != self.offset:
+                raise StaleUploadError
+            yield
+
+    def _check_there(self) -> None:
+        if self._lock < 0 or os.fstat(self._lock).st_nlink == 0:
+            self._uploads.load(self.id)  # deleted, or
+            raise StaleUploadError  # brought to its end by another request
+
+    def _replace(self, **changes: Any) -> None:
+        """Change the record, on the disk too; the lock must be held."""
+        record = replace(self.record, **changes)
+        path = self._uploads.path(self.id, "state")
+        posix.replace_file(path, record.dump(), sync=self._uploads.home.fsync)
+        self.record = record
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def begin(
+        self, length: int | None, declared: bool, *, marked: bool, brings: int | None
+    ) -> None:
+        """Note what a request says before its content comes."""
+        mark = self.offset if marked else None
+        changes = {"length": length, "declared": declared, "mark": mark}
+        if any(getattr(self.record, name) != value for name, value in changes.items()):
+            with self._owned():
+                self._replace(**changes)
+        self._hash.begin(self.offset, brings, marked=marked)
+        self._begun = True
+
+    def write(self, data: Bytes) -> None:
+        """Take the next bytes."""
+        with memoryview(data) as view:
+            room = self._uploads.room()
+            size = len(view) if room is None else min(len(view), room)
+            written = 0
+            try:
+                with self._owned():
+                    while written < size:
+                        position = self.offset + written
+                        written += posix.write_at(self._data, view[written:size], position)
+            finally:
+                self.offset += written
+                self._uploads.took(written)
+                self._hash.update(view[:written])
+            if size < len(view):
+                raise NoRoomError
+
+    def read(self, size: int, position: int) -> bytes:
+        """Return up to `size` bytes from byte `position` on."""
+        return posix.read_at(self._data, size, position)
+
+    def keep(self) -> None:
+        """Let the content since the mark count."""
+        if self.record.mark is not None:
+            if self._uploads.home.fsync:
+                posix.sync_file(self._data)  # or a power cut could leave less, and no mark
+            with self._owned():
+                self._replace(mark=None)
+        self._hash.keep()
+
+    def cut(self) -> None:
+        """Cut the upload back to its mark, if it has one and has not been taken over."""
+        if self.record.mark is None:
+            return
+        self._hash.cut()
+        with contextlib.suppress(StaleUploadError, UnknownUploadError), self._owned():
+            os.ftruncate(self._data, self.record.mark)
+            self.offset = self.record.mark
+            self._replace(mark=None)
+
+    def sync(self) -> int:
+        """Wait until all bytes are on the disk, and return how many there are now."""
+        if self._data < 0:
+            return self.offset
+        size = os.fstat(self._data).st_size
+        if self._uploads.home.fsync and size > self._read_lock()[1]:
+            posix.sync_file(self._data)
+            with posix.locked(self._lock):
+                epoch, synced = self._read_lock()
+                content = _lock_content(epoch, max(size, synced))
+                posix.write_at(self._lock, content, 0)
+        return size
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def end(self, *, wait: bool = True) -> Writer | None:
+        """Finish the content; nobody else can do so, or delete the upload, until `close`."""
+        self._take_end(wait)
+        with posix.locked(self._lock):
+            self.record = self._uploads.load(self.id)
+            if self.record.final is not None:
+                return None
+            size = os.fstat(self._data).st_size
+            if size != self.record.length or self.record.mark is not None:
+                raise StaleUploadError
+        self.offset, self._begun = size, True
+        state = self._hash.end(size)
+        if os.utime in os.supports_fd:
+            os.utime(self._data)  # content ages from its put on
+        path, uploads = self._uploads.path(self.id, "data"), self._uploads
+        file = posix.LentFile(os.dup(self._data), path, uploads.temporary)
+        begun = (file, size, state)
+        return Writer(
+            uploads.home.layout.algorithm, uploads.temporary, uploads.home.dmode, begun=begun
+        )
+
+    def _take_end(self, wait: bool) -> None:
+        if self._data < 0 or self._ends:
+            return
+        if not posix.lock(self._data, wait):
+            raise BusyUploadError
+        self._ends = True
+
+    def finish(self, final: dict[str, Any]) -> None:
+        """Record how the upload ended, and let go of its bytes."""
+        with posix.locked(self._lock):
+            self._check_there()
+            self._replace(final=final, mark=None)
+            self.expires = time.time() + self._uploads.limits.expire
+            for name in ("data", "lock"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._uploads.path(self.id, name))
+        self._hash.forget()
+
+    def delete(self, *, wait: bool = True) -> None:
+        """Delete the upload, after an end that another request is bringing about."""
+        self._take_end(wait)
+        with posix.locked(self._lock) if self._lock >= 0 else contextlib.nullcontext():
+            self._uploads.remove(self.id)
+        self._hash.forget()
+
+    def close(self) -> None:
+        """Let go of the upload, which stays; it may be called again."""
+        if _taken.get(self._key) is self:
+            _taken.pop(self._key, None)
+        if self._begun:
+            self._begun = False
+            self._hash.remember()
+        lock, self._lock = self._lock, -1
+        data, self._data = self._data, -1
+        for fd in (data, lock):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _lock_content(epoch: str, synced: int) -> bytes:
+    return f"{epoch:0<{_EPOCH}}{synced:0{_SYNCED}}".encode("ascii")
