@@ -694,4 +694,3 @@ def test_the_state_is_json_for_other_programs_to_read(store: HashFS) -> None:
     taken.close()
     values = json.loads((folder(store, taken.id) / "state").read_bytes())
     assert (values["owner"], values["length"]) == ("me", 9)
-    assert replace(record) == record
