@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from .._bucket.client import SCHEMES, is_url
-from .._http.media import DEFAULT_INLINE_TYPES
+from .._http.media import DEFAULT_INLINE_TYPES, TYPE_NAME
 from ..exceptions import ConfigError
 
 logger = logging.getLogger("flask_hashfs")
@@ -24,7 +24,7 @@ Check: TypeAlias = Callable[[str, Any], T]
 """Takes a key's name and the value set; returns what to use, or raises `ConfigError`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-_MIME_TYPE = re.compile(r"[\w!#$&^.+-]+/(\*|[\w!#$&^.+-]+)", re.ASCII)
+_TYPE_PATTERN = re.compile(rf"(?:{TYPE_NAME}|\*)/(?:{TYPE_NAME}|\*)")
 _DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
 _HOST = re.compile(r"(https?:)?//[^/?#\s]", re.IGNORECASE)
 # Other URLs are known by their slashes, these also without: a path may have a colon.
@@ -167,7 +167,7 @@ def _inline_types(key: str, value: object) -> tuple[str, ...]:
         _refuse(key, value, wanted)
     types = tuple(types)
     for each in types:
-        if not isinstance(each, str) or _MIME_TYPE.fullmatch(each.strip()) is None:
+        if not isinstance(each, str) or _TYPE_PATTERN.fullmatch(each.strip()) is None:
             _refuse(key, each, wanted)
     return tuple(each.strip().lower() for each in types)
 

@@ -10,17 +10,56 @@ from typing import Any, BinaryIO
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
+from werkzeug.sansio.request import Request
 
 from .._bucket.backend import ObjectStore
 from .._bucket.reader import ObjectFile
 from .._http import plan as http
 from .._http import urls
+from .._http.media import check_mimetype, guess_mimetype, is_inline
 from .._http.plan import ByteRange, Plan
 from .._local.lookup import Content
 from .._store.store import HashFS
 from .config import StoreConfig
 
 _REDIRECTED_FOR = 3600  # seconds that a signed URL is valid at least
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How a view wants a stored file sent; what it leaves out is as the file route does it.
+
+    Attributes:
+        mimetype: The type, with any parameters; guessed from the stored name, or else from
+            `download_name`, if None.
+        as_attachment: Whether the browser downloads rather than shows it; as
+            ``HASHFS_INLINE_TYPES`` says for its type if None.
+        download_name: The name it is saved under; its id and extension if None.
+        max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's path
+            names the content, and not at all elsewhere.
+        private: Whether shared caches must not keep it.
+
+    Raises:
+        ValueError: A `mimetype` that is not a type.
+    """
+
+    mimetype: str | None = None
+    as_attachment: bool | None = None
+    download_name: str | None = None
+    max_age: int | None = None
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mimetype is not None:
+            check_mimetype(self.mimetype)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the file is to be sent as the file route does it."""
+        return self == _AS_ROUTED
+
+
+_AS_ROUTED = SendOptions()
 
 
 @dataclass(slots=True)
@@ -85,21 +124,20 @@ class Serving:
         return self.client.open_cached(file) if self._reads(method) else None
 
     def answer(
-        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
+        self, content: Content, request: Request, options: SendOptions = _AS_ROUTED
     ) -> Answer:
         """Plan how a stored file answers a request, and close it if it need not be read.
 
         Args:
             content: From `open`.
-            method: The request's.
-            headers: The request's.
-            wishes: What the view wants otherwise; see ``send_file``.
+            request: The request to answer; its method, headers and path are looked at.
+            options: How the view wants it sent.
 
         Raises:
             NotFound: It has been deleted meanwhile.
         """
         try:
-            return self._answer(content, method, headers, wishes)
+            return self._answer(content, request, options)
         except FileNotFoundError:
             content.close()
             raise NotFound from None
@@ -125,16 +163,15 @@ class Serving:
             return True
         return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.is_local
 
-    def _answer(
-        self, content: Content, method: str, headers: Headers, wishes: Mapping[str, Any]
-    ) -> Answer:
-        address, file = content.address, content.file
+    def _answer(self, content: Content, request: Request, options: SendOptions) -> Answer:
+        address, file, headers = content.address, content.file, request.headers
         hands_over = self._hands_over
         if hands_over:
             headers = _without_range(headers)
-        plan = http.plan(method, headers, self._represent(address, content.size, **wishes))
+        representation = self._represent(content, request.path, options)
+        plan = http.plan(request.method, headers, representation)
         answer = Answer(address, content.size, file, plan, bool(plan.body), content.reads_cached)
-        location = self._redirection(address, plan, wishes)
+        location = self._redirection(plan, representation, address, options)
         if hands_over and plan.body:
             answer.plan = _handed_over(plan, self._server_header(address))
         elif location is not None:
@@ -155,7 +192,11 @@ class Serving:
         return "X-Accel-Redirect", urls.join(internal, path)
 
     def _redirection(
-        self, address: HashAddress, plan: Plan, wishes: Mapping[str, Any]
+        self,
+        plan: Plan,
+        representation: http.Representation,
+        address: HashAddress,
+        options: SendOptions,
     ) -> Plan | None:
         """Return the plan that sends the client to the object store, where that is allowed.
 
@@ -166,45 +207,51 @@ class Serving:
         if (
             not settings.serve_redirect
             or plan.status not in (200, 206)
-            or any(value is not None and value is not False for value in wishes.values())
+            or not options.is_default
             or not isinstance(client, ObjectStore)
             or not client.signs
         ):
             return None
         url, seconds = client.signed_url(address, _REDIRECTED_FOR)
-        caching = f"max-age={min(seconds, settings.max_age or seconds)}"
+        age = representation.max_age
+        caching = "no-cache" if age is None else f"max-age={min(seconds, age)}"
         return Plan(
             302, [("Location", url), ("Cache-Control", caching), ("Content-Length", "0")], ()
         )
 
-    def _represent(
-        self,
-        address: HashAddress,
-        size: int,
-        *,
-        mimetype: str | None = None,
-        as_attachment: bool | None = None,
-        download_name: str | None = None,
-        max_age: int | None = None,
-        private: bool = False,
-    ) -> http.Representation:
-        """Return what the HTTP plan has to know of a stored file and of the app's wishes."""
+    def _represent(self, content: Content, path: str, options: SendOptions) -> http.Representation:
+        """Return what the HTTP plan has to know of a stored file.
+
+        Args:
+            content: The stored file.
+            path: The request's, decoded.
+            options: How the view wants it sent.
+        """
+        address = content.address
         name = address.id + self.client.suffix_of(address.relpath, address.id)
+        mimetype, download_name = options.mimetype, options.download_name
         if mimetype is None:
-            mimetype = http.guess_mimetype(name)
+            mimetype = guess_mimetype(name)
             if download_name is not None and mimetype == "application/octet-stream":
-                mimetype = http.guess_mimetype(download_name)
-        if as_attachment is None:
-            as_attachment = not http.is_inline(mimetype, self.settings.inline_types)
+                mimetype = guess_mimetype(download_name)
+        inline = not options.as_attachment
+        if options.as_attachment is None:
+            inline = is_inline(mimetype, self.settings.inline_types)
+        # A path that does not name the content may mean another file tomorrow.
+        immutable = urls.names_content(path, address.id, address.relpath.replace(os.sep, "/"))
+        max_age = options.max_age
+        if max_age is None and immutable:
+            max_age = self.settings.max_age
         return http.Representation(
             id=address.id,
-            size=size,
+            size=content.size,
             algorithm=self.client.algorithm,
             mimetype=mimetype,
             filename=download_name or name,
-            inline=not as_attachment,
-            max_age=self.settings.max_age if max_age is None else max_age,
-            private=private,
+            inline=inline,
+            max_age=max_age,
+            immutable=immutable,
+            private=options.private,
         )
 
 

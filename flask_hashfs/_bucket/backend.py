@@ -283,6 +283,7 @@ class ObjectStore(HashFS):
             filename=name,
             inline=media.is_inline(mimetype, self._inline_types),
             max_age=self._max_age,
+            immutable=True,
             private=False,
         )
         headers = Headers(plan.plan("GET", Headers(), representation).headers)

@@ -12,6 +12,7 @@ from flask.sansio.app import App
 from hashfs import HashAddress
 
 from .._app.extension import BaseHashFS
+from .._app.serving import SendOptions
 from .._app.state import StoreState
 from .._local.lookup import Content
 from .._store.store import HashFS
@@ -134,27 +135,28 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         Args:
             file: What `get` takes.
-            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            mimetype: A type and subtype, which parameters may follow; guessed from the stored
+                name, or from `download_name`, if None.
             as_attachment: Whether the browser downloads rather than shows it; if None, as
                 ``HASHFS_INLINE_TYPES`` says for its type.
             download_name: The name it is saved under; its id and extension if None.
-            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's
+                path has the file's id or relpath in it; elsewhere caches ask each time, since
+                such a URL may mean another file tomorrow.
             private: Whether shared caches must not keep it.
+
+        Returns:
+            The response, whose body is read while it is sent.
 
         Raises:
             NotFound: It is not stored.
+            ValueError: `mimetype` is not a type.
         """
-        return self._respond(
-            self._serving.open(file, request.method),
-            mimetype=mimetype,
-            as_attachment=as_attachment,
-            download_name=download_name,
-            max_age=max_age,
-            private=private,
-        )
+        options = SendOptions(mimetype, as_attachment, download_name, max_age, private)
+        return self._respond(self._serving.open(file, request.method), options)
 
-    def _respond(self, content: Content, **wishes: Any) -> Response:
-        answer = self._serving.answer(content, request.method, request.headers, wishes)
+    def _respond(self, content: Content, options: SendOptions) -> Response:
+        answer = self._serving.answer(content, request, options)
         try:
             response = send(answer.plan, answer.file, answer.size)
         except BaseException:
@@ -175,7 +177,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
         app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:
-        return self._respond(self._serving.open(file, request.method, is_routed=True))
+        content = self._serving.open(file, request.method, is_routed=True)
+        return self._respond(content, SendOptions())
 
     def _current_app(self) -> Flask:
         return current_app

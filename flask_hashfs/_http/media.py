@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import mimetypes
 import posixpath
+import re
 from collections.abc import Collection
 
-__all__ = ["DEFAULT_INLINE_TYPES", "guess_mimetype", "is_inline"]
+__all__ = ["DEFAULT_INLINE_TYPES", "TYPE_NAME", "check_mimetype", "guess_mimetype", "is_inline"]
 
 DEFAULT_INLINE_TYPES = ("image/*", "audio/*", "video/*", "application/pdf", "text/plain")
 """Types shown in the page by default. A wildcard never covers a type that can carry script."""
+
+TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+"""A regular expression for a type or a subtype (RFC 6838, section 4.2)."""
+
+# Parameters are those of RFC 9110, section 5.6.6, in ASCII.
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_QUOTED_STRING = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_MIMETYPE = re.compile(
+    rf"{TYPE_NAME}/{TYPE_NAME}(?:[ \t]*;(?:[ \t]*{_TOKEN}=(?:{_TOKEN}|{_QUOTED_STRING}))?)*"
+)
 
 _UNKNOWN = "application/octet-stream"
 
@@ -155,6 +166,22 @@ _TYPES = {**mimetypes.MimeTypes().types_map[True], **_MODERN, **_COMPRESSED}
 
 # Documents, and what is no type at all.
 _NEVER_COVERED = frozenset({"html", "xml", "xsl", "xul", "", "*"})
+
+
+def check_mimetype(mimetype: str) -> None:
+    """Refuse what cannot be the value of a Content-Type header (RFC 9110, section 8.3).
+
+    Args:
+        mimetype: A type and subtype; parameters may follow.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    if not isinstance(mimetype, str) or _MIMETYPE.fullmatch(mimetype) is None:
+        raise ValueError(
+            f"mimetype is {mimetype!r}, but must be type/subtype, which parameters may follow, "
+            'such as "image/png" or "text/csv; header=present"'
+        )
 
 
 def guess_mimetype(name: str) -> str:

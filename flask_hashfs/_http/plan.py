@@ -16,19 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .media import DEFAULT_INLINE_TYPES, guess_mimetype, is_inline
-
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
 __all__ = [
-    "DEFAULT_INLINE_TYPES",
     "ByteRange",
     "Plan",
     "Representation",
     "expected_digest",
-    "guess_mimetype",
-    "is_inline",
     "plan",
 ]
 
@@ -65,6 +60,7 @@ class Representation:
         filename: The name offered for saving; None leaves it out.
         inline: Whether the browser may show the file rather than download it.
         max_age: Seconds a cache may keep the answer; None: it has to ask each time.
+        immutable: Whether the request's URL can never mean another file.
         private: Whether shared caches must not keep the answer.
     """
 
@@ -75,6 +71,7 @@ class Representation:
     filename: str | None
     inline: bool
     max_age: int | None
+    immutable: bool
     private: bool
 
 
@@ -290,7 +287,9 @@ def _caching(representation: Representation) -> list[tuple[str, str]]:
     if representation.max_age is None:
         directives.append("no-cache")
     else:
-        directives += [f"max-age={max(representation.max_age, 0)}", "immutable"]
+        directives.append(f"max-age={max(representation.max_age, 0)}")
+        if representation.immutable:
+            directives.append("immutable")
     return [("ETag", f'"{representation.id}"'), ("Cache-Control", ", ".join(directives))]
 
 

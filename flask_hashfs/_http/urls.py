@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-__all__ = ["join", "quote_path"]
+__all__ = ["join", "names_content", "quote_path"]
 
 # What RFC 3986 allows unquoted in a path, beside letters, digits and "_.-~".
 _PATH_SAFE = "/:@!$&'()*+,;="
@@ -44,3 +44,20 @@ def quote_path(path: str) -> str:
         The path in ASCII.
     """
     return quote(path, safe=_PATH_SAFE, errors="surrogateescape")
+
+
+def names_content(path: str, id: str, relpath: str) -> bool:
+    """Tell whether a URL's path names a content, so that it can never mean another one.
+
+    Args:
+        path: The path of a request, decoded.
+        id: The content's.
+        relpath: Where it lies below the root, with ``/`` between its segments.
+
+    Returns:
+        True where a segment is the id, with or without an extension, or where the path ends with
+        the relpath.
+    """
+    if path.endswith(f"/{relpath}"):
+        return True
+    return any(segment == id or segment.startswith(f"{id}.") for segment in path.split("/"))

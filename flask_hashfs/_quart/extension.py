@@ -24,6 +24,7 @@ from flask.sansio.app import App
 from hashfs import HashAddress
 from quart import (
     Quart,
+    Request,
     Response,
     current_app,
     has_app_context,
@@ -34,7 +35,7 @@ from quart import (
 )
 
 from .._app.extension import BaseHashFS
-from .._app.serving import Answer
+from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
 from .._local.maintenance import Entry, Live, Stats
 from .._storage.writer import Writer
@@ -230,24 +231,25 @@ class QuartHashFS(BaseHashFS[Quart]):
 
         Args:
             file: What `get` takes.
-            mimetype: Guessed from the stored name, or from `download_name`, if None.
+            mimetype: A type and subtype, which parameters may follow; guessed from the stored
+                name, or from `download_name`, if None.
             as_attachment: Whether the browser downloads rather than shows it; if None, as
                 ``HASHFS_INLINE_TYPES`` says for its type.
             download_name: The name it is saved under; its id and extension if None.
-            max_age: Seconds it may be cached; ``HASHFS_MAX_AGE`` if None.
+            max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's
+                path has the file's id or relpath in it; elsewhere caches ask each time, since
+                such a URL may mean another file tomorrow.
             private: Whether shared caches must not keep it.
+
+        Returns:
+            The response, whose body is read while it is sent.
 
         Raises:
             NotFound: It is not stored.
+            ValueError: `mimetype` is not a type.
         """
-        return await self._respond(
-            file,
-            mimetype=mimetype,
-            as_attachment=as_attachment,
-            download_name=download_name,
-            max_age=max_age,
-            private=private,
-        )
+        options = SendOptions(mimetype, as_attachment, download_name, max_age, private)
+        return await self._respond(file, options)
 
     # -- within ----------------------------------------------------------------------------
 
@@ -311,21 +313,22 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def _respond(
         self,
         file: str | os.PathLike[str] | HashAddress,
+        options: SendOptions,
+        *,
         is_routed: bool = False,
-        **wishes: Any,
     ) -> Response:
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
         serving, workers = self._serving, self._workers
-        method, by_path = request.method, sends_paths(cast(Any, request.scope))
-        headers = request.headers
+        asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
+        by_path = sends_paths(cast(Any, asked.scope))
 
         def begin() -> tuple[Answer, bytes]:
-            content = serving.open(file, method, is_routed=is_routed)
-            return begin_answer(serving.answer(content, method, headers, wishes), by_path)
+            content = serving.open(file, asked.method, is_routed=is_routed)
+            return begin_answer(serving.answer(content, asked, options), by_path)
 
-        content = serving.open_cached(file, method)
+        content = serving.open_cached(file, asked.method)
         if content is not None:
-            answer = serving.answer(content, method, headers, wishes)
+            answer = serving.answer(content, asked, options)
             first = b"" if isinstance(answer.file, FileIO) else read_first(answer)
         else:
             answer, first = await workers.run(begin, on_lost_result=close_answer)
@@ -350,7 +353,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
-        return await self._respond(file, is_routed=True)
+        return await self._respond(file, SendOptions(), is_routed=True)
 
     def _current_app(self) -> Quart:
         return current_app

@@ -28,6 +28,7 @@ TEN = Representation(
     filename="ten.bin",
     inline=False,
     max_age=MAX_AGE,
+    immutable=True,
     private=False,
 )
 _data = functools.cache(content)
@@ -163,6 +164,9 @@ def test_cache_control(
 ) -> None:
     representation = replace(TEN, max_age=max_age, private=private)
     assert ask(field, representation=representation).get("Cache-Control") == value
+    changing = replace(representation, immutable=False)
+    value = value.removesuffix(", immutable")
+    assert ask(field, representation=changing).get("Cache-Control") == value
 
 
 @pytest.mark.parametrize(

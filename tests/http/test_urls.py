@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_hashfs._http.urls import join, quote_path
+from flask_hashfs._http.urls import join, names_content, quote_path
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,25 @@ def test_a_quoted_path_is_a_path_and_nothing_else(path: str) -> None:
     split = urlsplit("http://host/" + quoted)
     assert (split.path, split.query, split.fragment) == ("/" + quoted, "", "")
     assert unquote_to_bytes(quoted) == path.encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/abc", True),
+        ("/abc/", True),
+        ("/files/abc.tar.gz/x", True),
+        ("/a/b/c.txt", True),
+        ("/files/a/b/c.txt", True),
+        ("/a/b/c", False),
+        ("/a/b/c.txt/", False),
+        ("a/b/c.txt", False),
+        ("/abcd", False),
+        ("/ABC", False),
+        ("/xabc", False),
+        ("/", False),
+        ("", False),
+    ],
+)
+def test_a_path_names_a_content_by_a_segment_or_by_its_end(path: str, names: bool) -> None:
+    assert names_content(path, "abc", "a/b/c.txt") is names

@@ -603,13 +603,13 @@ class TestServing:
         self, app: Quart, fs: QuartHashFS
     ) -> None:
         response = await self.respond(app, fs)
-        assert response.headers["Cache-Control"] == "private, max-age=31536000, immutable"
+        assert response.headers["Cache-Control"] == "private, no-cache"
 
     async def test_public_name_and_type(self, app: Quart, fs: QuartHashFS) -> None:
         response = await self.respond(
             app, fs, private=False, max_age=60, download_name="ä.txt", as_attachment=True
         )
-        assert response.headers["Cache-Control"] == "max-age=60, immutable"
+        assert response.headers["Cache-Control"] == "max-age=60"
         assert "filename*=UTF-8''%C3%A4.txt" in response.headers["Content-Disposition"]
 
     async def test_not_stored(self, app: Quart, fs: QuartHashFS) -> None:
