@@ -51,6 +51,7 @@ _DELETES_WITHIN = 20.0  # seconds from announcing a deletion to asking for it
 _LEFT_OVER_AFTER = timedelta(hours=1)
 _COPIED_AT_MOST = 5 * 1024**3  # bytes, by S3 in one request
 _LONGEST_KEY = 1024  # bytes, in S3
+_NAMES_WITHIN = 60.0  # seconds to list the names of one content
 _LAST = "\U0010ffff"  # no character comes after it
 _ATTEMPTS = 20
 _SIGNED = 4096  # URLs kept
@@ -437,13 +438,16 @@ class ObjectStore(HashFS):
         start = self.layout.path_of(id)
         names: list[Found] = []
         after: str | None = start[:-1]
+        until = time.monotonic() + _NAMES_WITHIN
         while after is not None:
-            after = self._collect_names(start, after, names)
+            after = self._collect_names(start, after, until, names)
         return names
 
-    def _collect_names(self, start: str, after: str, names: list[Found]) -> str | None:
+    def _collect_names(
+        self, start: str, after: str, until: float, names: list[Found]
+    ) -> str | None:
         """Add the names behind the key `after`, up to a folder; return the last key in that."""
-        for found in self._objects.list(posixpath.dirname(start), after=after):
+        for found in self._objects.list(posixpath.dirname(start), after=after, until=until):
             if not found.key.startswith(start):
                 return None
             name, slash, _ = found.key[len(start) :].partition("/")

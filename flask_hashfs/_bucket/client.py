@@ -10,6 +10,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from .._storage.writer import Writer
 from ..exceptions import ConfigError, StoreUnavailableError
+from . import background
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -32,6 +34,7 @@ CHUNK = 1024 * 1024
 _PARTS = 9_000  # S3 allows 10 000 in one upload
 _IN_FLIGHT = 32 * 1024 * 1024  # bytes of one upload in memory
 _LISTED = 1000  # names in one step of a listing
+_CHUNK_WITHIN = 60.0  # seconds for such a step
 
 # With obstore's own a read on a broken cluster returns after three minutes.
 _CLIENT_OPTIONS: Mapping[str, Any] = {
@@ -199,20 +202,50 @@ class Objects:
         with self._call():
             return next(stream, b"")
 
-    def list(self, folder: str = "", after: str | None = None) -> Iterator[Found]:
-        """Iterate over the objects below `folder`, in the order of their keys."""
+    def list(
+        self, folder: str = "", after: str | None = None, *, until: float = math.inf
+    ) -> Iterator[Found]:
+        """Iterate over the objects below `folder`, in the order of their keys.
+
+        Args:
+            folder: Key without a slash at its end; all objects lie below the empty one.
+            after: Key that the first one must come after.
+            until: When all of it must have arrived, on the monotonic clock.
+
+        Raises:
+            StoreUnavailableError: The object store fails, or its listing has no end.
+        """
         chunks: Any = None
+        seen, mark = 0, None
         while True:
             with self._call():
                 if chunks is None:
                     chunks = self._obstore.list(
                         self._store, folder or None, offset=after, chunk_size=_LISTED
                     )
-                chunk = next(chunks, None)
+                chunk = self._next_chunk(chunks, min(until - time.monotonic(), _CHUNK_WITHIN))
             if chunk is None:
                 return
             for meta in chunk:
+                if meta["path"] == mark:
+                    raise StoreUnavailableError(f"the listing comes back to {mark!r}")
+                seen += 1
+                if seen & (seen - 1) == 0:  # a circle of any length meets one of these
+                    mark = meta["path"]
                 yield Found(meta["path"], meta["size"], meta["last_modified"])
+
+    def _next_chunk(self, chunks: Any, seconds: float) -> Any:
+        """Return the next names of a listing, None at its end.
+
+        obstore goes on from page to page until it has enough names. If a store always announces
+        one more empty page, that never ends, and only an asynchronous call can be given up.
+        """
+        if self._scheme == "memory":
+            return next(chunks, None)
+        try:
+            return background.call(_anext(chunks), seconds)
+        except TimeoutError:
+            raise StoreUnavailableError("the listing does not end") from None
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object where it is, with its type; S3 does so up to 5 GiB.
@@ -277,6 +310,13 @@ class Objects:
                 raise StoreUnavailableError(f"obstore failed: {_first_line(error)}") from error
             raise
         self._has_worked = True
+
+
+async def _anext(chunks: Any) -> Any:
+    try:
+        return await chunks.__anext__()
+    except StopAsyncIteration:
+        return None
 
 
 def _import_obstore() -> ModuleType:
@@ -382,8 +422,11 @@ def _is_plain(options: Mapping[str, Any]) -> bool:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Tell a panic of obstore's Rust code; its type cannot be imported, and is no Exception."""
-    return type(error).__name__ == "PanicException"
+    """Tell a panic of obstore's Rust code, whose types cannot be imported.
+
+    That of a blocking call is not an `Exception`, so that it would pass every handler.
+    """
+    return type(error).__name__ in ("PanicException", "RustPanic")
 
 
 def _no_credentials(scheme: str) -> str:

@@ -131,12 +131,13 @@ class ObjectFile(io.RawIOBase):
                 piece = self._objects.next(self._stream)
                 if not piece:
                     raise StoreUnavailableError("an object ended before it was complete")
+                piece = memoryview(piece)[: self._stop - self._position]  # no more than asked for
             except StoreUnavailableError:
                 self._give_up()
                 if attempt + 1 == _ATTEMPTS:
                     raise
                 continue
-            self._at, self._left = self._position, memoryview(piece)
+            self._at, self._left = self._position, piece
             return
 
     def _begin(self, follows: bool) -> None:
