@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from .._bucket.client import SCHEMES, is_url
-from .._http.media import DEFAULT_INLINE_TYPES, TYPE_NAME
+from .._http.accept import parse_types
+from .._http.media import DEFAULT_INLINE_TYPES
 from ..exceptions import ConfigError
 
 logger = logging.getLogger("flask_hashfs")
@@ -24,7 +25,6 @@ Check: TypeAlias = Callable[[str, Any], T]
 """Takes a key's name and the value set; returns what to use, or raises `ConfigError`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-_TYPE_PATTERN = re.compile(rf"(?:{TYPE_NAME}|\*)/(?:{TYPE_NAME}|\*)")
 _DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
 _HOST = re.compile(r"(https?:)?//[^/?#\s]", re.IGNORECASE)
 # Other URLs are known by their slashes, these also without: a path may have a colon.
@@ -161,15 +161,10 @@ def _algorithm(key: str, value: object) -> str:
 
 
 def _inline_types(key: str, value: object) -> tuple[str, ...]:
-    types = (value,) if isinstance(value, str) else value
-    wanted = 'MIME types such as ["image/*", "text/plain"]'
-    if not isinstance(types, Iterable) or isinstance(types, (bytes, Mapping)):
-        _refuse(key, value, wanted)
-    types = tuple(types)
-    for each in types:
-        if not isinstance(each, str) or _TYPE_PATTERN.fullmatch(each.strip()) is None:
-            _refuse(key, each, wanted)
-    return tuple(each.strip().lower() for each in types)
+    try:
+        return parse_types(value)
+    except ValueError as error:
+        _refuse(key, error.args[0], 'MIME types such as ["image/*", "text/plain"]')
 
 
 def _options(key: str, value: object) -> Mapping[str, Any]:

@@ -7,13 +7,12 @@ import posixpath
 import re
 from collections.abc import Collection
 
-__all__ = ["DEFAULT_INLINE_TYPES", "TYPE_NAME", "check_mimetype", "guess_mimetype", "is_inline"]
+from .accept import TYPE_NAME, covers
+
+__all__ = ["DEFAULT_INLINE_TYPES", "check_mimetype", "extension_of", "guess_mimetype", "is_inline"]
 
 DEFAULT_INLINE_TYPES = ("image/*", "audio/*", "video/*", "application/pdf", "text/plain")
 """Types shown in the page by default. A wildcard never covers a type that can carry script."""
-
-TYPE_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
-"""A regular expression for a type or a subtype (RFC 6838, section 4.2)."""
 
 # Parameters are those of RFC 9110, section 5.6.6, in ASCII.
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -57,12 +56,17 @@ _MODERN = {
     ".cbor": "application/cbor",
     ".cbz": "application/vnd.comicbook+zip",
     ".cjs": "text/javascript",
+    ".class": "application/java-vm",
     ".csv": "text/csv",
     ".deb": "application/vnd.debian.binary-package",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".dll": "application/vnd.microsoft.portable-executable",
     ".dwg": "image/vnd.dwg",
+    ".eps": "application/postscript",
     ".epub": "application/epub+zip",
+    ".exe": "application/vnd.microsoft.portable-executable",
     ".flac": "audio/flac",
+    ".flv": "video/x-flv",
     ".geojson": "application/geo+json",
     ".gif": "image/gif",
     ".glb": "model/gltf-binary",
@@ -72,6 +76,7 @@ _MODERN = {
     ".heics": "image/heic-sequence",
     ".heif": "image/heif",
     ".heifs": "image/heif-sequence",
+    ".icns": "image/x-icns",
     ".ico": "image/vnd.microsoft.icon",
     ".ics": "text/calendar",
     ".ipynb": "application/x-ipynb+json",
@@ -117,6 +122,7 @@ _MODERN = {
     ".otf": "font/otf",
     ".pages": "application/vnd.apple.pages",
     ".parquet": "application/vnd.apache.parquet",
+    ".pcap": "application/vnd.tcpdump.pcap",
     ".pdf": "application/pdf",
     ".png": "image/png",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
@@ -128,6 +134,7 @@ _MODERN = {
     ".sql": "application/sql",
     ".sqlite": "application/vnd.sqlite3",
     ".sqlite3": "application/vnd.sqlite3",
+    ".sh": "text/x-shellscript",
     ".srt": "application/x-subrip",
     ".stl": "model/stl",
     ".svg": "image/svg+xml",
@@ -164,9 +171,6 @@ _MODERN = {
 # A fresh instance holds Python's own table, not what the host's mime.types files add to it.
 _TYPES = {**mimetypes.MimeTypes().types_map[True], **_MODERN, **_COMPRESSED}
 
-# Documents, and what is no type at all.
-_NEVER_COVERED = frozenset({"html", "xml", "xsl", "xul", "", "*"})
-
 
 def check_mimetype(mimetype: str) -> None:
     """Refuse what cannot be the value of a Content-Type header (RFC 9110, section 8.3).
@@ -197,24 +201,57 @@ def guess_mimetype(name: str) -> str:
     return _TYPES.get(extension.lower(), _UNKNOWN)
 
 
+# The extension for a type that has several, or none in the tables above.
+_PREFERRED = {
+    "application/gzip": ".gz",
+    "application/java-vm": ".class",
+    "application/vnd.microsoft.portable-executable": ".exe",
+    "application/x-bzip2": ".bz2",
+    "application/x-tar": ".tar",
+    "application/x-xz": ".xz",
+    "application/zstd": ".zst",
+    "application/vnd.tcpdump.pcap": ".pcap",
+    "application/xhtml+xml": ".xhtml",
+    "audio/basic": ".au",
+    "audio/matroska": ".mka",
+    "audio/midi": ".mid",
+    "audio/mp4": ".m4a",
+    "audio/ogg": ".ogg",
+    "audio/x-aiff": ".aiff",
+    "application/postscript": ".ps",
+    "font/collection": ".ttc",
+    "image/jpeg": ".jpg",
+    "image/tiff": ".tiff",
+    "image/x-icns": ".icns",
+    "image/x-portable-pixmap": ".ppm",
+    "message/rfc822": ".eml",
+    "text/html": ".html",
+    "text/javascript": ".js",
+    "text/markdown": ".md",
+    "text/plain": ".txt",
+    "text/x-shellscript": ".sh",
+    "video/mp4": ".mp4",
+    "video/quicktime": ".mov",
+    "video/x-flv": ".flv",
+    "video/x-msvideo": ".avi",
+}
+
+_EXTENSIONS = {
+    **{mimetype: extension for extension, mimetype in reversed(_MODERN.items())},
+    **_PREFERRED,
+}
+
+
+def extension_of(mimetype: str) -> str | None:
+    """Return the extension, with its dot, that a type's files have; None for an unknown type."""
+    return _EXTENSIONS.get(mimetype)
+
+
 def is_inline(mimetype: str, inline_types: Collection[str]) -> bool:
     """Tell whether a type may be shown in the page rather than downloaded.
 
-    A type listed in full always is. A wildcard (``image/*``, ``*/*``) covers every type of its
-    kind except those a browser renders as a document that may carry script (HTML and XML, which
-    SVG is): they must be listed in full.
-
     Args:
         mimetype: The file's type; parameters and case do not matter.
-        inline_types: Types and wildcards.
-
-    Returns:
-        True when the type is allowed in the page.
+        inline_types: Types and wildcards; what a wildcard covers, `covers` says.
     """
-    wanted = mimetype.partition(";")[0].strip().lower()
-    allowed = {item.strip().lower() for item in inline_types}
-    if wanted in allowed:
-        return True
-    kind, _, subtype = wanted.partition("/")
-    covered = f"{kind}/*" in allowed or "*/*" in allowed
-    return covered and subtype not in _NEVER_COVERED and not subtype.endswith("+xml")
+    return covers(inline_types, mimetype)
