@@ -12,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from .._bucket.backend import ObjectStore
 from .._bucket.client import is_url
-from .._http import plan, urls
+from .._http import digests, urls
 from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..exceptions import ConfigError
@@ -130,14 +130,31 @@ class BaseHashFS(Generic[AppT]):
         url = urls.join(*parts)
         return f"/{url}" if external and host and host.startswith("//") else url
 
-    def expected_digest(self, headers: Headers | Mapping[str, str]) -> str | None:
-        """Return the id that a request's headers promise for its body, or None.
+    def expected_digest(
+        self, headers: Headers | Mapping[str, str], *, required: bool = False
+    ) -> str | None:
+        """Return the id that a request's headers promise for its body, to `put` it as expected.
+
+        ::
+
+            fs.put(request.stream, expected=fs.expected_digest(request.headers))
+
+        ``Repr-Digest`` and ``Content-Digest`` (RFC 9530) are looked at. Digests by algorithms
+        other than the store's are passed over, and so is the old ``Digest`` field.
 
         Args:
-            headers: The request's; ``Repr-Digest`` and ``Content-Digest`` are looked at. Pass
-                the result to ``put`` as ``expected``. Source: RFC 9530.
+            headers: The request's.
+            required: Whether a request must promise something that can be checked.
+
+        Returns:
+            The id in hex, or None where there is none to check.
+
+        Raises:
+            BadRequest: A field cannot be parsed, or what it has for the store's algorithm is not
+                a digest; with `required` also where there is none.
+            ValueError: A digest is required, but RFC 9530 does not name the store's algorithm.
         """
-        return plan.expected_digest(Headers(headers), self.client.algorithm)
+        return digests.expected(Headers(headers), self.client.algorithm, required=required)
 
     def references(self, function: CallableT) -> CallableT:
         """Register a callable that tells what is in use, for every later `prune`.

@@ -6,8 +6,6 @@ carry it out.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import secrets
 import unicodedata
@@ -16,36 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from . import digests, ranges
+from .ranges import ByteRange
+
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
-__all__ = [
-    "ByteRange",
-    "Plan",
-    "Representation",
-    "expected_digest",
-    "plan",
-]
+__all__ = ["ByteRange", "Plan", "Representation", "plan"]
 
 # Uploaded HTML and SVG get an empty policy in a sandbox without scripts. The page's own origin
 # stays, as browsers refuse to show PDFs and to seek in media under an opaque one.
 CONTENT_SECURITY_POLICY = "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
-
-# More ranges than any honest client asks for at once; each costs a part header of about 150 bytes.
-MAX_RANGES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """The bytes of a file from ``start`` up to, not including, ``stop``."""
-
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +82,31 @@ def plan(method: str, headers: Headers, representation: Representation) -> Plan:
     """
     fields = _relevant(headers)
     etag = f'"{representation.id}"'
+
+    # Section 13.2.2: the conditions in their order of precedence. Steps 2 and 4, those on dates,
+    # do not apply to a file without a date.
     if method in {"GET", "HEAD"}:
-        if "if-match" in fields and not _names(fields["if-match"], etag, weak=False):
+        # Step 1: If-Match is false where no tag of it is the file's, by strong comparison.
+        if "if-match" in fields and not _matches(fields["if-match"], etag, weak=False):
             return Plan(412, [("Content-Length", "0")], ())
-        if "if-none-match" in fields and _names(fields["if-none-match"], etag, weak=True):
+        # Step 3: If-None-Match is false where some tag of it is the file's, by weak comparison.
+        if "if-none-match" in fields and _matches(fields["if-none-match"], etag, weak=True):
             return Plan(304, [*_caching(representation), *_security()], ())
-    ranges = _requested_ranges(fields, etag, representation.size) if method == "GET" else None
-    if ranges is None:
+
+    # Step 5: the ranges, of a GET only (section 14.2), unless If-Range has another tag.
+    parts = None
+    if method == "GET" and _is_current(fields.get("if-range"), etag):
+        parts = ranges.requested(fields.get("range", []), representation.size)
+
+    # Step 6: the answer itself.
+    if parts is None:
         return _whole(method, representation)
-    if not ranges:
+    if not parts:  # section 15.5.17
         unsatisfied = ("Content-Range", f"bytes */{representation.size}")
         return Plan(416, [unsatisfied, ("Content-Length", "0")], ())
-    if len(ranges) == 1:
-        return _single(ranges[0], representation)
-    return _multiple(ranges, representation)
+    if len(parts) == 1:
+        return _single(parts[0], representation)
+    return _multiple(parts, representation)
 
 
 def _whole(method: str, representation: Representation) -> Plan:
@@ -140,11 +130,11 @@ def _single(wanted: ByteRange, representation: Representation) -> Plan:
     return Plan(206, headers, (wanted,))
 
 
-def _multiple(ranges: list[ByteRange], representation: Representation) -> Plan:
+def _multiple(parts: list[ByteRange], representation: Representation) -> Plan:
     # Uploaded bytes cannot contain a boundary that is only drawn now.
     boundary = secrets.token_hex(16)
     body: list[bytes | ByteRange] = []
-    for wanted in ranges:
+    for wanted in parts:
         head = (
             f"--{boundary}\r\n"
             f"Content-Type: {_content_type(representation.mimetype)}\r\n"
@@ -181,89 +171,19 @@ def _relevant(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 _LIST_MEMBER = re.compile(r'[ \t]*(?:W/)?"[^"]*"(?=[ \t]*(?:,|\Z))|[^,]+')
 
 
-def _names(lines: list[str], etag: str, *, weak: bool) -> bool:
-    """Tell whether the lines of an If-Match or If-None-Match field name the file's strong tag."""
+def _matches(lines: list[str], etag: str, *, weak: bool) -> bool:
+    """Tell whether a tag in an If-Match or If-None-Match field matches the file's strong tag."""
     found = (member.strip(" \t") for member in _LIST_MEMBER.findall(",".join(lines)))
     members = {member for member in found if member}
     return members == {"*"} or etag in members or (weak and f"W/{etag}" in members)
 
 
-def _requested_ranges(fields: dict[str, list[str]], etag: str, size: int) -> list[ByteRange] | None:
-    """Find the ranges to send.
+def _is_current(if_range: list[str] | None, etag: str) -> bool:
+    """Tell whether ranges may be sent (section 13.1.5).
 
-    Returns:
-        The ranges, merged, in the order asked for; empty when none can be satisfied; None when
-        the whole file is wanted or the field is to be ignored.
+    A date, a weak tag, a list or garbage never match the file's strong tag.
     """
-    lines = fields.get("range", ())
-    # A date, a weak tag, a list or garbage in If-Range never match.
-    if len(lines) != 1 or fields.get("if-range", [etag]) != [etag]:
-        return None
-    specs = _parse_range(lines[0])
-    if specs is None:
-        return None
-    if not size and any(first is None and last for first, last in specs):
-        return None  # the last N bytes of nothing: satisfiable, yet no Content-Range can say so
-    ranges = [wanted for wanted in (_resolve(*spec, size) for spec in specs) if wanted.size > 0]
-    if len(ranges) > 2 and sum(wanted.size for wanted in ranges) > size:
-        return None  # more bytes than the file has, out of many overlaps: a way to wear us out
-    return _merge(ranges)
-
-
-_RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
-_FAR = 10**19  # beyond the end of any file
-
-
-def _parse_range(field: str) -> list[tuple[int | None, int | None]] | None:
-    """Parse a Range field into first and last positions; None when it is not valid."""
-    unit, _, range_set = field.partition("=")
-    if unit.lower() != "bytes":
-        return None
-    items = range_set.split(",")
-    if items[0].strip(" \t") and items[0][0] in " \t":
-        return None  # whitespace is allowed around commas only
-    texts = [item.strip(" \t") for item in items]
-    specs = [_parse_spec(text) for text in texts if text]
-    if not 0 < len(specs) <= MAX_RANGES:
-        return None
-    valid = [spec for spec in specs if spec]
-    return valid if len(valid) == len(specs) else None
-
-
-def _parse_spec(text: str) -> tuple[int | None, int | None] | None:
-    match = _RANGE_SPEC.fullmatch(text)
-    if match is None or text == "-":
-        return None
-    first, last = (digits and (digits.lstrip("0") or "0") for digits in match.groups())
-    # Compared as text, since int() refuses thousands of digits.
-    if first and last and (len(last), last) < (len(first), first):
-        return None
-    return _position(first), _position(last)
-
-
-def _position(digits: str) -> int | None:
-    if not digits:
-        return None
-    return int(digits) if len(digits) < 20 else _FAR
-
-
-def _resolve(first: int | None, last: int | None, size: int) -> ByteRange:
-    """Fit a first and last position, or a suffix, to the file; empty where they miss it."""
-    if first is None:
-        return ByteRange(max(size - (last or 0), 0), size)
-    return ByteRange(first, size if last is None else min(last + 1, size))
-
-
-def _merge(ranges: list[ByteRange]) -> list[ByteRange]:
-    """Merge ranges that overlap or touch; each stands where its first part was asked for."""
-    merged: list[tuple[int, ByteRange]] = []
-    for place, wanted in sorted(enumerate(ranges), key=lambda item: item[1].start):
-        if merged and wanted.start <= merged[-1][1].stop:
-            before, last = merged.pop()
-            place = min(before, place)
-            wanted = ByteRange(last.start, max(last.stop, wanted.stop))
-        merged.append((place, wanted))
-    return [wanted for _, wanted in sorted(merged, key=lambda item: item[0])]
+    return if_range is None or if_range == [etag]
 
 
 # --- the response's headers ----------------------------------------------------------------------
@@ -278,7 +198,7 @@ def _describing(representation: Representation) -> list[tuple[str, str]]:
         *_caching(representation),
         *_security(),
     ]
-    digest = _repr_digest(representation.id, representation.algorithm)
+    digest = digests.write(representation.id, representation.algorithm)
     return [*headers, ("Repr-Digest", digest)] if digest else headers
 
 
@@ -341,81 +261,3 @@ def _to_ascii(name: str) -> str:
     decomposed = unicodedata.normalize("NFKD", name)
     letters = (char for char in decomposed if not unicodedata.combining(char))
     return "".join(char if " " <= char <= "~" else "_" for char in letters)
-
-
-# --- digests (RFC 9530) --------------------------------------------------------------------------
-
-
-def _digest_key(algorithm: str) -> tuple[str, int] | None:
-    """Name an algorithm of hashlib as RFC 9530 does, with the bytes of its digest."""
-    plain = algorithm.lower().replace("-", "")
-    return {"sha256": ("sha-256", 32), "sha512": ("sha-512", 64)}.get(plain)
-
-
-def _repr_digest(id: str, algorithm: str) -> str | None:
-    known = _digest_key(algorithm)
-    if known is None:
-        return None
-    return f"{known[0]}=:{base64.b64encode(bytes.fromhex(id)).decode('ascii')}:"
-
-
-_KEY = r"[a-z*][a-z0-9_.*-]*"
-_BARE_ITEM = (
-    r":[A-Za-z0-9+/=]*:"  # bytes
-    r'|"(?:[ !#-\[\]-~]|\\["\\])*"'  # string
-    r"|-?[0-9]{1,15}(?:\.[0-9]{1,3})?"
-    r"|[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"  # token
-    r"|\?[01]"
-)
-_DIGEST_MEMBER = re.compile(
-    rf"(?P<key>{_KEY})(?:=(?P<item>{_BARE_ITEM}))?(?:;[ ]*{_KEY}(?:=(?:{_BARE_ITEM}))?)*"
-    r"(?P<end>[ \t]*(?:,[ \t]*(?!\Z)|\Z))"
-)
-
-
-def expected_digest(headers: Headers, algorithm: str) -> str | None:
-    """Find the id that a request promises for its content.
-
-    ``Repr-Digest`` is looked at first, then ``Content-Digest``.
-
-    Args:
-        headers: The request's headers.
-        algorithm: The store's hash algorithm.
-
-    Returns:
-        The id in lower-case hex; None when both fields are absent, malformed or use other
-        algorithms only.
-    """
-    known = _digest_key(algorithm)
-    if known is None:
-        return None
-    for name in ("Repr-Digest", "Content-Digest"):
-        item = _digest_members(",".join(headers.getlist(name))).get(known[0]) or ""
-        digest = _decode(item)
-        if digest is not None and len(digest) == known[1]:
-            return digest.hex()
-    return None
-
-
-def _digest_members(field: str) -> dict[str, str | None]:
-    """Parse a dictionary of structured fields (RFC 9651) without inner lists; {}: malformed."""
-    members: dict[str, str | None] = {}
-    field = field.strip(" ")
-    position = 0
-    while position < len(field):
-        member = _DIGEST_MEMBER.match(field, position)
-        if member is None:
-            return {}
-        members[member["key"]] = member["item"]
-        position = member.end()
-    return members
-
-
-def _decode(item: str) -> bytes | None:
-    if not item.startswith(":"):
-        return None
-    text = item.strip(":").rstrip("=")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error:
-        return None

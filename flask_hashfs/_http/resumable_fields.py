@@ -17,6 +17,8 @@ import http_sf
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 
+from . import digests as rfc9530
+
 MAX_METADATA = 4096
 """Bytes that Upload-Metadata may have."""
 
@@ -27,7 +29,6 @@ FAR = 10**19
 """Stands for every number that is larger than any file: beyond the end of all."""
 
 _KEY = re.compile(r"[!-+\--~]+")  # ASCII without spaces and commas
-_DIGESTS = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}  # with their bytes
 _LARGEST = 10**15 - 1  # of a structured Integer
 
 
@@ -197,32 +198,19 @@ def digests(headers: Headers, field: str, algorithm: str) -> list[Checksum]:
     Returns:
         The digests by algorithms that are known.
     """
-    text = text_of(headers, field)
     try:
-        members = http_sf.parse(_ascii(text or ""), tltype="dictionary")
+        members = rfc9530.parse(text_of(headers, field) or "")
     except ValueError:
         raise FieldError(field, "a dictionary of digests") from None
-    found = []
-    for key, member in members.items() if isinstance(members, dict) else ():
-        name, size = _DIGESTS.get(key, ("", 0))
-        value = member[0] if isinstance(member, tuple) else member
-        if name and isinstance(value, bytes) and len(value) == size:
-            found.append(Checksum(name, value))
-        elif name and key == digest_key(algorithm):
-            raise FieldError(field, f"the {size} bytes of a {key} digest in base64")
-    return found
-
-
-def digest_key(algorithm: str) -> str | None:
-    """Return the name that RFC 9530 has for an algorithm of hashlib, if it has one."""
-    plain = algorithm.lower().replace("-", "")
-    return next((key for key, (name, _) in _DIGESTS.items() if name == plain), None)
+    own = rfc9530.key_of(algorithm)
+    if own in members and members[own] is None:
+        raise FieldError(field, f"a {own} digest in base64")
+    return [Checksum(key.replace("-", ""), digest) for key, digest in members.items() if digest]
 
 
 def write_digest(algorithm: str, id: str) -> str | None:
     """Write Repr-Digest for a content, or None where RFC 9530 does not name the algorithm."""
-    key = digest_key(algorithm)
-    return None if key is None else http_sf.ser({key: bytes.fromhex(id)})
+    return rfc9530.write(id, algorithm)
 
 
 def write_limits(max_size: int | None, max_age: int) -> str:

@@ -16,7 +16,7 @@ from servers import Answer
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.http import parse_options_header
 
-from flask_hashfs._http.plan import ByteRange, Plan, Representation, expected_digest, plan
+from flask_hashfs._http.plan import ByteRange, Plan, Representation, plan
 
 DATA = content(10)
 ID = hashlib.sha256(DATA).hexdigest()
@@ -353,99 +353,3 @@ def _check_part(part: Answer, data: bytes) -> range:
 
 def _first_asked(part: range, wanted: list[range | None]) -> int:
     return next(n for n, indexes in enumerate(wanted) if indexes and indexes[0] in part)
-
-
-# --- the digest a request promises ---------------------------------------------------------------
-
-SHA256 = hashlib.sha256(b"content").digest()
-SHA512 = hashlib.sha512(b"content").digest()
-S256 = f":{base64.b64encode(SHA256).decode()}:"
-S512 = f":{base64.b64encode(SHA512).decode()}:"
-
-
-@pytest.mark.parametrize("name", ["Repr-Digest", "Content-Digest", "repr-digest"])
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [f"sha-256={S256}"],
-        [f"  sha-256={S256} "],
-        [f"sha-512={S512}, sha-256={S256}"],
-        [f"sha-256={S256},sha-512={S512}"],
-        [f"sha-256={S256} \t,\t sha-512={S512}"],
-        [f"sha-512={S512}", f"sha-256={S256}"],
-        [f"sha-256={S256}", "md5=:AAAA:"],
-        [f"sha-256={S256};a;b=1;c=:AA==:; d=tok"],
-        [f'unixsum=1, crc32c=:AAAA:, x, y=?0, z=tok, s="a,b", sha-256={S256}'],
-        [f"sha-256=:AAAA:, sha-256={S256}"],
-        [f"sha-256={S256.replace('=', '')}"],
-    ],
-)
-def test_expected_digest(name: str, lines: list[str]) -> None:
-    headers = Headers([(name, line) for line in lines])
-    assert expected_digest(headers, "sha256") == SHA256.hex()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "",
-        " ",
-        ",",
-        "sha-256",
-        "sha-256=",
-        "sha-256=::",
-        "sha-256=:",
-        "sha-256=:AAAA:",
-        f"sha-512={S512}",
-        f"SHA-256={S256}",
-        f"sha-256 ={S256}",
-        f"sha-256= {S256}",
-        f"sha256={S256}",
-        f"sha-256={S256[1:-1]}",
-        f"sha-256={S256[:-1]}",
-        f'sha-256="{S256[1:-1]}"',
-        f"sha-256={SHA256.hex()}",
-        f"sha-256=:{SHA256.hex()}:",
-        f"sha-256=:{S256[2:]}",
-        f"sha-256=:A{S256[1:]}",
-        f"sha-256=:={S256[1:]}",
-        f"sha-256={S256},",
-        f",sha-256={S256}",
-        f"sha-256={S256} md5=:AAAA:",
-        f"sha-256={S256}, ((",
-        f"sha-256={S256}, X=1",
-        f"sha-256={S256};",
-        f"sha-256={S256}, sha-256=1",
-        f"sha-256=({S256})",
-        f"sha-256={S256.replace('=', '!')}",
-        "\u00ff",
-    ],
-)
-def test_no_digest_is_expected_of_a_malformed_field(value: str) -> None:
-    assert expected_digest(Headers([("Repr-Digest", value)]), "sha256") is None
-    assert expected_digest(EnvironHeaders({"HTTP_CONTENT_DIGEST": value}), "sha256") is None
-
-
-def test_the_store_chooses_the_algorithm() -> None:
-    headers = Headers([("Repr-Digest", f"sha-256={S256}, sha-512={S512}")])
-    assert expected_digest(headers, "sha512") == SHA512.hex()
-    assert expected_digest(headers, "SHA-256") == SHA256.hex()
-    assert expected_digest(headers, "md5") is None
-    assert expected_digest(Headers(), "sha256") is None
-
-
-def test_repr_digest_goes_before_content_digest() -> None:
-    other = base64.b64encode(bytes(32)).decode()
-    headers = Headers(
-        [("Content-Digest", f"sha-256=:{other}:"), ("Repr-Digest", f"sha-256={S256}")]
-    )
-    assert expected_digest(headers, "sha256") == SHA256.hex()
-    headers["Repr-Digest"] = "sha-256=?"
-    assert expected_digest(headers, "sha256") == "00" * 32
-
-
-@given(st.lists(st.text(st.characters(max_codepoint=255)) | st.text(':=,;sha-256"( AB')))
-def test_any_digest_text_has_an_answer(lines: list[str]) -> None:
-    headers = Headers([("Repr-Digest", " ".join(line.splitlines())) for line in lines])
-    digest = expected_digest(headers, "sha256")
-    assert digest is None or len(bytes.fromhex(digest)) == 32
