@@ -294,9 +294,12 @@ class UploadBody(Body):
         """Whether somebody is reading, and so will be told how the body ended."""
         return self._readers > 0
 
-    @property
-    def limit(self) -> int | None:
-        """Bytes allowed at this moment, or None."""
+    def is_too_large_with(self, size: int) -> bool:
+        """Tell whether `size` bytes more than have been received are more than is allowed now."""
+        rules = BodyRules(limit=self._limit())
+        return rules.state(self._received + size) is BodyState.TOO_LARGE
+
+    def _limit(self) -> int | None:
         owner = self._owner and self._owner()
         limit = owner.max_content_length if owner else None
         return self._default_limit if limit is None else limit
@@ -332,7 +335,7 @@ class UploadBody(Body):
         with self.reading():
             self._check(spares_rest)
             while len(self._unread) < (wanted := count()) and not self._complete.is_set():
-                limit = self.limit
+                limit = self._limit()
                 self._limit_awaited = math.inf if limit is None else limit
                 await self._end_or(wanted, patience)
                 self._check(spares_rest)
@@ -362,7 +365,7 @@ class UploadBody(Body):
         if self._must_raise is not None:
             raise self._must_raise
         is_broken = self._state is Arrival.BROKEN and not (spares_rest and self._unread)
-        rules = BodyRules(self._expected, self.limit)
+        rules = BodyRules(self._expected, self._limit())
         rules.check(self._received, broken=is_broken)
         if self._loss is not None:
             raise self._loss

@@ -1,8 +1,28 @@
-"""Quart's connection, made to receive no more than the body has room for."""
+"""Quart's connection, made to receive no more than the body has room for.
+
+Quart runs two tasks for a request: one receives messages and gives their bytes to the body, the
+other runs the view and sends the response. When the first returns, the second is cancelled. How far
+the exchange is decides what the client's going means::
+
+    phase        next         when the client is gone     when the view is cancelled
+    VIEWING      ANSWERING    the view is cancelled [1]   a 400, if the body broke off
+    ANSWERING    ENDING       the view is cancelled [1]   nothing more can be said
+    ENDING       OVER         it is no news [2]           nothing more can be said
+    OVER         -            -                           a task that begins now is cancelled
+
+    [1] Unless it is reading the body, which tells it. It may answer: the client may be connected
+        still, and only its chunked encoding be invalid.
+    [2] Servers say so of each response that they have sent.
+
+The response is not ended until the client has finished sending, for up to `LINGER` seconds and only
+while bytes keep arriving: many clients read a response, such as a 413, only when they have sent
+everything, and if the connection were closed before, their system would throw the response away.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +31,8 @@ from quart.wrappers import Request
 from quart.wrappers.response import DataBody, FileBody, IOBody
 
 from .body import UploadBody
-from .request import compose
+from .multiplexed import SpooledMessages
+from .request import UploadRequest, compose
 from .sender import StoredBody, send_path, sends_paths
 from .workers import finished
 
@@ -29,18 +50,28 @@ if TYPE_CHECKING:
 
 SELF_CONTAINED = (DataBody, FileBody, IOBody, StoredBody, list, tuple)
 
-LINGER = 30.0  # seconds given to a client to finish a body that nobody reads, …
-SILENCE = 1.0  # … as long as it does send
+LINGER = 30.0
+"""Seconds that a client has to finish a body that nobody reads."""
+
+SILENCE = 1.0
+"""Seconds without a byte after which such a client is not waited for any more."""
+
+
+class Phase(enum.Enum):
+    """How far the exchange is."""
+
+    VIEWING = "nothing of the response is sent"
+    ANSWERING = "the status and the headers are sent"
+    ENDING = "the last message is being sent"
+    OVER = "the server has left the connection"
 
 
 class UploadConnection(ASGIHTTPConnection):
     """A connection that receives no more than the body has room for."""
 
     _body: UploadBody | None = None
-    _started = False
-    _ending = False
-    _lingers = False
-    _over = False
+    _phase = Phase.VIEWING
+    _length_is_told = False
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
@@ -51,7 +82,7 @@ class UploadConnection(ASGIHTTPConnection):
         try:
             await super().__call__(receive, send)
         finally:
-            self._over = True
+            self._phase = Phase.OVER
             left = [task for task in self._tasks if not task.done()]
             self._tasks.clear()
             for task in left:
@@ -60,7 +91,7 @@ class UploadConnection(ASGIHTTPConnection):
                 await finished(asyncio.wait(left))
 
     def _begin_task(self) -> None:
-        if self._over:
+        if self._phase is Phase.OVER:
             raise asyncio.CancelledError
         self._tasks.append(cast("asyncio.Task[Any]", asyncio.current_task()))
 
@@ -74,21 +105,34 @@ class UploadConnection(ASGIHTTPConnection):
             return
         if view:  # before 0.23 Quart itself ended the receiving with the view, and gave no task
             _cancel_after(view[0])
+        spooled: SpooledMessages | None = None
 
         async def receive_with_room() -> ASGIReceiveEvent:
+            nonlocal spooled
             if body.full:
+                if spooled is None and self._is_shared and isinstance(request, UploadRequest):
+                    spooled = SpooledMessages(receive, body, request.workers)
                 await body.room()
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                told = body.set_broken() and body.is_read
-                if told or self._ending:
-                    # Returning cancels the view. It is spared where it learns of the break from
-                    # the body, and may answer (the client may be there still, its chunks
-                    # unreadable), and where it was the answer's end that closed the stream.
-                    await asyncio.Event().wait()
-            return message
+            message = await (receive() if spooled is None else spooled.receive())
+            if message["type"] == "http.disconnect" and self._spares_the_view(body):
+                await asyncio.Event().wait()  # returning would cancel the view
+            return cast("ASGIReceiveEvent", message)
 
-        await super().handle_messages(request, receive_with_room, *view)
+        try:
+            await super().handle_messages(request, receive_with_room, *view)
+        finally:
+            if spooled is not None:
+                await finished(spooled.close())
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other requests may come over the same connection at the same time."""
+        return self.scope["http_version"].partition(".")[0] not in ("0", "1")
+
+    def _spares_the_view(self, body: UploadBody) -> bool:
+        """Tell whether the view goes on although the client is gone."""
+        learns_of_it = body.set_broken() and body.is_read
+        return learns_of_it or self._phase is Phase.ENDING
 
     async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
         self._begin_task()
@@ -100,19 +144,19 @@ class UploadConnection(ASGIHTTPConnection):
 
         async def send_and_note(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
-                self._started = True
-                self._lingers = _tells_its_end(message)
+                self._phase = Phase.ANSWERING
+                self._length_is_told = _tells_its_end(message)
             elif _is_last(message):
                 # hypercorn ends a stream only when it is rid of the messages it has queued.
-                self._ending = True
-                if body.abandon() and self._lingers and not message.get("body"):
+                self._phase = Phase.ENDING
+                if body.abandon() and self._length_is_told and not message.get("body"):
                     await _linger(body)
             await send(message)
 
         try:
             await super().handle_request(request, send_and_note)
         except asyncio.CancelledError:
-            if body.broken and not self._started:
+            if body.broken and self._phase is Phase.VIEWING:
                 with suppress(Exception):
                     await _send_bad_request(send)
             raise
@@ -141,11 +185,7 @@ def _cancel_after(view: asyncio.Task[None]) -> None:
 
 
 async def _linger(body: UploadBody) -> None:
-    """Let the client finish sending: many read an answer, such as a 413, only when they have.
-
-    The answer is theirs already, but for its formal end. If the connection were closed now, what
-    they go on to send would make their system throw the answer away.
-    """
+    """Let the client finish sending what is dropped."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER):
             await body.drain(SILENCE)

@@ -1,0 +1,167 @@
+"""A request of a shared connection: what has no room in memory goes to disk, so that none waits.
+
+Several requests share a connection of HTTP/2 or HTTP/3. A server that cannot hand on the bytes of
+one of them reads none of the others either (hypercorn), or uses up the window that all of them
+share. So from the moment when the body of such a request has no room, its messages are taken from
+the server all the same. They wait in memory up to `SPILL` bytes, beyond that in a temporary file::
+
+    server -> _receive_all -> (_write -> file -> _read_back) -> receive -> body
+
+The order is kept: while the file holds anything, nothing in memory is handed out before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
+
+from ..exceptions import IncompleteUploadError
+from .batch import Batch
+from .body import UploadBody
+from .workers import Workers
+
+Message = dict[str, Any]
+
+SPILL = 256 * 1024
+"""Bytes gathered in memory before they are written to the file, and read back from it at once."""
+
+
+class SpooledMessages:
+    """The messages of one request, kept until its body has room for them.
+
+    Args:
+        receive: The server's.
+        body: Its limit holds here too: what is larger is not worth a place on the disk.
+        workers: Where the file is written and read.
+    """
+
+    def __init__(
+        self, receive: Callable[[], Awaitable[Any]], body: UploadBody, workers: Workers
+    ) -> None:
+        self._server_receive = receive
+        self._body = body
+        self._workers = workers
+        self._gathered = Batch()
+        self._file: BinaryIO | None = None
+        self._read, self._written = 0, 0  # positions in the file
+        self._turn = asyncio.Lock()  # of whoever uses the file
+        self._arrived = asyncio.Event()
+        self._is_awaited = False
+        self._drops = False
+        self._is_complete, self._is_told = False, False
+        self._last: Message | Exception | None = None
+        self._receiving = asyncio.ensure_future(self._receive_all())
+
+    async def receive(self) -> Any:
+        """Return the next message, as the server's own ``receive`` does."""
+        while True:
+            data = await self._next()
+            is_all = self._is_complete and not self._waiting
+            if data or is_all > self._is_told:
+                self._is_told = is_all
+                return {"type": "http.request", "body": data, "more_body": not is_all}
+            if isinstance(self._last, Exception):
+                raise self._last
+            if self._last is not None:
+                return self._last
+            self._arrived.clear()
+            self._is_awaited = True
+            try:
+                await self._arrived.wait()
+            finally:
+                self._is_awaited = False
+
+    async def close(self) -> None:
+        """Receive no more, and drop what is left with the file."""
+        self._receiving.cancel()
+        await asyncio.wait([self._receiving])
+        if self._file is not None:
+            with suppress(OSError):
+                await self._workers.run(self._file.close)
+
+    @property
+    def _waiting(self) -> int:
+        """How many bytes have not been handed out, where none is on its way to the file."""
+        return self._written - self._read + len(self._gathered)
+
+    async def _receive_all(self) -> None:
+        """Take every message from the server until it says that the client is gone."""
+        try:
+            while (message := await self._server_receive())["type"] == "http.request":
+                await self._keep(message.get("body", b""))
+                self._is_complete = not message.get("more_body", False)
+                self._arrived.set()
+            self._last = message
+        except Exception as error:
+            self._last = error
+        self._arrived.set()
+
+    async def _keep(self, data: bytes) -> None:
+        if self._drops:
+            self._body.lose(_too_large(), len(data))
+            return
+        self._gathered.append(data)
+        if len(self._gathered) >= SPILL and not self._is_awaited:
+            await self._spill()
+
+    async def _spill(self) -> None:
+        """Write what is gathered to the file, unless the body has become too large."""
+        async with self._turn:
+            if self._body.is_too_large_with(self._waiting):
+                self._drop(_too_large())
+                return
+            try:
+                await self._workers.run(self._write, late_argument=self._take)
+            except OSError as error:
+                self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        """Drop what is kept and what will come; the body remembers how much it was."""
+        self._drops = True
+        size = self._waiting
+        self._gathered, self._read = Batch(), self._written
+        self._body.lose(error, size)
+
+    async def _next(self) -> bytes:
+        """Return the bytes that come next, as far as they are there."""
+        async with self._turn:
+            if self._written == self._read:
+                return bytes(self._take())
+            try:
+                return await self._workers.run(self._read_back)
+            except OSError as error:
+                self._drop(error)
+                return b""
+
+    def _take(self) -> Batch:
+        gathered, self._gathered = self._gathered, Batch()
+        return gathered
+
+    # In a worker thread, one at a time.
+
+    def _write(self, gathered: Batch) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="hashfs-")  # noqa: SIM115
+        self._file.seek(self._written)
+        self._file.write(bytes(gathered))
+        self._file.flush()
+        self._written += len(gathered)
+
+    def _read_back(self) -> bytes:
+        file = cast(BinaryIO, self._file)
+        file.seek(self._read)
+        data = file.read(min(SPILL, self._written - self._read))
+        self._read += len(data)
+        if self._read == self._written:
+            self._read = self._written = 0
+            file.truncate(0)
+        return data
+
+
+def _too_large() -> IncompleteUploadError:
+    return IncompleteUploadError(
+        "The request's body was dropped, as it was larger than was allowed when it arrived."
+    )
