@@ -175,6 +175,35 @@ class BaseHashFS(Generic[AppT]):
         self._references = (*self._references, function)
         return function
 
+    def track(self, *what: Any, bind: Any) -> None:
+        """Ask a database what is in use, at every later `prune`.
+
+        Needs the extra ``sqlalchemy``. All columns are read by one statement for each
+        database, so as of one moment; NULL refers to nothing.
+
+        Args:
+            what: Declarative bases (all columns of the type ``StoredFileType`` in all of their
+                tables, when `prune` asks), registries, mapped classes, or single columns
+                (a plain string column may hold ids, relative or absolute paths).
+            bind: An engine, a session or a session maker, sync or (with Quart) async, or a
+                callable that returns one. It is called in the app's context, when needed.
+
+        Raises:
+            ConfigError: SQLAlchemy is not installed.
+            TypeError: `what` is nothing that has columns.
+            ValueError: A mapped class has no column of the type ``StoredFileType``.
+
+        Example:
+            ``fs.track(db.Model, bind=lambda: db.engine)``
+        """
+        try:
+            from ..sqlalchemy import Tracked
+        except ImportError as error:
+            raise ConfigError(
+                f"track needs SQLAlchemy: pip install 'Flask-HashFS[sqlalchemy]' ({error})"
+            ) from error
+        self.references(Tracked(what, bind))
+
     @property
     def has_references(self) -> bool:
         """Whether any callable tells what is in use."""
