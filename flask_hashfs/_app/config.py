@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from .._bucket.client import SCHEMES, is_url
 from .._http.accept import parse_types
@@ -139,6 +139,15 @@ def _switch(key: str, value: object) -> bool:
     _refuse(key, value, "True or False")
 
 
+def _serve_files(key: str, value: object) -> bool | Literal["signed"]:
+    if isinstance(value, str) and value.lower() == "signed":
+        return "signed"
+    try:
+        return _switch(key, value)
+    except ConfigError as error:
+        raise ConfigError(f'{error}, or "signed"') from None
+
+
 def _mode(key: str, value: object) -> int:
     mode = value
     if isinstance(value, str):
@@ -229,9 +238,9 @@ class StoreConfig:
     path_prefix: str = _key(
         "", _path_prefix,
         "path before the file's in its URL")
-    serve_files: bool = _key(
-        False, _switch,
-        "register the file route below the prefix")
+    serve_files: bool | Literal["signed"] = _key(
+        False, _serve_files,
+        'register the file route below the prefix; `"signed"`: for URLs with a signature only')
     max_age: int | None = _key(
         31536000, _or_none(_integer(0, "seconds")),
         "seconds a file may be cached")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_type_hints
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
+from werkzeug.sansio.request import Request
 
 from .._bucket.backend import ObjectStore
 from .._bucket.client import is_url
@@ -16,10 +18,10 @@ from .._http import digests, urls
 from .._storage.writer import Writer
 from .._store.store import HashFS
 from ..exceptions import ConfigError
-from . import cli, config
+from . import cli, config, signed_urls
 from . import state as app_state
 from .config import StoreConfig
-from .serving import Serving
+from .serving import SendOptions, Serving
 from .state import StoreState
 
 if TYPE_CHECKING:
@@ -97,17 +99,32 @@ class BaseHashFS(Generic[AppT]):
         """The current app's store."""
         return self._state["client"]
 
-    def url_for(self, file: str | os.PathLike[str] | HashAddress, external: bool = True) -> str:
+    def url_for(
+        self,
+        file: str | os.PathLike[str] | HashAddress,
+        external: bool = True,
+        *,
+        expires: timedelta | int | None = None,
+        download_name: str | None = None,
+        as_attachment: bool | None = None,
+    ) -> str:
         """Return the URL of a stored file; whether it exists is not checked.
 
         Args:
             file: A path relative to the root, an id where this app serves the files, or an
                 address.
             external: Whether to begin with ``HASHFS_HOST`` or the request's host.
+            expires: For how long it works, as a timedelta or in seconds, where
+                ``HASHFS_SERVE_FILES`` is ``"signed"``; without it such a URL answers 403.
+            download_name: The name that the file is saved under; signed, so with `expires` only.
+            as_attachment: Whether the browser downloads it; signed, so with `expires` only.
 
         Raises:
             ConfigError: ``HASHFS_HOST`` is not a URL.
-            RuntimeError: There is no app, or the host is needed and there is no request.
+            RuntimeError: There is no app, or no ``SECRET_KEY`` to sign with, or the host is
+                needed and there is no request.
+            TypeError: An argument of another type.
+            ValueError: `expires` is not more than nothing, or nobody would check it.
         """
         app = self._current_app()
         prefix = config.key_prefix(self.name)
@@ -128,7 +145,20 @@ class BaseHashFS(Generic[AppT]):
                 error.add_note(f"url_for: set {prefix}HOST or SERVER_NAME, or say external=False")
                 raise
         url = urls.join(*parts)
-        return f"/{url}" if external and host and host.startswith("//") else url
+        if external and host and host.startswith("//"):
+            url = f"/{url}"
+        if expires is None:
+            if download_name is not None or as_attachment is not None:
+                raise ValueError("download_name and as_attachment are signed: give expires, too")
+            return url
+        if settings.serve_files != "signed":
+            raise ValueError(
+                f'nobody would check expires: {prefix}SERVE_FILES is not "signed" but '
+                f"{settings.serve_files!r}"
+            )
+        path = path.replace(os.sep, "/").lstrip("/")
+        wishes = expires, download_name, as_attachment
+        return f"{url}?token={signed_urls.new_token(app.config, self.name, path, *wishes)}"
 
     def expected_digest(
         self, headers: Headers | Mapping[str, str], *, required: bool = False
@@ -243,6 +273,21 @@ class BaseHashFS(Generic[AppT]):
     def _serving(self) -> Serving:
         state = self._state
         return Serving(state["client"], state["config"], self._current_app().config)
+
+    def _routed_options(self, file: str, request: Request) -> SendOptions:
+        """Return how the file route answers a request, from its token where it needs one.
+
+        Raises:
+            Forbidden: The request has no valid token.
+        """
+        if self._state["config"].serve_files != "signed":
+            return SendOptions()
+        grant = signed_urls.check(self._current_app().config, self.name, file, request)
+        return SendOptions(
+            as_attachment=grant.as_attachment,
+            download_name=grant.download_name,
+            until=grant.expires,
+        )
 
     # -- what a framework gives ------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from hashfs import HashAddress
@@ -38,6 +40,8 @@ class SendOptions:
         max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's path
             names the content, and not at all elsewhere.
         private: Whether shared caches must not keep it.
+        until: When the request's URL ends, in seconds since the epoch; no cache and no URL of
+            an object store may outlive it.
 
     Raises:
         ValueError: A `mimetype` that is not a type.
@@ -48,6 +52,7 @@ class SendOptions:
     download_name: str | None = None
     max_age: int | None = None
     private: bool = False
+    until: int | None = None
 
     def __post_init__(self) -> None:
         if self.mimetype is not None:
@@ -56,7 +61,12 @@ class SendOptions:
     @property
     def is_default(self) -> bool:
         """Whether the file is to be sent as the file route does it."""
-        return self == _AS_ROUTED
+        return replace(self, until=None) == _AS_ROUTED
+
+    @property
+    def seconds_left(self) -> int | None:
+        """For how long the request's URL still works, if it ends."""
+        return None if self.until is None else max(0, self.until - math.ceil(time.time()))
 
 
 _AS_ROUTED = SendOptions()
@@ -210,9 +220,10 @@ class Serving:
             or not options.is_default
             or not isinstance(client, ObjectStore)
             or not client.signs
+            or not (lasts := _redirected_for(options.seconds_left))
         ):
             return None
-        url, seconds = client.signed_url(address, _REDIRECTED_FOR)
+        url, seconds = client.signed_url(address, lasts)
         age = representation.max_age
         caching = "no-cache" if age is None else f"max-age={min(seconds, age)}"
         return Plan(
@@ -242,6 +253,10 @@ class Serving:
         max_age = options.max_age
         if max_age is None and immutable:
             max_age = self.settings.max_age
+        left = options.seconds_left
+        if left is not None:
+            immutable = False
+            max_age = None if max_age is None else min(max_age, left)
         return http.Representation(
             id=address.id,
             size=content.size,
@@ -253,6 +268,20 @@ class Serving:
             immutable=immutable,
             private=options.private,
         )
+
+
+def _redirected_for(left: int | None) -> int:
+    """Return how many seconds a signed URL is to be valid at least, and half of that at most.
+
+    Args:
+        left: For how many seconds the request's own URL still works, if it ends.
+
+    Returns:
+        Nothing where that is too short. Few different values, so that URLs are kept.
+    """
+    if left is None or left >= 2 * _REDIRECTED_FOR:
+        return _REDIRECTED_FOR
+    return 1 << ((left // 2).bit_length() - 1) if left >= 2 else 0
 
 
 def _without_range(headers: Headers) -> Headers:

@@ -77,6 +77,7 @@ class _Placing(enum.Enum):
 class _Slot(NamedTuple):
     """A span of time in which every signed URL of an object is the same."""
 
+    seconds: int
     number: int
     key: str
 
@@ -367,7 +368,7 @@ class ObjectStore(HashFS):
             The URL, and the seconds until another one takes its place.
         """
         number, past = divmod(int(time.time()), seconds)
-        slot = _Slot(number, address.relpath)
+        slot = _Slot(seconds, number, address.relpath)
         url = self._signed.get(slot)
         if url is None:
             url = self._objects.sign(address.relpath, 2 * seconds - past)

@@ -177,8 +177,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
         app.request_class = upload_request_class(app.request_class)
 
     def _serve(self, file: str) -> Response:
-        content = self._serving.open(file, request.method, is_routed=True)
-        return self._respond(content, SendOptions())
+        options = self._routed_options(file, request)
+        return self._respond(self._serving.open(file, request.method, is_routed=True), options)
 
     def _current_app(self) -> Flask:
         return current_app

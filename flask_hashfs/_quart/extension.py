@@ -353,7 +353,8 @@ class QuartHashFS(BaseHashFS[Quart]):
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
     async def _serve(self, file: str) -> Response:
-        return await self._respond(file, SendOptions(), is_routed=True)
+        options = self._routed_options(file, request)
+        return await self._respond(file, options, is_routed=True)
 
     def _current_app(self) -> Quart:
         return current_app

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Request
 
 from flask_hashfs import FlaskHashFS, HashFS
 from flask_hashfs._app.config import load
-from flask_hashfs._app.serving import Answer, SendOptions, Serving
+from flask_hashfs._app.serving import Answer, SendOptions, Serving, _redirected_for
 
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
 
@@ -165,3 +165,24 @@ def test_a_view_that_asks_for_a_wrong_type_fails(tmp_path: Path) -> None:
         address = fs.put(SVG)
         with pytest.raises(ValueError, match="'image/png,text/html'"):
             fs.send_file(address, mimetype="image/png,text/html")
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds"),
+    [
+        (None, 3600),
+        (10**6, 3600),
+        (7200, 3600),
+        (7199, 2048),
+        (60, 16),
+        (3, 1),
+        (2, 1),
+        (1, 0),
+        (0, 0),
+    ],
+)
+def test_a_redirect_leads_to_no_url_that_outlives_the_request_s(
+    left: int | None, seconds: int
+) -> None:
+    assert _redirected_for(left) == seconds
+    assert left is None or 2 * seconds <= max(left, 0)
