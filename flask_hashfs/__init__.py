@@ -17,6 +17,7 @@ from .exceptions import (
     IncompleteUploadError,
     InvalidExtensionError,
     NotStoredError,
+    StoreFullError,
     StoreUnavailableError,
 )
 from .signals import file_deleted, file_served, file_stored
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidExtensionError",
     "NotStoredError",
     "QuartHashFS",
+    "StoreFullError",
     "StoreUnavailableError",
     "StoredFile",
     "file_deleted",

@@ -9,9 +9,10 @@
       ├─ FileTooLargeError       (RequestEntityTooLarge)  413: over max_size
       ├─ DigestMismatchError     (BadRequest)             400: the content has another digest
       ├─ IncompleteUploadError   (BadRequest)             400: the request's body ended early
+      ├─ StoreFullError          (OSError, HTTPException) 507: the disk, or a quota, is full
       └─ StoreUnavailableError   (ServiceUnavailable)     503: the object store fails
 
-The last four are HTTP errors too: left unhandled in a view they answer with their status.
+The last five are HTTP errors too: left unhandled in a view they answer with their status.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, ServiceUnavailable
 
 __all__ = [
     "ConfigError",
@@ -29,6 +30,7 @@ __all__ = [
     "IncompleteUploadError",
     "InvalidExtensionError",
     "NotStoredError",
+    "StoreFullError",
     "StoreUnavailableError",
 ]
 
@@ -82,6 +84,24 @@ class DigestMismatchError(HashFSError, BadRequest):
 
 class IncompleteUploadError(HashFSError, BadRequest):
     """The request's body ended, or became unreadable, before it was complete."""
+
+
+class StoreFullError(HashFSError, OSError, HTTPException):
+    """The disk cannot take the content: ``errno`` is ``ENOSPC``, or ``EDQUOT`` for a quota.
+
+    Nothing is left of what was put. The error itself, with the path, is for the log: the
+    response says no more than that the storage is full. Source of the status: RFC 4918, 11.5.
+    """
+
+    code = 507
+    description = "The file storage is full."
+
+    def __init__(self, errno: int, strerror: str | None, filename: str | None = None) -> None:
+        HTTPException.__init__(self)
+        OSError.__init__(self, errno, strerror, filename)
+
+    def __reduce__(self) -> tuple[type[StoreFullError], tuple[object, ...]]:
+        return type(self), (self.errno, self.strerror, self.filename)
 
 
 class StoreUnavailableError(HashFSError, ServiceUnavailable):

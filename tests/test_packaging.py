@@ -53,6 +53,7 @@ PUBLIC = {
     "IncompleteUploadError",
     "InvalidExtensionError",
     "NotStoredError",
+    "StoreFullError",
     "StoreUnavailableError",
     "StoredFile",
     "file_deleted",

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from hashfs import HashAddress
 
 from .._storage import posix, sources
+from .._storage.full import full_is_told
 from .._storage.writer import Writer
 
 _FILES = 128  # of one group: each may hold a descriptor
@@ -78,7 +79,7 @@ def put_files(
 
 
 def _publish(
-    store: Store, group: list[_Item], sync: Callable[[list[str]], None]
+    store: Store, group: list[_Item], sync: Callable[[list[str]], bool]
 ) -> Iterator[tuple[Any, HashAddress | Exception]]:
     """Give the group its addresses: the data is on the disk first, and the names are after."""
 
@@ -87,13 +88,14 @@ def _publish(
             item.writer.file()
 
     def commit(item: _Item) -> None:
-        item.result = lazy.commit(item.writer, item.extension)
+        item.result = placing.commit(item.writer, item.extension)
 
+    placing = store
     if store.fsync and group:
         for item in group:
             _attempt(item, spill)
-        sync([])
-    lazy = _without_fsync(store)
+        if sync([]):
+            placing = _without_fsync(store)
     for item in group:
         _attempt(item, commit)
     if store.fsync and group:
@@ -125,18 +127,21 @@ def _without_fsync(store: StoreT) -> StoreT:
 
 
 @contextmanager
-def _syncing(root: str) -> Iterator[Callable[[list[str]], None]]:
+def _syncing(root: str) -> Iterator[Callable[[list[str]], bool]]:
     """Give a call that waits until all that was written below `root` is on the disk.
 
-    Where the file system cannot be synced as a whole, the paths given to it are.
+    Where the file system cannot be synced as a whole, or fails to be, the paths given to it are,
+    and it returns False: the kernel tells of what it could not write once only.
     """
 
-    def sync(paths: list[str]) -> None:
+    @full_is_told
+    def sync(paths: list[str]) -> bool:
         if syncfs is not None and syncfs(fd) == 0:
-            return
+            return True
         for path in paths:
             posix.sync_path(path)
             posix.sync_folders(os.path.dirname(path), root)
+        return False
 
     syncfs = _syncfs()
     fd = -1 if syncfs is None else os.open(root, os.O_RDONLY | posix.BINARY)

@@ -112,7 +112,7 @@ def _move(store: Tree, source: str, address: HashAddress) -> bool:
 
 def _settle(store: Tree, path: str) -> None:
     if store.fmode is not None:
-        os.chmod(path, store.fmode)
+        store._temporary.set_mode(None, path, store.fmode)
     if store.fsync:
         posix.sync_path(path)
         posix.sync_folders(os.path.dirname(path), store.root)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+from .full import full_is_told
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("flask_hashfs")
 
 T = TypeVar("T")
 
@@ -40,6 +46,7 @@ _PROC = "/proc/self/fd"
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # a link, a socket, a device that is not there
+_NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -105,6 +112,7 @@ def link_or_rename(source: str, target: str) -> None:
         os.rename(source, target)
 
 
+@full_is_told
 def make_folders(path: str, mode: int) -> bool:
     """Create the folder `path` and its missing parents, whoever else does so or removes them.
 
@@ -119,26 +127,42 @@ def make_folders(path: str, mode: int) -> bool:
         NotADirectoryError: Something else stands in the way.
         FileNotFoundError: Nothing can be created there: in /proc, on a drive that is none.
     """
-    parent = os.path.dirname(path)
-    for _ in range(ATTEMPTS):
+    missing = [path]  # those that are wanted, the outermost last
+    tries: Counter[str] = Counter()
+    while True:
+        folder = missing[-1]
+        tries[folder] += 1
+        if tries[folder] > ATTEMPTS:
+            raise FileNotFoundError(errno.ENOENT, "No folder can be created here", folder)
         try:
-            os.mkdir(path, mode)
+            is_new = _make_folder(folder, mode)
         except FileNotFoundError:
-            if parent == path:
+            parent = os.path.dirname(folder)
+            if parent == folder:
                 raise
-            make_folders(parent, mode)
-        except FileExistsError:
-            state = lstat(path)
-            if state is None:  # removed since
-                continue
-            if stat.S_ISDIR(state.st_mode) or os.path.isdir(path):
-                return False
-            raise NotADirectoryError(
-                errno.ENOTDIR, "A folder is needed here, but this is none", path
-            ) from None
-        else:
-            return True
-    raise FileNotFoundError(errno.ENOENT, "No folder can be created here", path)
+            missing.append(parent)
+            continue
+        if is_new is None:  # removed since
+            continue
+        missing.pop()
+        if not missing:
+            return is_new
+
+
+def _make_folder(path: str, mode: int) -> bool | None:
+    """Create one folder; False if it is there already, None if it was there a moment ago."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        state = lstat(path)
+        if state is None:
+            return None
+        if stat.S_ISDIR(state.st_mode) or os.path.isdir(path):
+            return False
+        raise NotADirectoryError(
+            errno.ENOTDIR, "A folder is needed here, but this is none", path
+        ) from None
+    return True
 
 
 def remove_empty_folders(folder: str, root: str) -> None:
@@ -358,10 +382,7 @@ class TemporaryFile:
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
         if mode is not None and mode != self._mode:
-            if hasattr(os, "fchmod"):
-                os.fchmod(self.fd, mode)
-            elif self.path is not None:
-                os.chmod(self.path, mode)
+            self._folder.set_mode(self.fd, self.path, mode)
             self._mode = mode
         if sync and not self._synced:
             sync_file(self.fd)
@@ -470,6 +491,7 @@ class TemporaryFolder:
         self.is_new = True
         """Whether the root may have been made by this process and not be on the disk yet."""
         self._unnamed = bool(_UNNAMED) and os.path.isdir(_PROC)
+        self._tells_no_modes = False
 
     def create(self, dmode: int) -> TemporaryFile:
         """Create an empty file; a missing root is made with `dmode`.
@@ -520,6 +542,28 @@ class TemporaryFolder:
             yield name
         finally:
             self.remove(name)
+
+    def set_mode(self, fd: int | None, path: str | None, mode: int) -> None:
+        """Give a file of the root its mode, where the file system has modes.
+
+        CIFS and others refuse it: their files have the mode of the mount.
+
+        Args:
+            fd: Of the file, if it is open.
+            path: Of the file, if it has one.
+            mode: Exact.
+        """
+        try:
+            if fd is not None and hasattr(os, "fchmod"):
+                os.fchmod(fd, mode)
+            elif path is not None:
+                os.chmod(path, mode)
+        except OSError as error:
+            if error.errno not in _NO_MODES:
+                raise
+            if not self._tells_no_modes:
+                self._tells_no_modes = True
+                logger.warning("Files below %s cannot be given modes: %s", self.root, error)
 
     def remove(self, path: str) -> None:
         """Remove a name made here, and the folders it leaves empty."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from ..exceptions import FileTooLargeError
+from .full import full_is_told
 from .posix import TemporaryFile, TemporaryFolder
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -59,12 +60,13 @@ class Writer:
         self.memory_limit = memory_limit
         self._dmode = dmode
         self._hash = _new_hash(algorithm).copy()
-        self._memory: bytes | bytearray = b""
+        self._memory: bytes | bytearray | None = b""  # None: it has outgrown memory
         self._file: TemporaryFile | None = None
         self._id: str | None = None
         if begun is not None:
             self._file, self.size, self._hash = begun
 
+    @full_is_told
     def write(self, data: Bytes, beside: Executor | None = None) -> None:
         """Take the next bytes of the content.
 
@@ -74,7 +76,8 @@ class Writer:
 
         Raises:
             FileTooLargeError: The content has more than `max_size` bytes.
-            OSError: The disk is full, or fails.
+            StoreFullError: The disk is full.
+            OSError: The disk fails.
             ValueError: The writer is closed or finished.
         """
         if self.closed or self._id is not None:
@@ -84,17 +87,16 @@ class Writer:
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
             self.size = size
-            if self._file is None and size <= self.memory_limit:
+            if self._memory is not None and size <= self.memory_limit:
                 self._hash.update(data)
-                self._remember(data)
+                self._remember(self._memory, data)
             else:
                 self._write_through(data, beside)
         except BaseException:
             self.close()  # hash and file may differ now: never to be published
             raise
 
-    def _remember(self, data: Bytes) -> None:
-        memory = self._memory
+    def _remember(self, memory: bytes | bytearray, data: Bytes) -> None:
         if not memory and type(data) is bytes:
             self._memory = data  # the whole content, most of the time: not copied
             return
@@ -105,8 +107,8 @@ class Writer:
 
     def _write_through(self, data: Bytes, beside: Executor | None) -> None:
         if self._file is None:
-            self._spill()
-        assert self._file is not None
+            self._file = self._spilled()
+            self._memory = None
         written = None
         if beside is not None and len(data) >= _BESIDE:
             written = _submit(beside, self._file, data)
@@ -142,34 +144,40 @@ class Writer:
         """Where this content's file is, or would be, made."""
         return self._folder
 
+    @full_is_told
     def file(self) -> TemporaryFile:
-        """Return the file that holds the finished content, made now if it was in memory."""
+        """Return the file that holds the finished content, made now if it is in memory."""
         if self.closed:
             raise ValueError("this content was given up")
         if self._file is None:
-            self._spill()
+            self._file = self._spilled()
         elif not self._file.placed:
             self._file.touch()  # it may have been written long ago, and ages from its put on
-        assert self._file is not None
         return self._file
+
+    def release(self) -> None:
+        """Close the file of content that is in memory, too, and can be read from there."""
+        if self._memory is not None:
+            self._drop_file()
 
     @property
     def spilled(self) -> TemporaryFile | None:
-        """The file, if the content has outgrown memory."""
+        """The file, if there is one: always once the content has outgrown memory."""
         return self._file
 
     def getvalue(self) -> bytes | bytearray | None:
-        """Return the content, not to be changed, or None where it is in a file."""
-        return None if self._file is not None else self._memory
+        """Return the content, not to be changed, or None where it has outgrown memory."""
+        return self._memory
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read content from byte `position` on, and return how many bytes were read."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
-        if self._file is None:
+        if self._memory is not None:
             piece = memoryview(self._memory)[position : position + len(buffer)]
             buffer[: len(piece)] = piece
             return len(piece)
+        assert self._file is not None
         if hasattr(os, "preadv"):
             return os.preadv(self._file.fd, [buffer], position)
         os.lseek(self._file.fd, position, os.SEEK_SET)
@@ -185,9 +193,11 @@ class Writer:
         """Give up whatever of the content no address names; it may be called again."""
         self.closed = True
         self._memory = b""
-        file = self._file
+        self._drop_file()
+
+    def _drop_file(self) -> None:
+        file, self._file = self._file, None
         if file is not None:
-            self._file = None
             file.close()
 
     def __enter__(self) -> Writer:
@@ -201,16 +211,17 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _spill(self) -> None:
+    def _spilled(self) -> TemporaryFile:
         file = self._folder.create(self._dmode)
         try:
-            file.write(self._memory)
+            if self._memory:
+                file.write(self._memory)
         except BaseException:
             file.close()
             raise
-        self._file = file
-        self._memory = b""
+        return file
 
+    @full_is_told
     def copied(self) -> TemporaryFile:
         """Return a copy, made now, of the file that holds the finished content.
 

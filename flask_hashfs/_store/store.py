@@ -18,6 +18,7 @@ from werkzeug.datastructures import FileStorage
 from .._local import group_put, maintenance, repair
 from .._local.lookup import Tree
 from .._storage import posix, sources
+from .._storage.full import full_is_told
 from .._storage.writer import UploadStream, Writer
 from ..exceptions import DigestMismatchError, FileTooLargeError, InvalidExtensionError
 
@@ -91,6 +92,7 @@ class HashFS(Tree):
             DigestMismatchError: The content is not the `expected` one.
             ValueError: A path that names no file, or a file object that is closed.
             TypeError: Nothing that can be stored.
+            StoreFullError: The disk is full.
             OSError: The content cannot be read, or the disk cannot take it.
         """
         if extension is not None or expected is not None:
@@ -162,6 +164,7 @@ class HashFS(Tree):
             InvalidExtensionError: `extension` cannot be part of a name.
             DigestMismatchError: The content is not the `expected` one.
             ValueError: The writer is closed.
+            StoreFullError: The disk is full.
             OSError: The disk cannot take it.
         """
         suffix = dotted(extension)
@@ -171,22 +174,29 @@ class HashFS(Tree):
         if expected is not None and expected.lower() != id:
             raise DigestMismatchError(expected, id)
         path = self.idpath(id) + suffix
-        is_new_folder = False
         try:
-            for _ in range(posix.ATTEMPTS):
-                try:
-                    is_duplicate = self._place(writer, id, path, is_new_folder)
-                    if self.fsync:
-                        self._sync(path, is_duplicate)
-                    return HashAddress._make((id, path[len(self._prefix) :], path, is_duplicate))
-                except FileExistsError:  # another put was first, or damage: look again
-                    is_new_folder = False
-                except FileNotFoundError:  # no folder yet, or a delete has just taken it
-                    is_new_folder = self._make_folder(os.path.dirname(path))
-            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
+            with full_is_told:
+                is_duplicate = self._commit(writer, id, path)
         except BaseException:
             posix.remove_empty_folders(os.path.dirname(path), self.root)
             raise
+        finally:
+            writer.release()
+        return HashAddress._make((id, path[len(self._prefix) :], path, is_duplicate))
+
+    def _commit(self, writer: Writer, id: str, path: str) -> bool:
+        is_new_folder = False
+        for _ in range(posix.ATTEMPTS):
+            try:
+                is_duplicate = self._place(writer, id, path, is_new_folder)
+                if self.fsync:
+                    self._sync(path, is_duplicate)
+                return is_duplicate
+            except FileExistsError:  # another put was first, or damage: look again
+                is_new_folder = False
+            except FileNotFoundError:  # no folder yet, or a delete has just taken it
+                is_new_folder = self._make_folder(os.path.dirname(path))
+        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
 
     def _place(self, writer: Writer, id: str, path: str, is_new_folder: bool) -> bool:
         """Give the content its name, if it has none; return whether the content was there.

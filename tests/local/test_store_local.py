@@ -133,6 +133,24 @@ def test_modes_are_exact_and_the_umask_is_left_alone(
         assert os.umask(before) == mask
 
 
+def test_a_file_system_without_modes_is_told_once(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on CIFS, where fchmod is refused unless it would change nothing."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "chmod", refuse)
+    store = new_store()
+    for data in (b"hello", b"there", b"x" * LARGE):
+        assert read(store, store.put(data, "txt")) == data
+    Path(store.get(id_of(b"hello")).abspath).rename(os.path.join(store.root, "misplaced"))
+    assert len(store.repair()) == 1
+    assert caplog.text.count("cannot be given modes") == 1
+
+
 @pytest.mark.parametrize("size", [5, LARGE])
 def test_without_a_mode_files_are_their_owners(new_store: NewStore, size: int) -> None:
     store = new_store(fmode=None)
@@ -211,6 +229,31 @@ def test_an_upload_is_linked_not_copied(plain: HashFS, tmp_path: Path) -> None:
         stream = UploadStream(writer)
         inodes = {os.stat(store.put(stream).abspath).st_ino for store in (plain, other)}
     assert len(inodes) == 1
+
+
+def test_a_put_of_content_in_memory_holds_no_descriptor(store: HashFS) -> None:
+    before, streams = open_files(), []
+    for number in range(20):
+        with store.writer() as writer:
+            writer.write(b"%d" % number)
+            writer.finish()
+            store.commit(writer)
+            store.commit(writer, "txt")
+            assert open_files() == before
+        upload = store.writer()
+        upload.write(b"upload %d" % number)
+        stream = UploadStream(upload)
+        streams.append(stream)
+        address = store.put(stream, "txt")
+        assert not address.is_duplicate
+        assert open_files() == before
+        assert stream.read() == b"upload %d" % number
+        store.delete(address.id)
+        assert not store.put(stream).is_duplicate
+    assert open_files() == before
+    assert store.count() == 60
+    for stream in streams:
+        stream.close()
 
 
 def test_an_upload_is_copied_into_a_store_of_another_mode(plain: HashFS, tmp_path: Path) -> None:
@@ -1041,6 +1084,14 @@ def test_a_store_can_be_pickled_and_used_by_another_process(plain: HashFS) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_root_may_lie_as_deep_as_paths_are_long(tmp_path: Path) -> None:
+    store = HashFS(os.path.join(tmp_path, *"x" * 1100))
+    try:
+        assert read(store, store.put(b"hello")) == b"hello"
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "x"], check=True)
+
+
 def test_a_root_where_no_folder_can_be_made_does_not_hang() -> None:
     with pytest.raises(FileNotFoundError):
         HashFS("/proc/hashfs").put(b"hello")
