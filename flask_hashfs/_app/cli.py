@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import re
-import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -209,23 +208,30 @@ def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_jso
     except InvalidExtensionError as error:
         raise click.BadParameter(str(error), param_hint="--extension") from error
 
+    failed = False
+
+    def report(path: str, error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        click.echo(f"{_text(path)}: {error}", err=True)
+
     def files() -> Iterator[tuple[Any, str | None]]:
-        for path in _expand(sources, client.root):
+        for path in _expand(sources, client.root, report):
             if path == "-":
                 yield sys.stdin.buffer, extension
             else:
                 yield path, extension or _extension(client, path)
 
-    failed = False
-    length = sum(1 for _ in _expand(sources, client.root)) if _is_terminal() else None
+    length = None
+    if _is_terminal():
+        length = sum(1 for _ in _expand(sources, client.root, lambda *_: None))
     with _bar(length, "Storing") as (advance, echo):
         for source, result in client.put_files(files()):
             path = source if isinstance(source, str) else "-"
             if isinstance(result, HashAddress):
                 echo(_put_line(path, result, as_json))
             else:
-                failed = True
-                click.echo(f"{_text(path)}: {result}", err=True)
+                report(path, result)
             advance(1)
     if failed:
         raise click.exceptions.Exit(1)
@@ -238,20 +244,36 @@ def _put_line(path: str, address: HashAddress, as_json: bool) -> str:
     return json.dumps({"path": path, **names})
 
 
-def _expand(sources: Iterable[str], root: str) -> Iterator[str]:
-    """Yield the files in `sources`, which may be folders; links below them are not followed."""
+def _expand(
+    sources: Iterable[str], root: str, report: Callable[[str, OSError], object]
+) -> Iterator[str]:
+    """Yield the files in `sources`, which may be folders; links below them are not followed.
+
+    Args:
+        sources: From the command line.
+        root: The store's, which is passed over.
+        report: Called with each folder that cannot be read.
+    """
     root = os.path.realpath(root)
     for source in sources:
         if source == "-" or not os.path.isdir(source):
             yield source
             continue
-        for folder, folders, files in os.walk(source):
-            if os.path.realpath(folder) == root:  # the store itself
-                folders.clear()
+        waiting = [source]
+        while waiting:
+            folder = waiting.pop()
+            if os.path.realpath(folder) == root:
                 continue
-            folders.sort()
-            paths = (os.path.join(folder, name) for name in sorted(files))
-            yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
+            try:
+                with os.scandir(folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+                inner = [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+                files = [each.path for each in entries if each.is_file(follow_symlinks=False)]
+            except OSError as error:
+                report(folder, error)
+                continue
+            waiting.extend(reversed(inner))
+            yield from files
 
 
 def _extension(client: HashFS, path: str) -> str | None:

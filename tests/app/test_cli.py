@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ import click.testing
 import pytest
 from flask import Flask
 from flask.cli import ScriptInfo
+from permissions import permissions_hold
 from quart import Quart
 from quart.cli import ScriptInfo as QuartScriptInfo
 from runners import make_runner
 
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
 from flask_hashfs._app.cli import hashfs as command
+from flask_hashfs._storage import posix
 
 APP = """
 from {framework} import {App}
@@ -168,6 +171,69 @@ def test_put_reads_the_standard_input(run: Run, store: HashFS) -> None:
     result = run("put", "-", "--extension", "bin", input=b"\0\xff")
     assert result.stdout == f"{id_of(bytes([0, 255]))}  -\n"
     assert store.get(id_of(b"\0\xff")).relpath.endswith(".bin")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", [0, 0o444], ids=oct)
+def test_put_reports_a_folder_that_may_not_be_read_and_goes_on(
+    run: Run, store: HashFS, tmp_path: Path, mode: int
+) -> None:
+    for name in ("a", "lost", "z"):
+        (tmp_path / "files" / name).mkdir(parents=True)
+        (tmp_path / "files" / name / "file").write_text(name)
+    lost = tmp_path / "files" / "lost"
+    try:
+        lost.chmod(mode)
+        with permissions_hold():
+            result = run("put", tmp_path / "files")
+    finally:
+        lost.chmod(0o755)
+    assert result.exit_code == 1
+    assert "lost" in result.stderr
+    assert "Permission denied" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stdout.splitlines()) == store.count() == 2
+
+
+def test_put_reports_what_vanishes_and_goes_on(
+    run: Run, store: HashFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tmp_path / "files"
+    for name in ("a/one", "a/two", "m/inner/file", "z/file"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_text(name)
+    put_files = store.put_files
+
+    def put_while_they_vanish(sources: Any) -> Any:
+        def vanishing() -> Any:
+            for source in sources:
+                (files / "a" / "two").unlink(missing_ok=True)
+                shutil.rmtree(files / "m", ignore_errors=True)
+                yield source
+
+        return put_files(vanishing())
+
+    monkeypatch.setattr(store, "put_files", put_while_they_vanish)
+    result = run("put", files)
+    assert result.exit_code == 1
+    told = result.stderr.splitlines()
+    assert {line.partition(": ")[0] for line in told} == {str(files / "a/two"), str(files / "m")}
+    assert {each.split("  ")[0] for each in result.stdout.splitlines()} == {
+        id_of(b"a/one"),
+        id_of(b"z/file"),
+    }
+
+
+def test_put_takes_folders_as_deep_as_paths_are_long(
+    run: Run, store: HashFS, tmp_path: Path
+) -> None:
+    deep = Path(tmp_path, *"x" * 1100)
+    posix.make_folders(str(deep), 0o755)
+    (deep / "file").write_text("deep")
+    try:
+        assert run("put", tmp_path / "x").exit_code == 0
+        assert store.exists(id_of(b"deep"))
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "x"], check=True)
 
 
 def test_put_goes_on_after_a_file_that_fails(
