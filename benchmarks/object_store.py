@@ -58,7 +58,7 @@ def each(call: Callable[[Any], Any], items: list[Any]) -> None:
 
 
 def new_store(way: str, prefix: str) -> Any:
-    from flask_hashfs._bucket.backend import ObjectStore
+    from flask_hashfs._store.object_store import ObjectStore
 
     options: dict[str, Any] = {"endpoint": ENDPOINTS[way]}
     if way == "TLS" and CERTIFICATE:

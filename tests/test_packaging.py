@@ -32,11 +32,11 @@ FLOORS = {
     "_http": GROUND,
     "_storage": GROUND,
     "_local": {"_storage", *GROUND},
-    "_bucket": {"_http", "_local", "_storage", "_store", *GROUND},
-    "_store": {"_http", "_storage", "_local", *GROUND},
+    "_bucket": {"_storage", *GROUND},
+    "_store": {"_http", "_storage", "_local", "_bucket", *GROUND},
     "sqlalchemy": {"_storage"},  # public; imported only by who uses it
-    "_app": {"sqlalchemy", "_http", "_storage", "_local", "_bucket", "_store", *GROUND},
-    "_flask": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
+    "_app": {"sqlalchemy", "_http", "_storage", "_store", *GROUND},
+    "_flask": {"_http", "_storage", "_store", "_app", *GROUND},
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
     "__init__": {"_flask", "_quart", "_storage", "_store", *GROUND},
 }

@@ -17,9 +17,9 @@ from typing import Any
 import click
 from hashfs import HashAddress
 
-from .._bucket.backend import ObjectStore
-from .._bucket.client import is_url
-from .._local.maintenance import Entry, NoAddressError, NothingLiveError
+from .._storage.names import dotted
+from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
+from .._store.opening import is_url, open_like
 from .._store.store import HashFS
 from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
@@ -91,17 +91,13 @@ class _Target:
         state = states(self.app).get(None if name == "default" else name)
         if state is not None:
             return state["client"]
-        own = self.client
-        layout = (own.depth, own.width, own.algorithm)
-        if is_url(name):
-            return ObjectStore(name, *layout, options=self.state["config"].store_options)
-        if os.sep not in name and not os.path.isdir(name):
+        if not is_url(name) and os.sep not in name and not os.path.isdir(name):
             raise click.UsageError(
                 f"{name!r} is neither a store of the app, nor a folder, nor a URL; "
                 f"for a new folder say {os.path.join(os.curdir, name)!r}"
             )
         root = root_folder("SOURCE or TARGET", name)
-        return HashFS(root, *layout, own.fmode, own.dmode, fsync=own.fsync)
+        return open_like(self.client, root, self.state["config"].store_options)
 
     def run(self, call: Callable[[], Any]) -> Any:
         """Return what `call` does in the app's context, awaited where the app is asynchronous."""
@@ -204,7 +200,7 @@ def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_jso
     """
     client = target.client
     try:
-        client.check_put(extension, None)
+        dotted(extension)
     except InvalidExtensionError as error:
         raise click.BadParameter(str(error), param_hint="--extension") from error
 
@@ -280,7 +276,7 @@ def _extension(client: HashFS, path: str) -> str | None:
     """Return the extension in a file's name, if a stored file can have it."""
     extension = os.path.splitext(path)[1]
     try:
-        client.check_put(extension, None)
+        dotted(extension)
     except InvalidExtensionError:
         return None
     return extension
@@ -300,14 +296,15 @@ def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> Non
     length = target.client.count() if _is_terminal() else None
     try:
         with _bar(length, "Verifying") as (advance, echo):
-            for step in target.client.verify_steps(quarantine, force):
-                if isinstance(step, HashAddress):
+            for step in target.client.backend.verify(quarantine, force):
+                if isinstance(step, Damaged):
                     damaged += 1
-                    names = {"id": step.id, "relpath": step.relpath}
-                    echo(json.dumps(names) if as_json else f"{step.id}  {_text(step.relpath)}")
+                    id, relpath = step.address.id, step.address.relpath
+                    line = f"{id}  {_text(relpath)}"
+                    echo(json.dumps({"id": id, "relpath": relpath}) if as_json else line)
                 else:
-                    looked_at += step
-                    advance(step)
+                    looked_at += step.looked_at
+                    advance(step.looked_at)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{looked_at} files looked at, {damaged} damaged", err=True)
@@ -365,7 +362,7 @@ def prune(
             "Nobody tells what is in use: register a function with @fs.references, "
             "or list it with --keep-from."
         )
-    keep = target.client.live()
+    keep = target.client.backend.in_use()
     try:
         keep.update(line.strip() for line in keep_from or () if line.strip())
     except ValueError as error:
@@ -373,7 +370,7 @@ def prune(
     wishes = {"older_than": older_than, "dry_run": dry_run, "allow_empty": allow_empty}
     try:
         deleted = target.run(lambda: target.extension.prune(keep, **wishes))
-    except NothingLiveError as error:
+    except NothingInUseError as error:
         raise click.UsageError(
             "Nothing at all is in use, so everything would be deleted: "
             "add --allow-empty if that is what you want."

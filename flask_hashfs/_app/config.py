@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
-from .._bucket.client import SCHEMES, is_url
 from .._http.accept import parse_types
 from .._http.media import DEFAULT_INLINE_TYPES
+from .._store.opening import SCHEMES, is_url
 from ..exceptions import ConfigError
 
 logger = logging.getLogger("flask_hashfs")

@@ -6,16 +6,15 @@ import copy
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request
 
-from .._bucket.backend import ObjectStore
-from .._bucket.client import is_url
 from .._http import digests, urls
 from .._storage.writer import Writer
+from .._store.opening import open_store
 from .._store.store import HashFS
 from ..exceptions import ConfigError
 from . import cli, config, signed_urls
@@ -31,7 +30,7 @@ AppT = TypeVar("AppT", bound="App")
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
 
-_ATTRIBUTES = frozenset(get_type_hints(HashFS))
+_OFFERED = frozenset({*dir(HashFS), "max_size"})
 
 
 class BaseHashFS(Generic[AppT]):
@@ -240,8 +239,9 @@ class BaseHashFS(Generic[AppT]):
         return bool(self._references)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the current app's store."""
-        if name.startswith("__") or not (self._has_app() or _is_client_attribute(name)):
+        """Return a public attribute of the current app's store."""
+        inner = name.startswith("_") or name == "backend"
+        if inner or not (self._has_app() or name in _OFFERED):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.client, name)
 
@@ -331,35 +331,23 @@ def upload_writer(app: App) -> Callable[[], Writer] | None:
     sizes = [limit for limit in limits if limit is not None]
     limit = max(sizes) if len(sizes) == len(limits) else None
     client = streaming[0]
-    return lambda: client.new_writer(limit)
+    return lambda: client.backend.new_writer(limit)
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:
     try:
-        if is_url(config.root_folder):
-            return ObjectStore(
-                config.root_folder,
-                depth=config.depth,
-                width=config.width,
-                algorithm=config.algorithm,
-                max_size=config.max_file_size,
-                options=config.store_options,
-                max_age=config.max_age,
-                inline_types=config.inline_types,
-            )
-        return HashFS(
+        return open_store(
             config.root_folder,
             depth=config.depth,
             width=config.width,
             algorithm=config.algorithm,
+            max_size=config.max_file_size,
             fmode=config.file_mode,
             dmode=config.dir_mode,
             fsync=config.fsync,
-            max_size=config.max_file_size,
+            options=config.store_options,
+            max_age=config.max_age,
+            inline_types=config.inline_types,
         )
     except ValueError as error:
         raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
-
-
-def _is_client_attribute(name: str) -> bool:
-    return hasattr(HashFS, name) or name in _ATTRIBUTES

@@ -14,13 +14,11 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.sansio.request import Request
 
-from .._bucket.backend import ObjectStore
-from .._bucket.reader import ObjectFile
 from .._http import plan as http
 from .._http import urls
 from .._http.media import check_mimetype, guess_mimetype, is_inline
 from .._http.plan import ByteRange, Plan
-from .._local.lookup import Content
+from .._storage.records import Content
 from .._store.store import HashFS
 from .config import StoreConfig
 
@@ -119,7 +117,7 @@ class Serving:
         """
         if is_routed and not self._may_be_route(file):
             raise NotFound
-        content = self.client.open_content(file, self._reads(method))
+        content = self.client.backend.open_content(file, self._reads(method))
         if content is None:
             raise NotFound
         if is_routed and not self._is_route(file, content.address):
@@ -131,7 +129,7 @@ class Serving:
         self, file: str | os.PathLike[str] | HashAddress, method: str
     ) -> Content | None:
         """Open a stored file as `open` does, if that takes no waiting."""
-        return self.client.open_cached(file) if self._reads(method) else None
+        return self.client.backend.open_cached(file) if self._reads(method) else None
 
     def answer(
         self, content: Content, request: Request, options: SendOptions = _AS_ROUTED
@@ -160,18 +158,18 @@ class Serving:
 
     def _may_be_route(self, file: Any) -> bool:
         """Tell whether a path could be one of the route, before anything is looked up."""
-        return not os.path.isabs(file) and self.client.id_named(file) is not None
+        return not os.path.isabs(file) and self.client.backend.id_named(file) is not None
 
     def _is_route(self, file: object, address: HashAddress) -> bool:
         names = address.id, address.relpath.replace(os.sep, "/")
-        return file in names and self.client.id_of(address.relpath) is not None
+        return file in names and self.client.backend.layout.id_of(address.relpath) is not None
 
     @property
     def _hands_over(self) -> bool:
         """Whether the web server in front sends the files."""
         if self.settings.accel_redirect is not None:
             return True
-        return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.is_local
+        return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.backend.is_local
 
     def _answer(self, content: Content, request: Request, options: SendOptions) -> Answer:
         address, file, headers = content.address, content.file, request.headers
@@ -186,9 +184,9 @@ class Serving:
             answer.plan = _handed_over(plan, self._server_header(address))
         elif location is not None:
             answer.plan = location
-        elif isinstance(file, ObjectFile):
+        elif file is not None:
             parts = [part for part in plan.body if isinstance(part, ByteRange)]
-            file.expect((part.start, part.stop) for part in parts)
+            content.will_read((part.start, part.stop) for part in parts)
         if not answer.plan.body:
             answer.close()
         return answer
@@ -213,17 +211,18 @@ class Serving:
         Only for the file as the object store itself would describe it, and never for a
         private one: whoever has the URL can read it.
         """
-        settings, client = self.settings, self.client
+        settings = self.settings
         if (
             not settings.serve_redirect
             or plan.status not in (200, 206)
             or not options.is_default
-            or not isinstance(client, ObjectStore)
-            or not client.signs
             or not (lasts := _redirected_for(options.seconds_left))
         ):
             return None
-        url, seconds = client.signed_url(address, lasts)
+        signed = self.client.backend.signed_url(address, lasts)
+        if signed is None:
+            return None
+        url, seconds = signed
         age = representation.max_age
         caching = "no-cache" if age is None else f"max-age={min(seconds, age)}"
         return Plan(
@@ -239,7 +238,7 @@ class Serving:
             options: How the view wants it sent.
         """
         address = content.address
-        name = address.id + self.client.suffix_of(address.relpath, address.id)
+        name = address.id + self.client.backend.layout.suffix_of(address.relpath, address.id)
         mimetype, download_name = options.mimetype, options.download_name
         if mimetype is None:
             mimetype = guess_mimetype(name)

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from .._local.maintenance import Entry
 from .._storage.parallel import THREADS, in_threads
+from .._storage.records import Entry
 from .._store.store import HashFS
 from ..exceptions import ConfigError, DigestMismatchError, InvalidExtensionError
 
@@ -65,7 +65,7 @@ def sync(source: HashFS, target: HashFS, threads: int = THREADS) -> Generator[St
 def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
     if entry.id is None:
         return Step(entry, Outcome.STRANGER)
-    suffix = source.suffix_of(entry.relpath, entry.id)
+    suffix = source.backend.layout.suffix_of(entry.relpath, entry.id)
     name = target.relpath(target.idpath(entry.id, suffix))
     if _size(target, name) == entry.size:
         return Step(entry, Outcome.THERE)
@@ -82,5 +82,5 @@ def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
 
 
 def _size(store: HashFS, relpath: str) -> int | None:
-    content = store.open_content(relpath, read=False)
+    content = store.backend.open_content(relpath, read=False)
     return None if content is None else content.size

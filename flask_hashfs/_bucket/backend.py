@@ -1,4 +1,4 @@
-"""ObjectStore: the contract of HashFS on an object store such as S3."""
+"""BucketBackend: content in an object store such as S3."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from hashfs import HashAddress
-from werkzeug.datastructures import Headers
 
-from .._http import media, plan
-from .._local.lookup import Content, check_mode, names_of
-from .._local.maintenance import Entry, FirstLook, Live, NothingLiveError, Stats
-from .._storage import posix
+from .._storage import posix, sources
+from .._storage.backend import Backend, Commit
+from .._storage.first_look import FirstLook
 from .._storage.layout import Layout
+from .._storage.names import File, names_of
 from .._storage.parallel import in_threads
+from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
-from .._store.store import HashFS, dotted
-from ..exceptions import DigestMismatchError, NotStoredError, StoreUnavailableError
+from ..exceptions import NotStoredError, StoreUnavailableError
 from .client import CHUNK, SMALL, ExistsError, Found, Objects
 from .reader import ObjectFile
 
@@ -82,100 +81,73 @@ class _Slot(NamedTuple):
     key: str
 
 
-class ObjectStore(HashFS):
-    """Content-addressed objects below `url`, with the methods and meanings of `HashFS`.
+class BucketBackend(Backend):
+    """Content as objects below a URL; see `Backend` for the methods.
 
     Nothing is sent before the first call. Folders do not exist, so ``makepath`` and
     ``remove_empty`` do nothing; paths are URLs such as ``s3://bucket/prefix/a/b/1/2/…``.
 
     Args:
         url: ``s3://bucket/prefix``, ``gs://…``, ``az://…`` or ``memory://``.
-        depth: Number of nested folders in a key.
-        width: Characters of each folder's name.
-        algorithm: A name that ``hashlib.new`` takes.
-        max_size: Bytes that one file may have, or None.
-        options: Of the store, as obstore takes them.
-        max_age: Seconds that those who read past the app may cache an object, or None.
-        inline_types: Types that are shown rather than downloaded there.
+        layout: How a key follows from an id.
+        options: Of the object store, as obstore takes them.
+        describe: Returns what the object store tells those who read past the app: the headers of
+            the object with this key, ``Content-Type`` among them.
 
     Raises:
         ConfigError: obstore is not installed, or refuses the URL or an option.
-        ValueError: An unknown algorithm, or one whose digests have no fixed length.
     """
-
-    is_local = False
 
     def __init__(
         self,
         url: str,
-        depth: int = 4,
-        width: int = 1,
-        algorithm: str = "sha256",
-        *,
-        max_size: int | None = None,
-        options: Mapping[str, Any] | None = None,
-        max_age: int | None = 31536000,
-        inline_types: Collection[str] = media.DEFAULT_INLINE_TYPES,
+        layout: Layout,
+        options: Mapping[str, Any],
+        describe: Callable[[str], dict[str, str]],
     ) -> None:
-        super().__init__("", depth, width, algorithm, max_size=max_size)
-        self.layout = Layout(depth, width, algorithm, "/")
         scheme, _, rest = url.partition("://")
-        self.root = f"{scheme}://{rest.strip('/')}"
-        self._prefix = self.root + "/"
+        super().__init__(f"{scheme}://{rest.strip('/')}", layout)
         self._longest_key = _LONGEST_KEY - len(rest.encode())
         self._temporary = _Spool(tempfile.gettempdir())
-        self._objects = Objects(url, options or {})
-        self._max_age = max_age
-        self._inline_types = inline_types
+        self._objects = Objects(url, options)
+        self._describe = describe
         self._signed: dict[_Slot, str] = {}
         self._lists_first = True  # whether the last put was of new content, so the next may be
 
     # -- putting ---------------------------------------------------------------------------
 
     def new_writer(self, limit: int | None) -> Writer:
-        """Return a writer that takes `limit` bytes, whatever the store's own ``max_size``."""
-        return Writer(self.algorithm, self._temporary, self.dmode, limit, memory_limit=SMALL)
+        """Return a writer that takes `limit` bytes."""
+        return Writer(self.layout.algorithm, self._temporary, self.dmode, limit, memory_limit=SMALL)
 
     def put_files(
-        self, files: Iterable[tuple[Any, str | None]]
+        self,
+        files: Iterable[tuple[Any, str | None]],
+        begin: Callable[[], Writer],
+        commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
-        """Store many files, several at once.
-
-        Args:
-            files: Sources, as `put` takes them, with their extensions.
-
-        Yields:
-            Each source with its address, or with the error that kept it out.
-        """
+        """Store many files, several at once."""
 
         def put(file: tuple[Any, str | None]) -> HashAddress | Exception:
+            source, extension = file
             try:
-                return self.put(*file)
+                with begin() as writer:
+                    sources.copy(source, writer)
+                    writer.finish()
+                    return commit(writer, extension)
             except Exception as error:
                 return error
 
         for (source, _), result in in_threads(put, files):
             yield source, result
 
-    def commit(
-        self, writer: Writer, extension: str | None = None, *, expected: str | None = None
-    ) -> HashAddress:
+    def commit(self, writer: Writer, suffix: str, *, sync: bool = True) -> HashAddress:
         """Store what `writer` took, atomically; content that is there already is not sent.
 
-        It may be called again, with another `extension`. The writer stays open.
-
         Raises:
-            InvalidExtensionError: `extension` cannot be part of a name.
-            DigestMismatchError: The content is not the `expected` one.
             StoreUnavailableError: The object store fails.
-            ValueError: The writer is closed.
         """
-        if writer.closed:
-            raise ValueError("this content was given up, or its stream closed")
-        suffix = dotted(extension)
-        id = writer.finish()
-        if expected is not None and expected.lower() != id:
-            raise DigestMismatchError(expected, id)
+        id = writer.id
         key = self.layout.path_of(id, suffix)
         for _ in range(_ATTEMPTS):
             try:
@@ -187,8 +159,8 @@ class ObjectStore(HashFS):
             self._lists_first = placing is _Placing.NEW
             if placing is not _Placing.RENEWED or self._stays(id, key):
                 is_duplicate = placing is not _Placing.NEW
-                return HashAddress(id, key, self._prefix + key, is_duplicate)
-        raise StoreUnavailableError(f"{self._prefix}{key} does not stay as it is put")
+                return HashAddress(id, key, self.prefix + key, is_duplicate)
+        raise StoreUnavailableError(f"{self.prefix}{key} does not stay as it is put")
 
     def _place_object(self, writer: Writer, id: str, key: str) -> _Placing:
         """Give the content its key, if it has none; return whether the content was there.
@@ -220,7 +192,7 @@ class ObjectStore(HashFS):
         return _Placing.RENEWED
 
     def _send(self, writer: Writer, key: str, *, create: bool = False) -> None:
-        attributes = self._attributes(key)
+        attributes = self._describe(key)
         if writer.size <= SMALL:
             data: Any = writer.getvalue()
             if data is None:
@@ -238,7 +210,7 @@ class ObjectStore(HashFS):
             if found.size != writer.size:
                 logger.warning(
                     "%s%s had %d bytes instead of %d; it is replaced by the content put now",
-                    self._prefix,
+                    self.prefix,
                     found.key,
                     found.size,
                     writer.size,
@@ -247,7 +219,7 @@ class ObjectStore(HashFS):
 
     def _add_name(self, writer: Writer, source: Found, key: str) -> None:
         """Store content under one more extension, by a copy inside the object store."""
-        same = self._attributes(source.key)["Content-Type"] == self._attributes(key)["Content-Type"]
+        same = self._describe(source.key)["Content-Type"] == self._describe(key)["Content-Type"]
         if same and SMALL < writer.size <= _COPIED_AT_MOST:
             self._objects.copy(source.key, key)
         else:  # a copy would keep the type
@@ -273,66 +245,24 @@ class ObjectStore(HashFS):
         """Wait for a prune that is about to delete this content, and tell whether it did."""
         return not self._wait_for_prune(id) or self._objects.head(key) is not None
 
-    def _attributes(self, key: str) -> dict[str, str]:
-        """Return what the object store tells those who read past the app."""
-        name = key.replace("/", "")
-        mimetype = media.guess_mimetype(name)
-        representation = plan.Representation(
-            id=name.partition(".")[0],
-            size=0,
-            algorithm=self.algorithm,
-            mimetype=mimetype,
-            filename=name,
-            inline=media.is_inline(mimetype, self._inline_types),
-            max_age=self._max_age,
-            immutable=True,
-            private=False,
-        )
-        headers = Headers(plan.plan("GET", Headers(), representation).headers)
-        names = ("Content-Type", "Cache-Control", "Content-Disposition")
-        return {name: headers[name] for name in names if name in headers}
-
-    def _takes(self, writer: Writer) -> bool:
-        return writer.algorithm == self.algorithm
-
     # -- looking up ------------------------------------------------------------------------
 
-    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
-        """Return the address of a stored file, or None; see `HashFS.get`."""
+    def find(self, file: File) -> HashAddress | None:
+        """Return the address of a stored file, or None."""
         found = self._look_up(file)
-        return None if found is None else self._address(self._prefix + found.key)
+        return None if found is None else self.address_of(found.key)
 
-    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
-        """Return the URL of a stored file, or None; it takes what `get` takes."""
-        found = self._look_up(file)
-        return None if found is None else self._prefix + found.key
-
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
-        """Open a stored file to read.
-
-        It is read by ranges as they are needed: it has no ``fileno``, and once it has been
-        sought in, a delete ends it.
-
-        Args:
-            file: What `get` takes.
-            mode: ``"rb"``, or a text mode; no mode that writes.
-
-        Raises:
-            NotStoredError: It is not stored.
-            ValueError: A mode that writes.
-        """
-        check_mode(mode)
+    def open(self, file: File, mode: str) -> IO[Any] | None:
+        """Open a stored file to read, by ranges as they are needed, or return None."""
         begun = self._ask(file, self._objects.begin)
         if begun is None:
-            raise NotStoredError(names_of(file)[0])
+            return None
         found, stream = begun
         raw = ObjectFile(self._objects, found.key, found.size, stream)
         reader = io.BufferedReader(raw, _BUFFER)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 
-    def open_content(
-        self, file: str | os.PathLike[str] | HashAddress, read: bool = True
-    ) -> Content | None:
+    def open_content(self, file: File, read: bool = True) -> Content | None:
         """Look up a stored file and, if it is to be read, open it, to serve it.
 
         Args:
@@ -343,30 +273,16 @@ class ObjectStore(HashFS):
         if found is None:
             return None
         opened = ObjectFile(self._objects, found.key, found.size) if read else None
-        return Content(
-            self._address(self._prefix + found.key), cast("BinaryIO | None", opened), found.size
-        )
+        file_read = cast("BinaryIO | None", opened)
+        return Content(self.address_of(found.key), file_read, found.size)
 
-    def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
-        """Return None: every object has to be waited for."""
-        return None
+    def signed_url(self, address: HashAddress, seconds: int) -> tuple[str, int] | None:
+        """Return a URL by which anyone can read an object past the app, where there are any.
 
-    @property
-    def signs(self) -> bool:
-        """Whether this kind of store has signed URLs."""
-        return not self.root.startswith("memory:")
-
-    def signed_url(self, address: HashAddress, seconds: int) -> tuple[str, int]:
-        """Return a URL by which anyone can read an object past the app.
-
-        Args:
-            address: Of a stored file.
-            seconds: How long it is valid at least, and at most twice as long. Calls within
-                one such span of time, counted from 1970, return the same URL.
-
-        Returns:
-            The URL, and the seconds until another one takes its place.
+        Calls within one span of `seconds`, counted from 1970, return the same URL.
         """
+        if self.root.startswith("memory:"):
+            return None
         number, past = divmod(int(time.time()), seconds)
         slot = _Slot(seconds, number, address.relpath)
         url = self._signed.get(slot)
@@ -377,41 +293,21 @@ class ObjectStore(HashFS):
             self._signed[slot] = url
         return url, seconds - past
 
-    def unshard(self, path: str | os.PathLike[str]) -> str:
-        """Return the hash id that a URL inside the root stands for.
-
-        Raises:
-            ValueError: The URL lies outside the root.
-        """
-        url = os.fspath(path)
-        if not url.startswith(self._prefix):
-            raise ValueError(f"cannot unshard {url!r}: it does not begin with {self._prefix!r}")
-        return self.layout.unshard(url.removeprefix(self._prefix))
-
-    def idpath(self, id: str, extension: str | None = "") -> str:
-        """Return the URL of the content with the hash `id`."""
-        suffix = extension or ""
-        if suffix and not suffix.startswith("."):
-            suffix = "." + suffix
-        return self._prefix + self.layout.path_of(id, suffix)
-
     def haspath(self, path: str) -> bool:
-        """Tell whether `path` is a URL inside the root."""
-        return self._normal(path) is not None if path.startswith(self._prefix) else False
+        """Tell whether a URL lies inside the root."""
+        return path.startswith(self.prefix) and self.relpath_of(path) is not None
 
     def relpath(self, path: str) -> str:
         """Return the key of a URL inside the root."""
-        return path.removeprefix(self._prefix)
+        return path.removeprefix(self.prefix)
 
-    def _look_up(self, file: str | os.PathLike[str] | HashAddress) -> Found | None:
+    def _look_up(self, file: File) -> Found | None:
         return self._ask(file, self._objects.head)
 
-    def _ask(
-        self, file: str | os.PathLike[str] | HashAddress, ask: Callable[[str], T | None]
-    ) -> T | None:
+    def _ask(self, file: File, ask: Callable[[str], T | None]) -> T | None:
         """Return the first answer about a key that `file` may mean."""
         for name in names_of(file):
-            key = self.layout.path_of(name) if self.layout.is_id(name) else self._normal(name)
+            key = self.layout.path_of(name) if self.layout.is_id(name) else self.relpath_of(name)
             answer = ask(key) if key is not None else None
             if answer is None and self.layout.is_id(name):
                 names = self._keys(name)
@@ -420,10 +316,10 @@ class ObjectStore(HashFS):
                 return answer
         return None
 
-    def _normal(self, name: str) -> str | None:
+    def relpath_of(self, name: str) -> str | None:
         """Return the key that `name` stands for, or None where nothing can be stored."""
-        if name.startswith(self._prefix):
-            name = name[len(self._prefix) :]
+        if name.startswith(self.prefix):
+            name = name[len(self.prefix) :]
         if not name or name.startswith("/") or name.endswith("/"):
             return None
         key = posixpath.normpath(name)
@@ -460,7 +356,7 @@ class ObjectStore(HashFS):
 
     # -- deleting --------------------------------------------------------------------------
 
-    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+    def delete(self, file: File) -> None:
         """Delete a stored file; a missing one is no error.
 
         Args:
@@ -474,24 +370,18 @@ class ObjectStore(HashFS):
         if self.layout.is_id(name):
             keys = [found.key for found in self._keys(name)]
         else:
-            key = self._normal(name)
+            key = self.relpath_of(name)
             keys = [key] if key is not None and self._objects.head(key) is not None else []
         self._objects.delete(keys)
-        if keys and (id := self.id_of(keys[0])) is not None:
+        if keys and (id := self.layout.id_of(keys[0])) is not None:
             self._wait_for_prune(id)  # whose delete must not come after a next put
-
-    def remove_empty(self, subpath: str) -> None:
-        """Do nothing: an object store has no folders."""
-
-    def makepath(self, path: str) -> None:
-        """Do nothing: an object store has no folders."""
 
     # -- listing ---------------------------------------------------------------------------
 
     def files(self) -> Generator[str]:
         """Iterate over the URLs of all objects below the root, hidden ones left out."""
         for found in self._all():
-            yield self._prefix + found.key
+            yield self.prefix + found.key
 
     def folders(self) -> Generator[str]:
         """Iterate over the URLs of all folders that hold files."""
@@ -500,7 +390,7 @@ class ObjectStore(HashFS):
             folder = posixpath.dirname(found.key)
             if folder not in seen:
                 seen.add(folder)
-                yield (self._prefix + folder).rstrip("/") if folder else self.root
+                yield (self.prefix + folder).rstrip("/") if folder else self.root
 
     def size(self) -> int:
         """Return the total size in bytes of all files."""
@@ -511,12 +401,12 @@ class ObjectStore(HashFS):
 
     # -- keeping in order ------------------------------------------------------------------
 
-    def verify_steps(self, quarantine: bool, force: bool = False) -> Generator[HashAddress | int]:
-        """Verify, and yield between what is damaged how many more files have been looked at."""
+    def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
+        """Hash every object again, one after the other."""
         self._sweep()
-        look: FirstLook[Found] = FirstLook(self.algorithm, force or not quarantine)
+        look: FirstLook[Found] = FirstLook(self.layout.algorithm, force or not quarantine)
         for found in self._all():
-            id = self.id_of(found.key)
+            id = self.layout.id_of(found.key)
             if id is None:
                 continue
             try:
@@ -525,75 +415,55 @@ class ObjectStore(HashFS):
                 continue
             for damaged in look.damaged(found) if is_damaged else look.whole():
                 yield from self._settle(damaged, quarantine)
-            yield 1
+            yield Progress(1)
         for damaged in look.rest():
             yield from self._settle(damaged, quarantine)
 
-    def _settle(self, damaged: Found, quarantine: bool) -> Iterator[HashAddress]:
+    def _settle(self, damaged: Found, quarantine: bool) -> Iterator[Damaged]:
         """Move a damaged object aside, if that is wished, and yield the address that it has."""
         if quarantine:
             try:
                 self._move_object(damaged, self._place_in_quarantine(damaged.key))
             except FileNotFoundError:  # deleted meanwhile
                 return
-        id = self.id_of(damaged.key)
-        assert id is not None
-        yield HashAddress(id, damaged.key, self._prefix + damaged.key)
+        yield Damaged(self.address_of(damaged.key))
 
-    def prune(
-        self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
-        *,
-        older_than: timedelta = timedelta(hours=24),
-        dry_run: bool = False,
-        allow_empty: bool = False,
-    ) -> list[str]:
-        """Delete every content that is not live and was not put lately; see `HashFS.prune`.
-
-        Args:
-            keep: What is live, in every form of a look-up.
-            older_than: Content put within this time stays; two hours at least.
-            dry_run: Whether to delete nothing.
-            allow_empty: Whether nothing at all may be live.
-
-        Returns:
-            The ids deleted; with `dry_run` those that would be.
+    def check_age(self, older_than: timedelta) -> None:
+        """Refuse an age below two hours.
 
         Raises:
-            ValueError: Something live is no address, nothing is, or `older_than` is too short.
-            StoreUnavailableError: The object store fails; nothing live has been deleted.
+            ValueError: It is below.
         """
-        if not isinstance(older_than, timedelta):
-            raise TypeError(f"older_than must be a timedelta, not {older_than!r}")
         if older_than < YOUNGEST_PRUNED:
             raise ValueError(
                 f"older_than is {older_than}, but must be two hours or more on an object store, "
                 "where a put makes content young again only once it is an hour old"
             )
-        live = keep if isinstance(keep, Live) else Live(self, keep)
-        if not live and not allow_empty:
-            raise NothingLiveError(
-                "nothing is live, so everything would be deleted: "
-                "pass allow_empty=True if that is what you want"
-            )
-        old = self._old_contents(live, older_than)
+
+    def prune(self, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
+        """Delete every content that is neither in use nor young, and return the ids.
+
+        Raises:
+            StoreUnavailableError: The object store fails; nothing in use has been deleted.
+        """
+        old = self._old_contents(in_use, older_than)
         if dry_run:
             return list(old)
         self._sweep()
         ids, pruned = list(old), []
         for start in range(0, len(ids), _PRUNED_AT_ONCE):
             batch = {id: old[id] for id in ids[start : start + _PRUNED_AT_ONCE]}
-            pruned += self._prune_batch(batch, live.since, older_than)
+            pruned += self._prune_batch(batch, in_use.since, older_than)
         return pruned
 
-    def _old_contents(self, live: Live, older_than: timedelta) -> dict[str, list[str]]:
+    def _old_contents(self, in_use: InUse, older_than: timedelta) -> dict[str, list[str]]:
         """Return the keys of each content that may be deleted, as far as a listing tells."""
         limit = _now() - older_than
         old: dict[str, list[str]] = {}
         young = set()
         for found in self._all():
-            id = self.id_of(found.key)
-            if id is None or id in live:
+            id = self.layout.id_of(found.key)
+            if id is None or id in in_use:
                 continue
             if found.modified > limit:
                 young.add(id)
@@ -671,34 +541,20 @@ class ObjectStore(HashFS):
     def entries(self) -> Iterator[Entry]:
         """Iterate over all objects with their sizes and dates, hidden ones left out."""
         for found in self._all():
-            id = self.id_of(found.key)
+            id = self.layout.id_of(found.key)
             yield Entry(id, found.key, found.size, found.modified.timestamp())
 
     def stats(self) -> Stats:
         """Return the store in numbers."""
         result, ids = Stats(), set()
         for entry in self.entries():
-            if entry.id is None:
-                result.strangers += 1
-                continue
-            result.files += 1
-            result.bytes += entry.size  # further names are copies here
-            ids.add(bytes.fromhex(entry.id))
-            if result.largest is None or entry.size > result.largest.size:
-                result.largest = entry
-            if result.oldest is None or entry.mtime < result.oldest.mtime:
-                result.oldest = entry
+            result.add(entry)  # further paths are copies here
+            if entry.id is not None:
+                ids.add(bytes.fromhex(entry.id))
         result.contents = len(ids)
         result.left_overs = sum(1 for _ in self._objects.list(_RENEWING.rstrip("/")))
         result.quarantined = sum(1 for _ in self._objects.list(_QUARANTINE.rstrip("/")))
         return result
-
-    def id_named(self, name: str) -> str | None:
-        """Return the id that a look-up of `name` would find, or None if it is no address."""
-        if self.layout.is_id(name):
-            return name
-        key = self._normal(name)
-        return None if key is None else self.id_of(key)
 
     def _sweep(self) -> None:
         """Delete what processes left that were killed while they renewed or pruned something."""
@@ -708,15 +564,8 @@ class ObjectStore(HashFS):
         if self._is_left_over(_PRUNING):
             self._objects.delete([_PRUNING])
 
-    def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
-        """Iterate over the objects that do not lie where their bytes belong.
-
-        Args:
-            extensions: Whether the place an object belongs to has its own extension.
-
-        Yields:
-            The URL of the object, and the address of its bytes.
-        """
+    def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
+        """Yield the URL of every object that lies in a wrong place, with the right address."""
         for path in self.files():
             try:
                 id = self._hash_file(path)
@@ -724,19 +573,12 @@ class ObjectStore(HashFS):
                 continue
             key = self.layout.path_of(id)
             if extensions:
-                key += self.suffix_of(self.relpath(path), id)
-            if self._prefix + key != path:
-                yield path, HashAddress(id, key, self._prefix + key)
+                key += self.layout.suffix_of(self.relpath(path), id)
+            if self.prefix + key != path:
+                yield path, HashAddress(id, key, self.prefix + key)
 
-    def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
-        """Move every object to where its bytes belong.
-
-        Args:
-            extensions: Whether an object keeps its extension.
-
-        Returns:
-            The old URL and the new address of each object moved.
-        """
+    def repair(self, extensions: bool) -> list[tuple[str, HashAddress]]:
+        """Move every object to where its bytes belong, and return what `corrupted` yields."""
         return [
             (path, address)
             for path, address in tuple(self.corrupted(extensions))
@@ -781,7 +623,7 @@ class ObjectStore(HashFS):
 
     def _hash_object(self, found: Found) -> str:
         with self._reader(found) as reader:
-            return hashlib.file_digest(reader, self.new_hash).hexdigest()
+            return hashlib.file_digest(reader, self.layout.new_hash).hexdigest()
 
     def _reader(self, found: Found) -> ObjectFile:
         file = ObjectFile(self._objects, found.key, found.size)

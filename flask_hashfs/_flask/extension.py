@@ -14,7 +14,7 @@ from hashfs import HashAddress
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
-from .._local.lookup import Content
+from .._storage.records import Content
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from .request import upload_request_class
@@ -113,12 +113,12 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         In use is `keep` together with what the callables registered by `references` tell.
         """
-        live = self.client.live()
-        live.update(keep)
+        in_use = self.client.backend.in_use()
+        in_use.update(keep)
         for function in self._references:
-            live.update(function(), told_by=function)
+            in_use.update(function(), told_by=function)
         return self.client.prune(
-            live, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
+            in_use, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
         )
 
     def send_file(

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from hashfs import HashAddress
 
 from .._storage import posix, sources
+from .._storage.backend import Backend, Commit
 from .._storage.full import full_is_told
 from .._storage.writer import Writer
 
 _FILES = 128  # of one group: each may hold a descriptor
 _BYTES = 256 * 1024 * 1024
-
-
-class Store(Protocol):
-    """What a bulk put has to know of a store."""
-
-    root: str
-    fsync: bool
-
-    def makepath(self, path: str) -> None:
-        """Create a folder and its missing parents."""
-        ...
-
-    def writer(self) -> Writer:
-        """Return a writer for one new content."""
-        ...
-
-    def commit(self, writer: Writer, extension: str | None = None) -> HashAddress:
-        """Publish what the writer took."""
-        ...
-
-    def exists(self, file: str) -> bool:
-        """Tell whether something is stored."""
-        ...
-
-
-StoreT = TypeVar("StoreT", bound=Store)
 
 
 @dataclass(slots=True)
@@ -55,49 +29,53 @@ class _Item:
 
 
 def put_files(
-    store: Store, files: Iterable[tuple[Any, str | None]]
+    store: Backend,
+    files: Iterable[tuple[Any, str | None]],
+    begin: Callable[[], Writer],
+    commit: Commit,
 ) -> Generator[tuple[Any, HashAddress | Exception]]:
     """Store all `files`, and yield each with its address, or its error, once it is durable.
 
     Args:
-        store: The store.
+        store: Where they go.
         files: Sources, as ``put`` takes them, with their extensions.
+        begin: Returns a writer for one of them.
+        commit: Checks and publishes what a writer took.
     """
     store.makepath(store.root)
     with _syncing(store.root) as sync, ExitStack() as writers:
         group: list[_Item] = []
         for source, extension in files:
-            item = _Item(source, extension, writers.enter_context(store.writer()))
+            item = _Item(source, extension, writers.enter_context(begin()))
             _attempt(item, _read)
             group.append(item)
             size = sum(item.writer.size for item in group)
             if not store.fsync or len(group) >= _FILES or size >= _BYTES:
-                yield from _publish(store, group, sync)
+                yield from _publish(store, group, commit, sync)
                 group = []
                 writers.close()
-        yield from _publish(store, group, sync)
+        yield from _publish(store, group, commit, sync)
 
 
 def _publish(
-    store: Store, group: list[_Item], sync: Callable[[list[str]], bool]
+    store: Backend, group: list[_Item], commit: Commit, sync: Callable[[list[str]], bool]
 ) -> Iterator[tuple[Any, HashAddress | Exception]]:
     """Give the group its addresses: the data is on the disk first, and the names are after."""
 
     def spill(item: _Item) -> None:
-        if not store.exists(item.writer.finish()):
+        if store.find(item.writer.finish()) is None:
             item.writer.file()
 
-    def commit(item: _Item) -> None:
-        item.result = placing.commit(item.writer, item.extension)
+    def publish(item: _Item) -> None:
+        item.result = commit(item.writer, item.extension, sync=not is_synced)
 
-    placing = store
+    is_synced = False
     if store.fsync and group:
         for item in group:
             _attempt(item, spill)
-        if sync([]):
-            placing = _without_fsync(store)
+        is_synced = sync([])
     for item in group:
-        _attempt(item, commit)
+        _attempt(item, publish)
     if store.fsync and group:
         sync([item.result.abspath for item in group if isinstance(item.result, HashAddress)])
     for item in group:
@@ -118,12 +96,6 @@ def _attempt(item: _Item, step: Callable[[_Item], None]) -> None:
     except Exception as error:
         item.result = error
         item.writer.close()
-
-
-def _without_fsync(store: StoreT) -> StoreT:
-    lazy = copy.copy(store)
-    lazy.fsync = False
-    return lazy
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -11,14 +10,13 @@ import stat
 from collections.abc import Callable, Generator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-import hashfs
 from hashfs import HashAddress
 
 from .._storage import posix
+from .._storage.backend import Backend
 from .._storage.layout import Layout, is_any_id
-from .._storage.pending import PendingUploads
-from .._storage.stored_file import StoredFile
-from ..exceptions import NotStoredError
+from .._storage.names import File, names_of
+from .._storage.records import Content
 from . import page_cache, set_aside
 from .pending import LocalUploads
 from .walk import folders_below
@@ -39,21 +37,6 @@ _NOT_THERE = {
 T = TypeVar("T")
 
 
-class Content(NamedTuple):
-    """A stored file about to be served."""
-
-    address: HashAddress
-    file: BinaryIO | None  # unbuffered; None where it is not to be read
-    size: int
-    reads_cached: bool = False
-    """Whether the file's system is known to tell what of it is in memory."""
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
-
-
 class _Opened(NamedTuple):
     path: str
     fd: int
@@ -61,26 +44,18 @@ class _Opened(NamedTuple):
     reads_cached: bool
 
 
-class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
-    """The content below `root`, each under its id and any extension.
+class Tree(Backend):
+    """The content below a folder, each under its id and any extension.
 
-    Raises:
-        ValueError: An unknown algorithm, or one whose digests have no fixed length.
+    Args:
+        root: The folder; made by the first put.
+        layout: How a path follows from an id.
+        fmode: Exact mode of new files; None leaves them private to their owner.
+        dmode: Mode of new folders, less the umask.
+        fsync: Whether what a put returned survives a power cut.
     """
 
-    root: str
-    depth: int
-    width: int
-    algorithm: str
-    fmode: int | None
-    dmode: int
-    fsync: bool
-
     is_local = True
-    """Whether an address's ``abspath`` is a path on this machine."""
-
-    pending: PendingUploads
-    """The uploads that are not finished yet."""
 
     reads_cached: bool
     """Whether the system is known to tell what it has in memory of the file opened last."""
@@ -88,54 +63,32 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def __init__(
         self,
         root: str | os.PathLike[str],
-        depth: int,
-        width: int,
-        algorithm: str,
-        fmode: int | None,
-        dmode: int,
-        fsync: bool,
+        layout: Layout,
+        fmode: int | None = 0o664,
+        dmode: int = 0o755,
+        fsync: bool = True,
     ) -> None:
-        super().__init__(root, depth, width, algorithm, dmode=dmode)
+        super().__init__(os.path.realpath(root), layout)
+        self.prefix = os.path.join(self.root, "")  # the root itself may end with a separator
         self.fmode = fmode
+        self.dmode = dmode
         self.fsync = fsync
-        self.layout = Layout(depth, width, algorithm, os.sep)
-        self._prefix = os.path.join(self.root, "")
         self.reads_cached = False  # until a file of a local device has been opened
         self._temporary = posix.TemporaryFolder(self.root)
-        self.pending: PendingUploads = LocalUploads(self, self._temporary)
+        self.pending = LocalUploads(self, self._temporary)
         self._home: os.stat_result | None = None
 
     # -- looking up ------------------------------------------------------------------------
 
-    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
-        """Return the address of a stored file, or None.
-
-        Args:
-            file: A hash id, a path relative to the root, an absolute path inside the root,
-                or an address.
-
-        Raises:
-            TypeError: Anything else.
-        """
-        path = self.realpath(file)
-        if path is None:
-            return None
-        return self._address(path)
-
-    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
-        """Tell whether `file` is stored; it takes what `get` takes."""
-        return self.realpath(file) is not None
-
-    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
-        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
-        return self._search(file, self._stored)
+    def find(self, file: File) -> HashAddress | None:
+        """Return the address of a stored file, or None."""
+        path = self._search(file, self._stored)
+        return None if path is None else self._address(path)
 
     def _address(self, path: str) -> HashAddress:
-        return HashAddress(self.unshard(path), path[len(self._prefix) :], path)
+        return self.address_of(path[len(self.prefix) :])
 
-    def _search(
-        self, file: str | os.PathLike[str] | HashAddress, ask: Callable[[str], T | None]
-    ) -> T | None:
+    def _search(self, file: File, ask: Callable[[str], T | None]) -> T | None:
         """Return the first answer of `ask` about a path that `file` may stand for."""
         for name in names_of(file):
             for _ in range(posix.ATTEMPTS):
@@ -150,29 +103,14 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                     break
         return None
 
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
-        """Open a stored file to read.
-
-        Args:
-            file: What `get` takes.
-            mode: ``"rb"``, or a text mode; no mode that writes.
-
-        Returns:
-            For ``"rb"`` an ``io.BufferedReader``.
-
-        Raises:
-            NotStoredError: It is not stored.
-            ValueError: A mode that writes.
-        """
-        check_mode(mode)
+    def open(self, file: File, mode: str) -> IO[Any] | None:
+        """Open a stored file to read, or return None."""
         opened = self._search(file, self._open)
         if opened is None:
-            raise NotStoredError(names_of(file)[0])
+            return None
         return open(opened.path, mode, opener=lambda path, flags: opened.fd)
 
-    def open_content(
-        self, file: str | os.PathLike[str] | HashAddress, read: bool = True
-    ) -> Content | None:
+    def open_content(self, file: File, read: bool = True) -> Content | None:
         """Look up a stored file, open it if it is to be read, and measure it, to serve it.
 
         Args:
@@ -187,7 +125,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         raw = cast(BinaryIO, io.FileIO(opened.fd))
         return Content(self._address(opened.path), raw, opened.size, opened.reads_cached)
 
-    def open_cached(self, file: str | os.PathLike[str] | HashAddress) -> Content | None:
+    def open_cached(self, file: File) -> Content | None:
         """Look up a stored file and open it, if that takes no waiting, to serve it.
 
         Args:
@@ -200,9 +138,9 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if not self.reads_cached:
             return None
         if self.layout.is_id(name):
-            path = self.idpath(name)
-        elif self.id_of(name) is not None and os.path.normpath(name) == name:
-            path = self._prefix + name
+            path = self.path_of(name)
+        elif self.layout.id_of(name) is not None and os.path.normpath(name) == name:
+            path = self.prefix + name
         else:
             return None
         opened = page_cache.open_cached(path)
@@ -217,49 +155,26 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             data = page_cache.read_cached(fd, 0, state.st_size)
         return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
 
-    def new_hash(self) -> hashlib._Hash:
-        """Return a hash object of the store's algorithm."""
-        return self.layout.new_hash()
+    def haspath(self, path: str) -> bool:
+        """Tell whether a path lies inside the root, all symbolic links followed."""
+        return os.path.join(os.path.realpath(path), "").startswith(self.prefix)
 
-    def idpath(self, id: str, extension: str | None = "") -> str:
-        """Return the path that the content `id` has, or would have, with this extension."""
-        suffix = extension or ""
-        if suffix and not suffix.startswith(os.extsep):
-            suffix = os.extsep + suffix
-        return self._prefix + self.layout.path_of(id, suffix)
+    def relpath(self, path: str) -> str:
+        """Return the part of a path that is relative to the root."""
+        if path.startswith(self.prefix):
+            return path[len(self.prefix) :]
+        return os.path.relpath(path, self.root)
 
-    def shard(self, id: str) -> list[str]:
-        """Split an id into the names of its folders and of its file."""
-        return self.layout.shard(id)
-
-    def unshard(self, path: str | os.PathLike[str]) -> str:
-        """Return the hash id that a path inside the root stands for.
-
-        Raises:
-            ValueError: The path lies outside the root.
-        """
-        path = os.fspath(path)
-        if path.startswith(self._prefix):
-            return self.layout.unshard(path[len(self._prefix) :])
-        id: str = super().unshard(path)
-        return id
-
-    def id_of(self, relpath: str) -> str | None:
-        """Return the id if `relpath` is where some content with some extension lies."""
-        return self.layout.id_of(relpath)
-
-    def id_named(self, name: str) -> str | None:
-        """Return the id that a look-up of `name` would find stored, or None if it is no address."""
-        if self.layout.is_id(name):
-            return name
+    def relpath_of(self, name: str) -> str | None:
+        """Return the normal form of a path, relative to the root, or None outside of it."""
         path = self._normal(name)
-        return None if path is None else self.id_of(path[len(self._prefix) :])
+        return None if path is None else path[len(self.prefix) :]
 
     def _find(self, name: str, ask: Callable[[str], T | None]) -> T | None:
         """Return what `ask` says of the stored file that `name` stands for, or None."""
         try:
             if is_any_id(name):
-                if (found := ask(self.idpath(name))) is not None:
+                if (found := ask(self.path_of(name))) is not None:
                     return found
                 for path in self._names(name):
                     if (found := ask(path)) is not None:
@@ -301,7 +216,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     def _holds(self, fd: int, path: str) -> bool:
         """Tell whether an open file lies inside the root: one call, where the system tells."""
         real = posix.path_of(fd)
-        if real is not None and real.startswith(self._prefix):
+        if real is not None and real.startswith(self.prefix):
             return not self._hides(real)
         return self._is_inside(path)
 
@@ -311,7 +226,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         while len(folder) > len(self.root):
             if os.path.islink(folder):
                 real = os.path.realpath(path)
-                return real.startswith(self._prefix) and not self._hides(real)
+                return real.startswith(self.prefix) and not self._hides(real)
             folder = os.path.dirname(folder)
         return not self._hides(path)
 
@@ -320,7 +235,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         if "\0" in name or name.endswith(_NO_FILE):
             return None
         path = os.path.normpath(os.path.join(self.root, name))
-        if not path.startswith(self._prefix):
+        if not path.startswith(self.prefix):
             if not os.path.isabs(name):
                 return None  # it climbs out: nothing is asked of what lies there
             folder, leaf = os.path.split(path)  # the root may be known by another path
@@ -328,7 +243,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
                 path = os.path.join(os.path.realpath(folder), leaf)
             except (OSError, ValueError):
                 return None
-        return path if path.startswith(self._prefix) else None
+        return path if path.startswith(self.prefix) else None
 
     def _check_inside(self, folder: str) -> None:
         """Refuse to put into a folder that a symbolic link leads out of the root to.
@@ -337,13 +252,13 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             NotADirectoryError: It leads out.
             FileNotFoundError: It does not exist.
         """
-        levels = folder.count(os.sep, len(self._prefix)) + 1 if folder != self.root else 0
+        levels = folder.count(os.sep, len(self.prefix)) + 1 if folder != self.root else 0
         up = os.stat(os.path.join(folder, *[os.pardir] * levels))
         if self._home is None or not os.path.samestat(up, self._home):
             self._home = os.stat(self.root)
         if os.path.samestat(up, self._home):
             return  # as many steps up from there as down to it end in the root
-        if not os.path.realpath(folder).startswith(self._prefix):
+        if not os.path.realpath(folder).startswith(self.prefix):
             raise NotADirectoryError(
                 errno.ENOTDIR, "A symbolic link leads out of the store here", folder
             )
@@ -353,12 +268,12 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         return self._home is None or state.st_dev != self._home.st_dev
 
     def _hides(self, path: str) -> bool:
-        first = path[len(self._prefix) :].partition(os.sep)[0]
+        first = path[len(self.prefix) :].partition(os.sep)[0]
         return first.casefold() == posix.HIDDEN  # as a file system may fold it
 
     def _names(self, id: str) -> list[str]:
         """Return the paths of all names of a content, sorted: one for each extension."""
-        folder, leaf = os.path.split(self.idpath(id))
+        folder, leaf = os.path.split(self.path_of(id))
         try:
             names = [name for name in os.listdir(folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):
@@ -381,13 +296,9 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
             return False
         return any(restored)
 
-    def suffix_of(self, relpath: str, id: str) -> str:
-        """Return the extension, with its dot, of a file whose bytes have the hash `id`."""
-        return self.layout.suffix_of(relpath, id)
-
     # -- deleting --------------------------------------------------------------------------
 
-    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+    def delete(self, file: File) -> None:
         """Delete a stored file and the folders it leaves empty; a missing one is no error.
 
         Args:
@@ -399,7 +310,7 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """
         name = names_of(file)[0]
         for _ in range(posix.ATTEMPTS):
-            path = self.realpath(name)
+            path = self._search(name, self._stored)
             if path is None or self._delete(name, path):
                 return
 
@@ -415,16 +326,16 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         posix.remove_empty_folders(os.path.dirname(path), self.root)
         id = self.id_named(path)
         if id is not None:
-            suffix = None if self.layout.is_id(name) else path[len(self.idpath(id)) :]
+            suffix = None if self.layout.is_id(name) else path[len(self.path_of(id)) :]
             for box in set_aside.boxes(self, id):
                 done = not box.delete(suffix) and done
         return done
 
-    def remove_empty(self, subpath: str) -> None:
-        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
-        path = self._normal(os.path.abspath(subpath))
-        if path is not None:
-            posix.remove_empty_folders(path, self.root)
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder and its parents inside the root, as far up as they are empty."""
+        normal = self._normal(os.path.abspath(path))
+        if normal is not None:
+            posix.remove_empty_folders(normal, self.root)
 
     def makepath(self, path: str) -> None:
         """Create the folder `path` and its missing parents.
@@ -463,27 +374,3 @@ class Tree(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 def _is_regular(path: str) -> bool:
     state = posix.lstat(path)
     return state is not None and stat.S_ISREG(state.st_mode)
-
-
-def check_mode(mode: str) -> None:
-    """Refuse a mode that is not one of reading.
-
-    Raises:
-        ValueError: It would write, or is no mode.
-    """
-    if mode not in ("r", "rb", "br", "rt", "tr"):
-        raise ValueError(f"stored files are never changed: mode {mode!r} is not for reading")
-
-
-def names_of(file: object) -> tuple[str, ...]:
-    """Return the names to look for, in order."""
-    if isinstance(file, (HashAddress, StoredFile)):
-        return file.relpath, file.id
-    if isinstance(file, (str, os.PathLike)):
-        name = os.fspath(file)
-        if isinstance(name, str):
-            return (name,)
-    raise TypeError(
-        "a stored file is named by a hash id, a path as str or PathLike, a HashAddress or a "
-        f"StoredFile, not by {type(file).__name__}"
-    )

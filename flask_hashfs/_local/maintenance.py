@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from datetime import timedelta
-from functools import partial
 from itertools import chain, count
-from typing import Generic, NamedTuple, Protocol, TypeVar
-
-from hashfs import HashAddress
+from typing import NamedTuple
 
 from .._storage import posix
-from .._storage.pending import PendingUploads
-from ..exceptions import ConfigError
-from .set_aside import Box, Tree, boxes, kept
+from .._storage.backend import Backend
+from .._storage.first_look import FirstLook
+from .._storage.records import Damaged, Entry, InUse, Progress, Stats
+from .set_aside import Box, boxes, kept
 from .walk import folders_below
 
 logger = logging.getLogger("flask_hashfs")
-
-T = TypeVar("T")
 
 LEFT_OVER = timedelta(hours=1)
 """How old a temporary file must be to be nobody's."""
@@ -39,78 +33,31 @@ _CHUNK = 256 * 1024
 _HEARTBEAT = 0.1  # seconds that nobody waits longer for news of a verify
 
 
-class Store(Tree, Protocol):
-    """What maintenance has to know of a store."""
-
-    algorithm: str
-    pending: PendingUploads
-
-    def id_of(self, relpath: str) -> str | None:
-        """Return the id if `relpath` is where some content with some extension lies."""
-
-    def id_named(self, name: str) -> str | None:
-        """Return the id that a look-up of `name` would find, or None if it is no address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored file: a name of a content."""
-
-    id: str | None
-    """The id that the path claims; None for a file that is no content."""
-    relpath: str
-    size: int
-    """In bytes."""
-    mtime: float
-    """When the content was last put, in seconds since the epoch."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """A store in numbers; sizes are in bytes."""
-
-    files: int = 0
-    contents: int = 0
-    bytes: int = 0
-    """On the disk: a file of several names counts once."""
-    bytes_saved: int = 0
-    """By further names that cost nothing; equal puts under one name leave no trace."""
-    largest: Entry | None = None
-    oldest: Entry | None = None
-    strangers: int = 0
-    """Files that are no content."""
-    left_overs: int = 0
-    quarantined: int = 0
-
-
 # -- what is there -----------------------------------------------------------------------------
 
 
-def _contents(store: Store) -> Iterator[tuple[str, str]]:
+def _contents(store: Backend) -> Iterator[tuple[str, str]]:
     """Yield the id and the path of every name of every content."""
-    start = len(os.path.join(store.root, ""))
     for folder in folders_below(store.root, store.root):
         for entry in folder.files:
-            id = store.id_of(entry.path[start:])
+            id = store.layout.id_of(store.relpath(entry.path))
             if id is not None:
                 yield id, entry.path
 
 
-def entries(store: Store) -> Iterator[Entry]:
+def entries(store: Backend) -> Iterator[Entry]:
     """Yield every file below the root, hidden ones left out."""
-    start = len(os.path.join(store.root, ""))
     for folder in folders_below(store.root, store.root):
         for file in folder.files:
             state = posix.lstat(file.path)
             if state is not None:
-                relpath = file.path[start:]
-                yield Entry(store.id_of(relpath), relpath, state.st_size, state.st_mtime)
+                relpath = store.relpath(file.path)
+                yield Entry(store.layout.id_of(relpath), relpath, state.st_size, state.st_mtime)
 
 
-def stats(store: Store) -> Stats:
+def stats(store: Backend) -> Stats:
     """Count what the store holds."""
     result = Stats()
-    start = len(os.path.join(store.root, ""))
     for folder in folders_below(store.root, store.root):
         ids: set[str] = set()
         inodes: set[tuple[int, int]] = set()  # all names of a content lie in one folder
@@ -118,30 +65,20 @@ def stats(store: Store) -> Stats:
             state = posix.lstat(file.path)
             if state is None:
                 continue
-            id = store.id_of(file.path[start:])
-            if id is None:
-                result.strangers += 1
-                continue
-            result.files += 1
-            ids.add(id)
-            inode = (state.st_dev, state.st_ino)
-            if inode in inodes:
-                result.bytes_saved += state.st_size
-            else:
-                result.bytes += state.st_size
-            inodes.add(inode)
-            entry = Entry(id, file.path[start:], state.st_size, state.st_mtime)
-            if result.largest is None or entry.size > result.largest.size:
-                result.largest = entry
-            if result.oldest is None or entry.mtime < result.oldest.mtime:
-                result.oldest = entry
+            relpath = store.relpath(file.path)
+            id, inode = store.layout.id_of(relpath), (state.st_dev, state.st_ino)
+            entry = Entry(id, relpath, state.st_size, state.st_mtime)
+            result.add(entry, is_link=inode in inodes)
+            if id is not None:
+                ids.add(id)
+                inodes.add(inode)
         result.contents += len(ids)
     result.left_overs = sum(1 for _ in _files_below(store, posix.TEMPORARY))
     result.quarantined = sum(1 for _ in _files_below(store, _QUARANTINE))
     return result
 
 
-def _files_below(store: Store, relpath: str) -> Iterator[str]:
+def _files_below(store: Backend, relpath: str) -> Iterator[str]:
     for folder in folders_below(store.root, os.path.join(store.root, relpath)):
         for file in folder.files:
             yield file.path
@@ -150,7 +87,7 @@ def _files_below(store: Store, relpath: str) -> Iterator[str]:
 # -- left-overs --------------------------------------------------------------------------------
 
 
-def sweep(store: Store) -> None:
+def sweep(store: Backend) -> None:
     """Put right what killed processes have left: boxes of sweeps, and old temporary files.
 
     Uploads that have expired go, too.
@@ -176,125 +113,13 @@ def _remove(path: str) -> None:
 # -- prune -------------------------------------------------------------------------------------
 
 
-class NothingLiveError(ValueError):
-    """A prune would delete everything."""
-
-
-class NoAddressError(ValueError):
-    """What is said to be in use is no address of a content."""
-
-
-class NoAddressTypeError(NoAddressError, TypeError):
-    """What is said to be in use is not even of a type that an address has."""
-
-
-class Live:
-    """The ids of what is in use, kept as bytes: about 130 bytes of memory each.
-
-    Args:
-        store: The store they belong to.
-        items: See `add`.
-    """
-
-    def __init__(self, store: Store, items: Iterable[object] = ()) -> None:
-        self.since = time.time_ns()
-        """When the collection began: what is put from then on is younger than all of it."""
-        self._store = store
-        self._digests: set[bytes] = set()
-        self.update(items)
-
-    def update(self, items: Iterable[object], told_by: Callable[[], object] | None = None) -> None:
-        """Add all of `items`; see `add`.
-
-        Args:
-            items: What is in use.
-            told_by: The callable that they come from, to be named by an error.
-        """
-        whose = "what is in use" if told_by is None else f"what {_name(told_by)} tells to be in use"
-        if isinstance(items, (str, bytes, HashAddress)) or not isinstance(items, Iterable):
-            raise NoAddressTypeError(
-                f"{whose} must be an iterable of addresses, not {items!r:.200}"
-            )
-        for item in items:
-            try:
-                self.add(item)
-            except NoAddressError as error:
-                if told_by is None:
-                    raise
-                raise type(error)(f"{_name(told_by)}: {error}") from None
-
-    def add(self, item: object) -> None:
-        """Add what a look-up takes: an id, a path or an address. It need not be stored.
-
-        None, as a database has it where there is no file, is passed over.
-
-        Raises:
-            NoAddressError: Not the address of a content; it is a TypeError, too, if it is
-                nothing that names a file.
-        """
-        if item is None:
-            return
-        name = item.id if isinstance(item, HashAddress) else item
-        if isinstance(name, os.PathLike):
-            name = os.fspath(name)
-        if not isinstance(name, str):
-            raise NoAddressTypeError(
-                f"a live item is an id, a path, a HashAddress or None, not {item!r:.200}"
-            )
-        id = self._store.id_named(name) or self._id_elsewhere(name)
-        if id is None:
-            raise NoAddressError(
-                f"a live item must be the address of a content, but this is: {item!r:.200}"
-            )
-        self._digests.add(bytes.fromhex(id))
-
-    def _id_elsewhere(self, name: str) -> str | None:
-        """Return the id in a path relative to the root that was kept under another layout."""
-        stem, _, extension = name.replace(os.sep, "/").partition(os.extsep)
-        flat = stem.replace("/", "")
-        return self._store.id_named(flat) if flat.isalnum() and "/" not in extension else None
-
-    def __iter__(self) -> Iterator[str]:
-        return (digest.hex() for digest in self._digests)
-
-    def __contains__(self, id: str) -> bool:
-        return bytes.fromhex(id) in self._digests
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-
-def _name(function: Callable[[], object]) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    return repr(function) if name is None else f"{module}.{name}"
-
-
-def prune(
-    store: Store,
-    keep: Iterable[object],
-    *,
-    older_than: timedelta,
-    dry_run: bool,
-    allow_empty: bool,
-) -> list[str]:
-    """Delete what is neither live nor young; see `HashFS.prune`."""
-    if not isinstance(older_than, timedelta):  # a number could be seconds or hours
-        raise TypeError(f"older_than must be a timedelta, not {older_than!r}")
-    if older_than < timedelta(0):
-        raise ValueError(f"older_than must not be negative: {older_than!r}")
-    live = keep if isinstance(keep, Live) else Live(store, keep)
-    youngest = live.since - older_than // timedelta(microseconds=1) * 1000
-    if not live and not allow_empty:
-        raise NothingLiveError(
-            "nothing is live, so everything would be deleted: "
-            "pass allow_empty=True if that is what you want"
-        )
+def prune(store: Backend, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
+    """Delete what is neither in use nor young; see `Backend.prune`."""
+    youngest = in_use.since - older_than // timedelta(microseconds=1) * 1000
     if dry_run:
-        return [id for id, _ in _dead(store, live, youngest, tidy=False)]
+        return [id for id, _ in _dead(store, in_use, youngest, tidy=False)]
     sweep(store)
-    dead = _dead(store, live, youngest, tidy=True)
+    dead = _dead(store, in_use, youngest, tidy=True)
     first = next(dead, None)
     if first is None:
         return []
@@ -302,16 +127,17 @@ def prune(
         return [id for id, paths in chain([first], dead) if _delete(store, id, paths, youngest)]
 
 
-def _dead(store: Store, live: Live, youngest: int, tidy: bool) -> Iterator[tuple[str, list[str]]]:
-    """Yield each content, with its names, that is not live and was not put lately."""
-    start = len(os.path.join(store.root, ""))
+def _dead(
+    store: Backend, in_use: InUse, youngest: int, tidy: bool
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each content, with its names, that is not in use and was not put lately."""
     for folder in folders_below(store.root, store.root):
-        if tidy and folder.is_empty and _is_shard(store, folder.path[start:]):
+        if tidy and folder.is_empty and _is_shard(store, store.relpath(folder.path)):
             posix.remove_empty_folders(folder.path, store.root)  # of a put that was killed
         found: dict[str, list[str]] = {}
         for entry in folder.files:
-            id = store.id_of(entry.path[start:])
-            if id is not None and id not in live:
+            id = store.layout.id_of(store.relpath(entry.path))
+            if id is not None and id not in in_use:
                 found.setdefault(id, []).append(entry.path)
         for id, paths in found.items():
             states = [state for path in paths if (state := posix.lstat(path)) is not None]
@@ -319,7 +145,7 @@ def _dead(store: Store, live: Live, youngest: int, tidy: bool) -> Iterator[tuple
                 yield id, paths
 
 
-def _delete(store: Store, id: str, paths: list[str], youngest: int) -> bool:
+def _delete(store: Backend, id: str, paths: list[str], youngest: int) -> bool:
     box = Box.make(store, id)
     try:
         taken = [box.take(path) for path in paths]
@@ -338,81 +164,21 @@ def _delete(store: Store, id: str, paths: list[str], youngest: int) -> bool:
     return False
 
 
-def _is_shard(store: Store, relpath: str) -> bool:
+def _is_shard(store: Backend, relpath: str) -> bool:
     """Tell whether `relpath` could be the folder of a content."""
     flat = relpath.replace(os.sep, "")
-    digits = hashlib.new(store.algorithm, usedforsecurity=False).digest_size * 2
+    digits = store.layout.id_length
     if not flat or len(flat) >= digits or flat.strip("0123456789abcdef"):
         return False
-    address = store.idpath(flat.ljust(digits, "0"))[len(os.path.join(store.root, "")) :]
+    address = store.layout.path_of(flat.ljust(digits, "0"))
     return address.startswith(relpath + os.sep)
 
 
 # -- verify ------------------------------------------------------------------------------------
 
 
-class FirstLook(Generic[T]):
-    """Holds back what is damaged until it is clear that the store's settings are right.
-
-    Where not even one of the first `FIRST` files is whole, it is not the disk that is at fault:
-    with another ``HASHFS_ALGORITHM`` every file of a store seems to be damaged.
-
-    Args:
-        algorithm: The one that the files were hashed with, for the message.
-        is_trusted: Whether to hold nothing back.
-    """
-
-    FIRST = 20
-
-    def __init__(self, algorithm: str, is_trusted: bool) -> None:
-        self._algorithm = algorithm
-        self._is_trusted = is_trusted
-        self._is_refused = False
-        self._held: list[T] = []
-        self._lock = threading.Lock()
-
-    def damaged(self, item: T) -> list[T]:
-        """Take something damaged, and return what can be moved now.
-
-        Raises:
-            ConfigError: Nothing that was looked at is whole.
-        """
-        with self._lock:
-            if self._is_trusted:
-                return [item]
-            self._held.append(item)
-            if len(self._held) < self.FIRST or self._is_refused:
-                return []
-            self._is_refused = True
-        raise ConfigError(
-            f"none of the first {self.FIRST} files has the {self._algorithm} hash that its name "
-            "claims, so HASHFS_ALGORITHM is probably not the one that they were stored with; "
-            "nothing was moved: go on with force=True, or --force, if they really are damaged"
-        )
-
-    def whole(self) -> list[T]:
-        """Learn that something is whole, and return what can be moved now."""
-        return [] if self._is_trusted else self.rest()
-
-    def rest(self) -> list[T]:
-        """Return all that was held back and can be moved, since something is whole or it is all."""
-        with self._lock:
-            if self._is_refused:
-                return []
-            self._is_trusted = True
-            held, self._held = self._held, []
-            return held
-
-    def dropped(self) -> list[T]:
-        """Return all that was held back and is not to be moved any more."""
-        with self._lock:
-            self._is_refused = True
-            held, self._held = self._held, []
-            return held
-
-
-def verify(store: Store, quarantine: bool, force: bool) -> Generator[HashAddress | int]:
-    """Yield the address of everything whose bytes have another hash; see `HashFS.verify`.
+def verify(store: Backend, quarantine: bool, force: bool) -> Generator[Progress | Damaged]:
+    """Yield the address of everything whose bytes have another hash; see `Backend.verify`.
 
     Between them come the numbers of names looked at, so that whoever waits can show progress,
     or give up.
@@ -429,7 +195,7 @@ def verify(store: Store, quarantine: bool, force: bool) -> Generator[HashAddress
         check.stop()
 
 
-class _Damaged(NamedTuple):
+class _Held(NamedTuple):
     id: str
     path: str
     fd: int
@@ -438,25 +204,25 @@ class _Damaged(NamedTuple):
 class _Check:
     """Threads that take names from one walk through the tree and hash what lies there."""
 
-    def __init__(self, store: Store, quarantine: bool, force: bool) -> None:
+    def __init__(self, store: Backend, quarantine: bool, force: bool) -> None:
         self._store = store
         self._quarantine = quarantine
-        self._look: FirstLook[_Damaged] = FirstLook(store.algorithm, force or not quarantine)
+        self._look: FirstLook[_Held] = FirstLook(store.layout.algorithm, force or not quarantine)
         self._names = _contents(store)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._found: queue.Queue[HashAddress | BaseException | int | None] = queue.Queue(1000)
+        self._found: queue.Queue[Progress | Damaged | BaseException | None] = queue.Queue(1000)
         self._running = _cpu_count()
         for _ in range(self._running):
             threading.Thread(target=self._run, name="hashfs-verify", daemon=True).start()
 
-    def results(self) -> Iterator[HashAddress | BaseException | int]:
+    def results(self) -> Iterator[Progress | Damaged | BaseException]:
         """Yield damaged addresses, errors, and numbers of names looked at."""
         while self._running:
             try:
                 found = self._found.get(timeout=_HEARTBEAT)
             except queue.Empty:
-                yield 0
+                yield Progress(0)
                 continue
             if found is None:
                 self._running -= 1
@@ -471,7 +237,7 @@ class _Check:
         for damaged in self._look.dropped():
             os.close(damaged.fd)
 
-    def rest(self) -> Iterator[HashAddress]:
+    def rest(self) -> Iterator[Damaged]:
         """Yield, once the threads have ended, the few damaged ones of a small store."""
         yield from self._settle(self._look.rest())
 
@@ -510,7 +276,7 @@ class _Check:
                 if self._stopped.is_set():
                     return
                 settled = (
-                    self._look.damaged(_Damaged(id, path, os.dup(fd)))
+                    self._look.damaged(_Held(id, path, os.dup(fd)))
                     if is_damaged
                     else self._look.whole()
                 )
@@ -518,9 +284,9 @@ class _Check:
                 os.close(fd)
             for address in self._settle(settled):
                 self._found.put(address)
-        self._found.put(len(batch))
+        self._found.put(Progress(len(batch)))
 
-    def _settle(self, damaged: list[_Damaged]) -> Iterator[HashAddress]:
+    def _settle(self, damaged: list[_Held]) -> Iterator[Damaged]:
         """Move damaged files aside, if that is wished, and yield the addresses that they have."""
         try:
             while damaged:
@@ -528,13 +294,13 @@ class _Check:
                 if self._quarantine:
                     _isolate(self._store, id, path, fd)
                 os.close(damaged.pop(0).fd)
-                yield HashAddress(id, path[len(os.path.join(self._store.root, "")) :], path)
+                yield Damaged(self._store.address_of(self._store.relpath(path)))
         finally:
             for each in damaged:
                 os.close(each.fd)
 
     def _is_damaged(self, fd: int, id: str, path: str, buffer: memoryview) -> bool:
-        hash = hashlib.new(self._store.algorithm, usedforsecurity=False)
+        hash = self._store.layout.new_hash()
         try:
             while count := _read_into(fd, buffer):
                 hash.update(buffer[:count])
@@ -556,7 +322,7 @@ def _read_into(fd: int, buffer: memoryview) -> int:
     return len(data)
 
 
-def _isolate(store: Store, id: str, path: str, fd: int) -> None:
+def _isolate(store: Backend, id: str, path: str, fd: int) -> None:
     """Move the damaged file that is open as `fd` out of the tree, under all that it is named.
 
     A put may heal the name at any moment, so what is moved is looked at again, where look-ups
@@ -576,7 +342,7 @@ def _isolate(store: Store, id: str, path: str, fd: int) -> None:
     posix.remove_empty_folders(os.path.dirname(path), store.root)
 
 
-def _keep_aside(store: Store, file: str, path: str) -> None:
+def _keep_aside(store: Backend, file: str, path: str) -> None:
     """Move `file` to the place in quarantine that belongs to `path`, numbered if it is taken."""
     place = os.path.join(store.root, _QUARANTINE, os.path.relpath(path, store.root))
     target = place

@@ -28,22 +28,21 @@ class Misplaced(NamedTuple):
 
 
 def misplaced(store: Tree, extensions: bool) -> Iterator[Misplaced]:
-    """Hash every file, and yield those that lie in a wrong place; see `HashFS.corrupted`."""
-    start = len(os.path.join(store.root, ""))
+    """Hash every file, and yield those that lie in a wrong place; see `Backend.corrupted`."""
     for path in store.files():
         try:
             id, state = _hash(store, path)
         except FileNotFoundError:  # deleted meanwhile
             continue
-        expected = store.idpath(id)
-        if extensions:
-            expected += store.suffix_of(path[start:], id)
-        if expected != path:
-            yield Misplaced(path, HashAddress(id, expected[start:], expected), state)
+        suffix = store.layout.suffix_of(store.relpath(path), id) if extensions else ""
+        expected = store.layout.path_of(id, suffix)
+        if store.prefix + expected != path:
+            address = HashAddress(id, expected, store.prefix + expected)
+            yield Misplaced(path, address, state)
 
 
 def repair(store: Tree, extensions: bool) -> list[tuple[str, HashAddress]]:
-    """Move every file to where its bytes belong; see `HashFS.repair`."""
+    """Move every file to where its bytes belong; see `Backend.repair`."""
     wrong = {found.path: found for found in misplaced(store, extensions)}
     repaired = []
     for path in tuple(wrong):
@@ -67,7 +66,7 @@ def _held(store: Tree, found: Misplaced) -> Iterator[str | None]:
 
     At an address a put could heal it at any moment, so from there it is taken aside first.
     """
-    id = store.id_of(found.path[len(os.path.join(store.root, "")) :])
+    id = store.layout.id_of(store.relpath(found.path))
     if id is None:
         yield found.path if _is_same(found.path, found.state) else None
         return
@@ -128,5 +127,5 @@ def _holds(store: Tree, path: str, id: str) -> bool:
 def _hash(store: Tree, path: str) -> tuple[str, os.stat_result]:
     with open(path, "rb", buffering=0, opener=posix.open_regular) as file:
         state = os.fstat(file.fileno())
-        hash = hashlib.file_digest(file, store.new_hash)
+        hash = hashlib.file_digest(file, store.layout.new_hash)
         return hash.hexdigest(), state

@@ -16,9 +16,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from typing import Protocol
 
 from .._storage import posix
+from .._storage.backend import Backend
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -27,36 +27,21 @@ _LEAF = "content"  # in a box, in the place of the address; the extension follow
 _MARK = "~"
 
 
-class Tree(Protocol):
-    """What a box has to know of its store."""
-
-    root: str
-    fsync: bool
-    dmode: int
-
-    def idpath(self, id: str, extension: str = "") -> str:
-        """Return the address of a content, without an extension."""
-        ...
-
-    def makepath(self, path: str) -> None:
-        """Create a folder and its missing parents."""
-
-
 class Box:
     """The names of one content that one sweep has moved out of sight."""
 
-    def __init__(self, tree: Tree, id: str, path: str) -> None:
+    def __init__(self, backend: Backend, id: str, path: str) -> None:
         self.id = id
         self.path = path
-        self._tree = tree
-        self._address: str = tree.idpath(id)
+        self._backend = backend
+        self._address = backend.path_of(id)
 
     @classmethod
-    def make(cls, tree: Tree, id: str) -> Box:
+    def make(cls, backend: Backend, id: str) -> Box:
         """Make an empty box."""
-        aside = os.path.join(tree.root, _ASIDE)
-        box = cls(tree, id, os.path.join(aside, id + _MARK + secrets.token_hex(8)))
-        tree.makepath(box.path)
+        aside = os.path.join(backend.root, _ASIDE)
+        box = cls(backend, id, os.path.join(aside, id + _MARK + secrets.token_hex(8)))
+        backend.makepath(box.path)
         return box
 
     def take(self, path: str) -> bool:
@@ -68,7 +53,7 @@ class Box:
             except FileNotFoundError:
                 if posix.lstat(path) is None:
                     return False
-                self._tree.makepath(self.path)  # a look-up took the empty box away
+                self._backend.makepath(self.path)  # a look-up took the empty box away
             else:
                 return True
 
@@ -96,7 +81,7 @@ class Box:
 
     def close(self) -> None:
         """Remove the box if it is empty, and what it leaves empty."""
-        posix.remove_empty_folders(self.path, self._tree.root)
+        posix.remove_empty_folders(self.path, self._backend.root)
 
     def _put_back(self, path: str) -> bool:
         """Give one file its address again; False if something else stands there."""
@@ -114,7 +99,7 @@ class Box:
             except FileNotFoundError:
                 if posix.lstat(path) is None:
                     return True  # another one has put it back, or it is gone for good
-                self._tree.makepath(os.path.dirname(target))
+                self._backend.makepath(os.path.dirname(target))
                 continue
             except OSError as error:
                 if not posix.refuses_links(error):
@@ -127,34 +112,34 @@ class Box:
             return True
 
     def _sync(self, target: str) -> None:
-        if self._tree.fsync:
+        if self._backend.fsync:
             try:
-                posix.sync_folders(os.path.dirname(target), self._tree.root)
+                posix.sync_folders(os.path.dirname(target), self._backend.root)
             except FileNotFoundError:  # deleted meanwhile
                 pass
 
 
 @contextlib.contextmanager
-def kept(tree: Tree) -> Iterator[None]:
+def kept(backend: Backend) -> Iterator[None]:
     """Keep the folder of the boxes, which would go and come again with each of many."""
-    box = Box.make(tree, "none")  # left by a killed sweep, it goes as other boxes do
+    box = Box.make(backend, "none")  # left by a killed sweep, it goes as other boxes do
     try:
         yield
     finally:
         box.close()
 
 
-def boxes(tree: Tree, id: str | None = None) -> Iterator[Box]:
+def boxes(backend: Backend, id: str | None = None) -> Iterator[Box]:
     """Yield all boxes, or those of one content."""
     try:
-        with os.scandir(os.path.join(tree.root, _ASIDE)) as entries:
+        with os.scandir(os.path.join(backend.root, _ASIDE)) as entries:
             found = [entry.name for entry in entries if id is None or entry.name.startswith(id)]
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in found:
         owner, mark, _ = name.partition(_MARK)
         if mark and owner.isalnum() and id in (None, owner):
-            yield Box(tree, owner, os.path.join(tree.root, _ASIDE, name))
+            yield Box(backend, owner, os.path.join(backend.root, _ASIDE, name))
 
 
 def _as_young(path: str, target: str) -> bool:

@@ -37,8 +37,9 @@ from quart import (
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
-from .._local.maintenance import Entry, Live, Stats
+from .._storage.records import Damaged, Entry, InUse, Stats
 from .._storage.writer import Writer
+from .._store import checks
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import sources
@@ -188,11 +189,11 @@ class QuartHashFS(BaseHashFS[Quart]):
         self, *, quarantine: bool = False, force: bool = False
     ) -> AsyncGenerator[HashAddress, None]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
-        steps = self._iterate(partial(self.client.verify_steps, quarantine, force), _STEPS)
+        steps = self._iterate(partial(self.client.backend.verify, quarantine, force), _STEPS)
         async with aclosing(steps):
             async for step in steps:
-                if isinstance(step, HashAddress):
-                    yield step
+                if isinstance(step, Damaged):
+                    yield step.address
 
     async def prune(
         self,
@@ -207,15 +208,15 @@ class QuartHashFS(BaseHashFS[Quart]):
         In use is `keep`, which may be asynchronous, together with what the callables
         registered by `references` tell.
         """
-        live = self.client.live()
-        await self._add(live, keep)
+        in_use = self.client.backend.in_use()
+        await self._add(in_use, keep)
         for function in self._references:
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-                await self._add(live, function(), function)
+                await self._add(in_use, function(), function)
             else:
-                await self._add(live, await self._workers.run(function), function)
+                await self._add(in_use, await self._workers.run(function), function)
         prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
-        return await self._workers.run(partial(prune, allow_empty=allow_empty), live)
+        return await self._workers.run(partial(prune, allow_empty=allow_empty), in_use)
 
     async def send_file(
         self,
@@ -264,10 +265,10 @@ class QuartHashFS(BaseHashFS[Quart]):
             await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
 
     async def _add(
-        self, live: Live, items: Any, told_by: Callable[[], object] | None = None
+        self, in_use: InUse, items: Any, told_by: Callable[[], object] | None = None
     ) -> None:
         """Add what is in use, waiting for it where it has to be awaited."""
-        update = partial(live.update, told_by=told_by)
+        update = partial(in_use.update, told_by=told_by)
         if inspect.isawaitable(items):
             items = await items
         if not isinstance(items, AsyncIterable):
@@ -285,7 +286,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         self, source: Any, extension: str | None, expected: str | None, max_size: int | None
     ) -> HashAddress:
         client, workers = self.client, self._workers
-        client.check_put(extension, expected)
+        checks.before(extension, expected)
         writer = client.writer(max_size)
         try:
             async with sources.opened(source) as batches:

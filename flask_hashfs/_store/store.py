@@ -1,34 +1,30 @@
-"""HashFS: files kept under the hash of their bytes, in one folder."""
+"""HashFS: what the user holds, one store over a backend."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
-import re
-import stat
 from collections.abc import Generator, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import IO, Any
 
+import hashfs
 from hashfs import HashAddress
 from werkzeug.datastructures import FileStorage
 
-from .._local import group_put, maintenance, repair
-from .._local.lookup import Tree
-from .._storage import posix, sources
-from .._storage.full import full_is_told
+from .._local.backend import LocalBackend
+from .._storage import sources
+from .._storage.backend import Backend
+from .._storage.layout import Layout
+from .._storage.names import check_mode, names_of
+from .._storage.records import Damaged, Entry, InUse, NothingInUseError, Stats
 from .._storage.writer import UploadStream, Writer
-from ..exceptions import DigestMismatchError, FileTooLargeError, InvalidExtensionError
-
-logger = logging.getLogger("flask_hashfs")
-
-_FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
-_EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
+from ..exceptions import NotStoredError
+from . import checks
 
 
-class HashFS(Tree):
+class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
     """Content-addressed files below `root`.
 
     Args:
@@ -45,6 +41,9 @@ class HashFS(Tree):
         ValueError: An unknown algorithm, or one whose digests have no fixed length.
     """
 
+    backend: Backend
+    """Where the content lies: for those who write a backend, not for an app."""
+
     max_size: int | None
 
     def __init__(
@@ -59,9 +58,58 @@ class HashFS(Tree):
         fsync: bool = True,
         max_size: int | None = None,
     ) -> None:
-        super().__init__(root, depth, width, algorithm, fmode, dmode, fsync)
+        layout = Layout(depth, width, algorithm, os.sep)
+        self.backend = LocalBackend(root, layout, fmode, dmode, fsync)
         self.max_size = max_size
-        self._synced = posix.SyncedFolders()
+
+    # -- settings --------------------------------------------------------------------------
+
+    @property
+    def root(self) -> str:
+        """The folder, or the URL, that the content lies below."""
+        return self.backend.root
+
+    @property
+    def depth(self) -> int:
+        """Number of nested folders a file lies in."""
+        return self.backend.layout.depth
+
+    @property
+    def width(self) -> int:
+        """Characters of each folder's name."""
+        return self.backend.layout.width
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the hash that ids are made by."""
+        return self.backend.layout.algorithm
+
+    @property
+    def fmode(self) -> int | None:
+        """Exact mode of new files, or None."""
+        return self.backend.fmode
+
+    @fmode.setter
+    def fmode(self, mode: int | None) -> None:
+        self.backend.fmode = mode
+
+    @property
+    def dmode(self) -> int:
+        """Mode of new folders, less the umask."""
+        return self.backend.dmode
+
+    @dmode.setter
+    def dmode(self, mode: int) -> None:
+        self.backend.dmode = mode
+
+    @property
+    def fsync(self) -> bool:
+        """Whether an address that ``put`` returned survives a power cut."""
+        return self.backend.fsync
+
+    @fsync.setter
+    def fsync(self, fsync: bool) -> None:
+        self.backend.fsync = fsync
 
     # -- putting ---------------------------------------------------------------------------
 
@@ -95,38 +143,29 @@ class HashFS(Tree):
             StoreFullError: The disk is full.
             OSError: The content cannot be read, or the disk cannot take it.
         """
-        if extension is not None or expected is not None:
-            self.check_put(extension, expected)
+        suffix = checks.before(extension, expected)
         if isinstance(file, FileStorage):
             file = file.stream
-        if isinstance(file, UploadStream) and self._takes(file.writer):
+        limit = self._limit(max_size)
+        if isinstance(file, UploadStream) and self.backend.takes(file.writer):
             try:
-                return self._put_upload(file.writer, extension, expected, max_size)
+                return self._commit(file.writer, suffix, expected, limit)
             except OSError as error:
                 if error.errno != errno.EXDEV:  # one device, but mounted twice
                     raise
-        writer = self.new_writer(self._limit(max_size))
+        writer = self.backend.new_writer(limit)
         try:
             sources.copy(file, writer)
-            return self.commit(writer, extension, expected=expected)
+            return self._commit(writer, suffix, expected, limit)
         finally:
             writer.close()
-
-    def check_put(self, extension: str | None = None, expected: str | None = None) -> None:
-        """Raise what `put` would raise for these, before any byte is read.
-
-        Raises:
-            InvalidExtensionError: `extension` cannot be part of a name.
-            TypeError: `expected` is no str.
-        """
-        dotted(extension)
-        if expected is not None and not isinstance(expected, str):
-            raise TypeError(f"expected must be a hex id, not {type(expected).__name__}")
 
     def put_files(
         self, files: Iterable[tuple[Any, str | None]]
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
-        """Store many files: as durable as a put of each, but the disk is waited for in groups.
+        """Store many files: as durable as a put of each, but in less time.
+
+        A folder waits for the disk in groups, an object store takes several files at once.
 
         Args:
             files: Sources, as `put` takes them, with their extensions.
@@ -134,7 +173,7 @@ class HashFS(Tree):
         Yields:
             Each source with its address, or with the error that kept it out.
         """
-        return group_put.put_files(self, files)
+        return self.backend.put_files(files, self.writer, self.commit)
 
     def writer(self, max_size: int | None = None) -> Writer:
         """Return a writer for one new content; `commit` stores it, `close` gives it up.
@@ -142,23 +181,25 @@ class HashFS(Tree):
         Args:
             max_size: Bytes allowed; the store's own ``max_size`` holds as well.
         """
-        return self.new_writer(self._limit(max_size))
-
-    def _limit(self, max_size: int | None) -> int | None:
-        if max_size is None or self.max_size is None:
-            return self.max_size if max_size is None else max_size
-        return min(max_size, self.max_size)
-
-    def new_writer(self, limit: int | None) -> Writer:
-        """Return a writer that takes `limit` bytes, whatever the store's own ``max_size``."""
-        return Writer(self.algorithm, self._temporary, self.dmode, limit)
+        return self.backend.new_writer(self._limit(max_size))
 
     def commit(
-        self, writer: Writer, extension: str | None = None, *, expected: str | None = None
+        self,
+        writer: Writer,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        sync: bool = True,
     ) -> HashAddress:
         """Publish what `writer` took, atomically: a reader sees the whole file or none.
 
         It may be called again, with another `extension`. The writer stays open.
+
+        Args:
+            writer: From `writer`, of this store.
+            extension: Added to the stored file's name; no part of its identity.
+            expected: The hex id that the content must have.
+            sync: Whether to wait for the disk, where the store does so at all.
 
         Raises:
             InvalidExtensionError: `extension` cannot be part of a name.
@@ -167,163 +208,150 @@ class HashFS(Tree):
             StoreFullError: The disk is full.
             OSError: The disk cannot take it.
         """
-        suffix = dotted(extension)
-        if writer.closed:
-            raise ValueError("this content was given up, or its stream closed")
-        id = writer.finish()
-        if expected is not None and expected.lower() != id:
-            raise DigestMismatchError(expected, id)
-        path = self.idpath(id) + suffix
-        try:
-            with full_is_told:
-                is_duplicate = self._commit(writer, id, path)
-        except BaseException:
-            posix.remove_empty_folders(os.path.dirname(path), self.root)
-            raise
-        finally:
-            writer.release()
-        return HashAddress._make((id, path[len(self._prefix) :], path, is_duplicate))
+        suffix = checks.before(extension, expected)
+        return self._commit(writer, suffix, expected, None, sync)
 
-    def _commit(self, writer: Writer, id: str, path: str) -> bool:
-        is_new_folder = False
-        for _ in range(posix.ATTEMPTS):
-            try:
-                is_duplicate = self._place(writer, id, path, is_new_folder)
-                if self.fsync:
-                    self._sync(path, is_duplicate)
-                return is_duplicate
-            except FileExistsError:  # another put was first, or damage: look again
-                is_new_folder = False
-            except FileNotFoundError:  # no folder yet, or a delete has just taken it
-                is_new_folder = self._make_folder(os.path.dirname(path))
-        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
+    def _commit(
+        self,
+        writer: Writer,
+        suffix: str,
+        expected: str | None,
+        limit: int | None,
+        sync: bool = True,
+    ) -> HashAddress:
+        checks.complete(writer, expected, limit)
+        return self.backend.commit(writer, suffix, sync=sync)
 
-    def _place(self, writer: Writer, id: str, path: str, is_new_folder: bool) -> bool:
-        """Give the content its name, if it has none; return whether the content was there.
+    def _limit(self, max_size: int | None) -> int | None:
+        if max_size is None or self.max_size is None:
+            return self.max_size if max_size is None else max_size
+        return min(max_size, self.max_size)
+
+    # -- looking up ------------------------------------------------------------------------
+
+    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+        """Return the address of a stored file, or None.
 
         Args:
-            is_new_folder: Whether this put has just made the folder, so that nothing is in it.
+            file: A hash id, a path relative to the root, an absolute path inside the root,
+                or an address.
 
         Raises:
-            FileExistsError: Something else was done first: look again.
-            FileNotFoundError: The folder does not exist, or a delete was first.
+            TypeError: Anything else.
         """
-        try:
-            state = None if is_new_folder else self._renewed(path)
-        except FileNotFoundError:
-            state = None
-        if state is None:
-            self._check_inside(os.path.dirname(path))
-            names = [] if is_new_folder else self._names(id)
-            return self._place_new(writer, id, path, names)
-        if self._leads_elsewhere(state):
-            self._check_inside(os.path.dirname(path))
-        if stat.S_ISREG(state.st_mode):
-            if state.st_size != writer.size:
-                self._heal(writer, id)
-                raise FileExistsError(errno.EEXIST, "Healed, or just taken away", path)
-            return True
-        if stat.S_ISDIR(state.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
-        self._publish(writer, path, over=True)  # a link or a device, which is no content
-        return False
+        return self.backend.find(file)
 
-    def _place_new(self, writer: Writer, id: str, path: str, names: list[str]) -> bool:
-        if not names and self._restore(id):
-            raise FileExistsError(errno.EEXIST, "Put back", path)
-        if not names:
-            self._publish(writer, path)
-            return False
-        if any(os.lstat(name).st_size != writer.size for name in names):
-            self._heal(writer, id)
-        try:
-            os.link(names[0], path)
-        except OSError as error:
-            if not posix.refuses_links(error):
-                raise
-            self._publish(writer, path)
-        self._renewed(path)
-        return True
+    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+        """Tell whether `file` is stored; it takes what `get` takes."""
+        return self.backend.find(file) is not None
 
-    def _publish(self, writer: Writer, path: str, *, over: bool = False) -> None:
-        """Name the content `path`: a link to the writer's file, a copy where that is refused."""
-        file = writer.file()
-        if file.orphaned:
-            file = writer.copied()
-        try:
-            self._link(file, path, over)
-        except OSError as error:
-            if not posix.refuses_links(error):
-                raise
-            named = contextlib.nullcontext() if file.placed else writer.folder.named(error)
-            with named:
-                self._link(writer.copied(), path, over)
+    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
+        address = self.backend.find(file)
+        return None if address is None else address.abspath
 
-    def _link(self, file: posix.TemporaryFile, path: str, over: bool) -> None:
-        file.seal(self.fmode, self.fsync)
-        if over:
-            file.replace(path, self.dmode)
-        else:
-            file.link(path)
+    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+        """Open a stored file to read.
 
-    def _sync(self, path: str, is_duplicate: bool) -> None:
-        """Wait until the content and the folders that lead to it are on the disk."""
-        if is_duplicate:  # its writer may not have waited for the disk
-            posix.sync_path(path)
-        self._synced.sync(path, self.root)
-        if self._temporary.is_new:
-            posix.sync_above(self.root)
-            self._temporary.is_new = False
+        In an object store it is read by ranges as they are needed: it has no ``fileno``, and
+        once it has been sought in, a delete ends it.
 
-    def _heal(self, writer: Writer, id: str) -> None:
-        """Replace what is damaged, under every name of the content, by what has arrived."""
-        # All are looked at first: CephFS hides a link for a moment once another was replaced.
-        states = {name: posix.lstat(name) for name in self._names(id)}
-        for name, state in states.items():
-            if state is not None and state.st_size != writer.size:
-                logger.warning(
-                    "%s had %d bytes instead of %d; it is replaced by the content put now",
-                    name,
-                    state.st_size,
-                    writer.size,
-                )
-                self._publish(writer, name, over=True)
+        Args:
+            file: What `get` takes.
+            mode: ``"rb"``, or a text mode; no mode that writes.
 
-    def _renewed(self, path: str) -> os.stat_result:
-        """Make stored content as young as a new put, so that no prune takes it for old.
+        Returns:
+            For ``"rb"`` an ``io.BufferedReader``.
 
         Raises:
-            FileNotFoundError: It is not there, or not any more.
+            NotStoredError: It is not stored.
+            ValueError: A mode that writes.
         """
-        try:
-            os.utime(path, follow_symlinks=_FOLLOW)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            logger.warning("The age of %s cannot be renewed: %s", path, error)
-        return os.lstat(path)  # a sweep may have taken the name while utime had found the file
+        check_mode(mode)
+        opened = self.backend.open(file, mode)
+        if opened is None:
+            raise NotStoredError(names_of(file)[0])
+        return opened
 
-    def _put_upload(
-        self, writer: Writer, extension: str | None, expected: str | None, max_size: int | None
-    ) -> HashAddress:
-        limit = self._limit(max_size)
-        if limit is not None and writer.size > limit:
-            raise FileTooLargeError(limit)
-        return self.commit(writer, extension, expected=expected)
+    # -- deleting --------------------------------------------------------------------------
 
-    def _takes(self, writer: Writer) -> bool:
-        """Tell whether what a writer took, of whichever store, can be linked into this one."""
-        file = writer.spilled
-        if file is not None and file.placed:
-            mode = 0o600 if self.fmode is None else self.fmode
-            if mode != stat.S_IMODE(os.fstat(file.fd).st_mode):
-                return False  # it has the mode of another store already, and would share it
-        if writer.folder is self._temporary:
-            return True
-        if writer.algorithm != self.algorithm or file is None:
-            return False
-        self.makepath(self.root)
-        return os.fstat(file.fd).st_dev == os.stat(self.root).st_dev
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+        """Delete a stored file and the folders it leaves empty; a missing one is no error.
+
+        Args:
+            file: An id deletes the content under all its names, anything else only the
+                one name it stands for.
+
+        Raises:
+            OSError: The file system refuses.
+        """
+        self.backend.delete(file)
+
+    # -- paths -----------------------------------------------------------------------------
+
+    def idpath(self, id: str, extension: str | None = "") -> str:
+        """Return the path that the content `id` has, or would have, with this extension."""
+        suffix = extension or ""
+        if suffix and not suffix.startswith("."):
+            suffix = "." + suffix
+        return self.backend.path_of(id, suffix)
+
+    def shard(self, id: str) -> list[str]:
+        """Split an id into the names of its folders and of its file."""
+        return self.backend.layout.shard(id)
+
+    def unshard(self, path: str | os.PathLike[str]) -> str:
+        """Return the hash id that a path inside the root stands for.
+
+        Raises:
+            ValueError: The path lies outside the root.
+        """
+        path = os.fspath(path)
+        if not path.startswith(self.backend.prefix) and not self.backend.haspath(path):
+            raise ValueError(f"cannot unshard {path!r}: it does not lie inside {self.root!r}")
+        return self.backend.layout.unshard(self.backend.relpath(path))
+
+    def haspath(self, path: str) -> bool:
+        """Tell whether a path lies inside the root."""
+        return self.backend.haspath(path)
+
+    def relpath(self, path: str) -> str:
+        """Return the part of a path that is relative to the root."""
+        return self.backend.relpath(path)
+
+    def makepath(self, path: str) -> None:
+        """Create the folder `path` and its missing parents; an object store has no folders.
+
+        Raises:
+            NotADirectoryError: A file stands in the way.
+        """
+        self.backend.makepath(path)
+
+    def remove_empty(self, subpath: str) -> None:
+        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
+        self.backend.remove_empty(subpath)
+
+    # -- listing ---------------------------------------------------------------------------
+
+    def files(self) -> Generator[str]:
+        """Iterate over the absolute paths of all regular files, hidden ones left out."""
+        return self.backend.files()
+
+    def folders(self) -> Generator[str]:
+        """Iterate over the absolute paths of all folders that hold files."""
+        return self.backend.folders()
+
+    def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        return self.backend.size()
+
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over all regular files with their sizes and dates, hidden ones left out."""
+        return self.backend.entries()
+
+    def stats(self) -> Stats:
+        """Return the store in numbers."""
+        return self.backend.stats()
 
     # -- keeping in order ------------------------------------------------------------------
 
@@ -336,8 +364,7 @@ class HashFS(Tree):
         Yields:
             The path of the file, and the address of its bytes.
         """
-        for found in repair.misplaced(self, extensions):
-            yield found.path, found.address
+        return self.backend.corrupted(extensions)
 
     def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
         """Move every file to where its bytes belong.
@@ -348,7 +375,7 @@ class HashFS(Tree):
         Returns:
             The old path and the new address of each file moved.
         """
-        return repair.repair(self, extensions)
+        return self.backend.repair(extensions)
 
     def verify(self, *, quarantine: bool = False, force: bool = False) -> Generator[HashAddress]:
         """Hash every content again, in several threads, to find what is damaged.
@@ -366,14 +393,10 @@ class HashFS(Tree):
             ConfigError: None of the first 20 files is whole: the ``algorithm`` is probably not
                 the one that they were stored with. Nothing was moved.
         """
-        with contextlib.closing(self.verify_steps(quarantine, force)) as steps:
+        with contextlib.closing(self.backend.verify(quarantine, force)) as steps:
             for step in steps:
-                if isinstance(step, HashAddress):
-                    yield step
-
-    def verify_steps(self, quarantine: bool, force: bool = False) -> Generator[HashAddress | int]:
-        """Verify, and yield between what is damaged how many more files have been looked at."""
-        return maintenance.verify(self, quarantine, force)
+                if isinstance(step, Damaged):
+                    yield step.address
 
     def prune(
         self,
@@ -401,34 +424,16 @@ class HashFS(Tree):
             ValueError: An item that no content can have as its address, or nothing is in use
                 at all; nothing is deleted.
         """
-        return maintenance.prune(
-            self, keep, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
-        )
-
-    def live(self) -> maintenance.Live:
-        """Return an empty collection of what is in use, to be filled and given to `prune`."""
-        return maintenance.Live(self)
-
-    def entries(self) -> Iterator[maintenance.Entry]:
-        """Iterate over all regular files with their sizes and dates, hidden ones left out."""
-        return maintenance.entries(self)
-
-    def stats(self) -> maintenance.Stats:
-        """Return the store in numbers."""
-        return maintenance.stats(self)
-
-
-def dotted(extension: str | None) -> str:
-    """Return an extension with its dot, or nothing.
-
-    Raises:
-        InvalidExtensionError: It could not be part of a file's name.
-    """
-    if not extension and not isinstance(extension, bytes):
-        return ""
-    if not isinstance(extension, str) or _EXTENSION.fullmatch(extension) is None:
-        raise InvalidExtensionError(
-            f"extension {extension!r} is not 1 to 64 of the ASCII letters, digits "
-            "and . _ - +, with at least one that is no dot"
-        )
-    return extension if extension.startswith(os.extsep) else os.extsep + extension
+        if not isinstance(older_than, timedelta):  # a number could be seconds or hours
+            raise TypeError(f"older_than must be a timedelta, not {older_than!r}")
+        self.backend.check_age(older_than)
+        in_use = keep
+        if not isinstance(in_use, InUse):
+            in_use = self.backend.in_use()
+            in_use.update(keep)
+        if not in_use and not allow_empty:
+            raise NothingInUseError(
+                "nothing is live, so everything would be deleted: "
+                "pass allow_empty=True if that is what you want"
+            )
+        return self.backend.prune(in_use, older_than, dry_run)

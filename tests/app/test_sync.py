@@ -20,7 +20,7 @@ from runners import make_runner
 from flask_hashfs import ConfigError, FlaskHashFS, HashFS
 from flask_hashfs._app.cli import hashfs as command
 from flask_hashfs._app.transfer import Outcome, sync
-from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._store.object_store import ObjectStore
 
 PAIRS = [(one, other) for one in ("folder", "memory") for other in ("folder", "memory")]
 LARGE = bytes(range(256)) * 40_000

@@ -19,7 +19,7 @@ from ceph.cluster import Cluster
 from object_stores import empty, new_url, options
 
 from flask_hashfs import StoreUnavailableError
-from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._store.object_store import ObjectStore
 
 FOLDER = os.environ.get("HASHFS_TEST_CEPH")
 

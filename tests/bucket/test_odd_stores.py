@@ -51,7 +51,7 @@ class SendsAnother(OddS3):
 
 def test_bytes_that_were_not_asked_for_are_not_read() -> None:
     with odd_store(SendsMore) as store:
-        content = store.open_content("a/b")
+        content = store.backend.open_content("a/b")
         assert content is not None
         assert content.file is not None
         ranges = [(0, 100), (100, 200), (5000, 6000)]
@@ -70,7 +70,7 @@ def test_bytes_that_were_not_asked_for_are_not_read() -> None:
 def test_they_spoil_no_part_of_an_answer() -> None:
     with odd_store(SendsMore) as store:
         app = Flask(__name__)
-        options = {**CREDENTIALS, "endpoint": store._objects._store.config["endpoint"]}
+        options = {**CREDENTIALS, "endpoint": store.backend._objects._store.config["endpoint"]}
         app.config.update(HASHFS_ROOT_FOLDER="s3://bucket", HASHFS_STORE_OPTIONS=options)
         fs = FlaskHashFS(app)
         app.get("/")(lambda: fs.send_file(KEY))

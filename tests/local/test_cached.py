@@ -132,18 +132,18 @@ class TestInAStore:
     ) -> None:
         address = store.put(b"content")
         again = HashFS(store.root)
-        assert again.open_cached(address) is None
+        assert again.backend.open_cached(address) is None
         with monkeypatch.context() as patch:
             patch.setattr(page_cache, "is_local", lambda device: False)
             again.open(address).close()
-            assert again.open_cached(address) is None
+            assert again.backend.open_cached(address) is None
         again.open(address).close()
-        assert again.open_cached(address) is not None
+        assert again.backend.open_cached(address) is not None
 
     def test_it_is_found_by_id_by_path_and_by_address(self, store: HashFS) -> None:
         address = store.put(b"content")
         for name in (address, address.id, address.relpath):
-            content = store.open_cached(name)
+            content = store.backend.open_cached(name)
             assert content is not None
             assert content.file is not None
             assert (content.address, content.size) == (store.get(address), 7)
@@ -153,20 +153,20 @@ class TestInAStore:
         address = store.put(b"content", ".txt")
         for name in (address.id, address.abspath, "./" + address.relpath):
             assert store.get(name) is not None
-            assert store.open_cached(name) is None
-        assert store.open_cached(address) is not None
+            assert store.backend.open_cached(name) is None
+        assert store.backend.open_cached(address) is not None
 
     def test_nothing_else_in_the_root_is_read(self, store: HashFS) -> None:
         address = store.put(b"content")
         Path(store.root, "stray").write_bytes(b"stray")
         for name in ("stray", address.relpath + "\0", address.relpath + ".x/../../stray", "", "."):
-            assert store.open_cached(name) is None
+            assert store.backend.open_cached(name) is None
 
     def test_a_deleted_file_is_gone(self, store: HashFS) -> None:
         address = store.put(b"content")
-        assert store.open_cached(address) is not None
+        assert store.backend.open_cached(address) is not None
         store.delete(address)
-        assert store.open_cached(address) is None
+        assert store.backend.open_cached(address) is None
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ async def test_it_is_served_while_all_threads_are_busy(
     async with app.app_context():
         address = await fs.put(content)
         async with fs.open(address):
-            if not app.extensions["hashfs"]["client"].reads_cached:
+            if not app.extensions["hashfs"]["client"].backend.reads_cached:
                 pytest.skip("this file system is not one that is known never to wait")
     begun, go_on = threading.Event(), threading.Event()
 
@@ -284,7 +284,7 @@ async def test_the_answer_is_the_same_either_way(
         addresses += [await fs.put(LARGE[:size]) for size in (MOST, MOST + 1, len(LARGE))]
         async with fs.open(addresses[-1]):
             store = app.extensions["hashfs"]["client"]
-            if not store.reads_cached:
+            if not store.backend.reads_cached:
                 pytest.skip("this file system is not one that is known never to wait")
 
     async def answers() -> list[Any]:
@@ -308,8 +308,8 @@ async def test_the_answer_is_the_same_either_way(
         return found
 
     cached = await answers()
-    store.reads_cached = False
+    store.backend.reads_cached = False
     monkeypatch.setattr(page_cache, "is_local", lambda device: False)
     assert await answers() == cached
-    assert not store.reads_cached
+    assert not store.backend.reads_cached
     assert {status for status, _, _ in cached} == {200, 206, 304, 404, 412, 416}

@@ -42,7 +42,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def store(disk: Path, request: pytest.FixtureRequest) -> Iterator[HashFS]:
     store = HashFS(disk / "root")
     store.put(b"there already")
-    store._temporary._unnamed = request.param == "unnamed"
+    store.backend._temporary._unnamed = request.param == "unnamed"
     before = everything(disk)
     yield store
     assert everything(disk) == before
@@ -113,7 +113,7 @@ def test_the_spool_of_an_object_store(
     disk: Path, store: HashFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed: no spool is filled")
-    from flask_hashfs._bucket.backend import ObjectStore
+    from flask_hashfs._store.object_store import ObjectStore
 
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
     bucket = ObjectStore("memory://")

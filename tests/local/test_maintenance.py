@@ -532,8 +532,8 @@ def interrupted(store: HashFS, address: HashAddress) -> None:
     """Leave what a sweep leaves that is killed after it has moved a content aside."""
     from flask_hashfs._local.set_aside import Box
 
-    box = Box.make(store, address.id)
-    for path in store._names(address.id):
+    box = Box.make(store.backend, address.id)
+    for path in store.backend._names(address.id):
         assert box.take(path)
 
 

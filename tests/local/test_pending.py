@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> HashFS:
 
 @pytest.fixture
 def uploads(store: HashFS) -> PendingUploads:
-    return store.pending
+    return store.backend.pending
 
 
 def files_below(store: HashFS) -> list[str]:
@@ -68,7 +68,7 @@ def append(taken: Taken, data: bytes, length: int | None = None, *, marked: bool
 
 
 def begun(store: HashFS, data: bytes = CONTENT[:1000], length: int | None = len(CONTENT)) -> str:
-    taken = store.pending.create(Record(length=length))
+    taken = store.backend.pending.create(Record(length=length))
     append(taken, data, length)
     taken.close()
     return taken.id
@@ -91,14 +91,14 @@ def end(store: HashFS, taken: Taken) -> Any:
 @pytest.mark.parametrize("piece", [1, 4096, 65536, 100_000, len(CONTENT)])
 def test_pieces_over_several_requests_become_one_content(store: HashFS, piece: int) -> None:
     content = CONTENT if piece > 1 else CONTENT[:100]
-    taken = store.pending.create(Record())
+    taken = store.backend.pending.create(Record())
     taken.close()
     for start in range(0, len(content), piece):
-        taken = store.pending.take(taken.id)
+        taken = store.backend.pending.take(taken.id)
         assert taken.offset == start
         append(taken, content[start : start + piece], len(content))
         taken.close()
-    address = end(store, store.pending.take(taken.id))
+    address = end(store, store.backend.pending.take(taken.id))
     assert address.id == hashlib.sha256(content).hexdigest()
     assert Path(address.abspath).read_bytes() == content
     assert not address.is_duplicate
@@ -109,7 +109,7 @@ def test_pieces_over_several_requests_become_one_content(store: HashFS, piece: i
 def test_the_content_is_the_file_that_was_written(store: HashFS) -> None:
     id = begun(store, CONTENT)
     inode = (folder(store, id) / "data").stat().st_ino
-    address = end(store, store.pending.take(id))
+    address = end(store, store.backend.pending.take(id))
     assert os.stat(address.abspath).st_ino == inode, "it is linked, not copied"
     assert os.stat(address.abspath).st_nlink == 1
 
@@ -132,9 +132,9 @@ def test_what_was_told_is_kept_in_words(uploads: PendingUploads) -> None:
 
 
 def test_an_ended_upload_is_a_record_alone(store: HashFS) -> None:
-    taken = store.pending.take(begun(store, CONTENT))
+    taken = store.backend.pending.take(begun(store, CONTENT))
     end(store, taken)
-    again = store.pending.take(taken.id)
+    again = store.backend.pending.take(taken.id)
     assert again.record.final == {"id": ID}
     assert again.offset == again.sync() == len(CONTENT)
     again.close()
@@ -147,7 +147,7 @@ def test_a_file_system_without_links_gets_a_copy(
         raise PermissionError(1, "Operation not permitted")
 
     link = os.link
-    taken = store.pending.take(begun(store, CONTENT))
+    taken = store.backend.pending.take(begun(store, CONTENT))
     data = folder(store, taken.id) / "data"
     monkeypatch.setattr(
         os,
@@ -169,7 +169,7 @@ def test_a_file_system_without_links_gets_a_copy(
 
 def test_a_duplicate_ends_too(store: HashFS) -> None:
     store.put(CONTENT)
-    address = end(store, store.pending.take(begun(store, CONTENT)))
+    address = end(store, store.backend.pending.take(begun(store, CONTENT)))
     assert address.is_duplicate
     assert len(list(store.files())) == 1
 
@@ -193,7 +193,7 @@ STRANGE = [
 @pytest.mark.parametrize("id", [*STRANGE, "0" * 32])
 def test_what_is_no_upload_is_unknown(store: HashFS, id: str) -> None:
     begun(store)
-    for call in (store.pending.find, store.pending.take):
+    for call in (store.backend.pending.find, store.backend.pending.take):
         with pytest.raises(UnknownUploadError):
             call(id)
 
@@ -203,41 +203,41 @@ def test_an_unreadable_state_is_no_upload(store: HashFS) -> None:
     for content in (b"", b"{", b"[]", b"7", b'{"a": 1}'):
         (folder(store, id) / "state").write_bytes(content)
         if content == b'{"a": 1}':
-            assert store.pending.find(id).record == Record(), "what a later version may add"
+            assert store.backend.pending.find(id).record == Record(), "what a later version may add"
         else:
             with pytest.raises(UnknownUploadError):
-                store.pending.find(id)
+                store.backend.pending.find(id)
 
 
 # --- who owns it ---------------------------------------------------------------------------------
 
 
 def test_the_newest_request_owns_the_upload(store: HashFS) -> None:
-    first = store.pending.take(begun(store))
-    second = store.pending.take(first.id)
+    first = store.backend.pending.take(begun(store))
+    second = store.backend.pending.take(first.id)
     with pytest.raises(StaleUploadError):
         first.write(b"stale")
     assert second.offset == 1000
     append(second, CONTENT[1000:], len(CONTENT))
     for taken in (first, second):
         taken.close()
-    assert end(store, store.pending.take(first.id)).id == ID
+    assert end(store, store.backend.pending.take(first.id)).id == ID
 
 
 def test_one_of_this_process_is_told_at_once(store: HashFS) -> None:
     told = []
-    first = store.pending.take(begun(store))
+    first = store.backend.pending.take(begun(store))
     first.on_stale = lambda: told.append(True)
-    second = store.pending.take(first.id)
+    second = store.backend.pending.take(first.id)
     assert told == [True]
     first.close()
-    assert store.pending.take(first.id).offset == 1000
+    assert store.backend.pending.take(first.id).offset == 1000
     second.close()
 
 
 def test_a_stale_request_changes_nothing(store: HashFS) -> None:
-    first = store.pending.take(begun(store))
-    store.pending.take(first.id).close()
+    first = store.backend.pending.take(begun(store))
+    store.backend.pending.take(first.id).close()
     for call in (
         lambda: first.begin(77, True, marked=False, brings=1),
         lambda: first.begin(None, True, marked=True, brings=1),
@@ -247,13 +247,13 @@ def test_a_stale_request_changes_nothing(store: HashFS) -> None:
             call()
     first.cut()
     first.close()
-    found = store.pending.find(first.id)
+    found = store.backend.pending.find(first.id)
     assert (found.offset, found.record.length, found.record.mark) == (1000, len(CONTENT), None)
 
 
 def test_a_deleted_upload_is_unknown_to_its_owner(store: HashFS) -> None:
-    first = store.pending.take(begun(store))
-    second = store.pending.take(first.id)
+    first = store.backend.pending.take(begun(store))
+    second = store.backend.pending.take(first.id)
     second.delete()
     second.close()
     with pytest.raises((StaleUploadError, UnknownUploadError)):
@@ -265,7 +265,7 @@ def test_a_deleted_upload_is_unknown_to_its_owner(store: HashFS) -> None:
 
 def _write_pieces(root: str, id: str, seed: int, results: Any) -> None:
     """Go on with an upload again and again, as a worker does; several at once."""
-    uploads = HashFS(root, fsync=False).pending
+    uploads = HashFS(root, fsync=False).backend.pending
     rng = random.Random(seed)
     while True:
         taken = uploads.take(id)
@@ -302,39 +302,39 @@ def test_processes_that_take_it_from_each_other_never_mix_bytes(store: HashFS) -
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    assert end(store, store.pending.take(id)).id == ID
+    assert end(store, store.backend.pending.take(id)).id == ID
 
 
 # --- marks ---------------------------------------------------------------------------------------
 
 
 def test_content_that_failed_its_checksum_is_cut_off(store: HashFS) -> None:
-    taken = store.pending.take(begun(store))
+    taken = store.backend.pending.take(begun(store))
     append(taken, b"wrong" * 100, len(CONTENT), marked=True)
     taken.cut()
     assert taken.offset == 1000
     append(taken, CONTENT[1000:], len(CONTENT), marked=True)
     taken.keep()
     taken.close()
-    assert end(store, store.pending.take(taken.id)).id == ID
+    assert end(store, store.backend.pending.take(taken.id)).id == ID
 
 
 def test_whoever_opens_an_upload_with_a_mark_cuts_it_back(store: HashFS) -> None:
-    first = store.pending.take(begun(store))
+    first = store.backend.pending.take(begun(store))
     append(first, b"never judged", len(CONTENT), marked=True)
     STATES.forget((store.root, first.id))  # as in another process
-    second = store.pending.take(first.id)
+    second = store.backend.pending.take(first.id)
     assert second.offset == 1000
     with pytest.raises(StaleUploadError):
         first.keep()
     first.close()
     append(second, CONTENT[1000:], len(CONTENT))
     second.close()
-    assert end(store, store.pending.take(first.id)).id == ID
+    assert end(store, store.backend.pending.take(first.id)).id == ID
 
 
 def test_an_upload_with_a_mark_does_not_end(store: HashFS) -> None:
-    taken = store.pending.take(begun(store))
+    taken = store.backend.pending.take(begun(store))
     append(taken, CONTENT[1000:], len(CONTENT), marked=True)
     with pytest.raises(StaleUploadError):
         taken.end()
@@ -345,23 +345,23 @@ def test_an_upload_with_a_mark_does_not_end(store: HashFS) -> None:
 
 
 def test_an_end_that_fails_keeps_the_bytes(store: HashFS) -> None:
-    taken = store.pending.take(begun(store, CONTENT))
+    taken = store.backend.pending.take(begun(store, CONTENT))
     writer = taken.end()
     assert writer is not None
     with writer:
         store.commit(writer)
     taken.close()  # the app's own function failed, or the process was killed
-    assert store.pending.find(taken.id).offset == len(CONTENT)
-    address = end(store, store.pending.take(taken.id))
+    assert store.backend.pending.find(taken.id).offset == len(CONTENT)
+    address = end(store, store.backend.pending.take(taken.id))
     assert (address.id, address.is_duplicate) == (ID, True)
     assert Path(address.abspath).read_bytes() == CONTENT
 
 
 def test_while_one_ends_it_the_others_wait(store: HashFS) -> None:
-    first = store.pending.take(begun(store, CONTENT))
+    first = store.backend.pending.take(begun(store, CONTENT))
     writer = first.end()
     assert writer is not None
-    second = store.pending.take(first.id)
+    second = store.backend.pending.take(first.id)
     for call in (second.end, second.delete):
         with pytest.raises(BusyUploadError):
             call(wait=False)
@@ -379,8 +379,8 @@ def test_while_one_ends_it_the_others_wait(store: HashFS) -> None:
 
 
 def test_what_was_deleted_meanwhile_does_not_end(store: HashFS) -> None:
-    first, second = store.pending.take(begun(store, CONTENT)), None
-    second = store.pending.take(first.id)
+    first, second = store.backend.pending.take(begun(store, CONTENT)), None
+    second = store.backend.pending.take(first.id)
     second.delete()
     second.close()
     with pytest.raises(UnknownUploadError):
@@ -399,14 +399,14 @@ def test_only_what_this_process_has_not_hashed_is_read_again(
         lambda self, data: (hashed.append(len(data)), update(self, data))[1],
     )
     id = begun(store, CONTENT[:200_000])
-    taken = store.pending.take(id)
+    taken = store.backend.pending.take(id)
     append(taken, CONTENT[200_000:], len(CONTENT))
     end(store, taken)
     assert sum(hashed) == len(CONTENT)
     hashed.clear()
     id = begun(store, CONTENT[:200_000])
     STATES.forget((store.root, id))
-    taken = store.pending.take(id)
+    taken = store.backend.pending.take(id)
     append(taken, CONTENT[200_000:], len(CONTENT))
     assert sum(size for size in hashed[4:] if size) < len(CONTENT), "too far behind to catch up"
     end(store, taken)
@@ -431,30 +431,30 @@ def test_only_so_many_hash_states_are_kept() -> None:
 
 
 def test_there_are_only_so_many_unfinished_uploads(store: HashFS) -> None:
-    store.pending.limits = UploadLimits(most=3)
+    store.backend.pending.limits = UploadLimits(most=3)
     ids = [begun(store) for _ in range(3)]
     with pytest.raises(TooManyUploadsError):
         begun(store)
-    assert len(list(store.pending.listed())) == 3
-    taken = store.pending.take(ids[0])
+    assert len(list(store.backend.pending.listed())) == 3
+    taken = store.backend.pending.take(ids[0])
     taken.delete()
     taken.close()
     begun(store)
 
 
 def test_one_owner_has_at_most_a_tenth_of_them(store: HashFS) -> None:
-    store.pending.limits = UploadLimits(most=20)
+    store.backend.pending.limits = UploadLimits(most=20)
     for owner in ("a", "a", "b", None, None, None):
-        store.pending.create(Record(owner=owner)).close()
+        store.backend.pending.create(Record(owner=owner)).close()
     with pytest.raises(TooManyUploadsError):
-        store.pending.create(Record(owner="a"))
-    store.pending.create(Record(owner="b")).close()
+        store.backend.pending.create(Record(owner="a"))
+    store.backend.pending.create(Record(owner="b")).close()
 
 
 def test_finished_ones_and_parts_that_are_whole_do_not_count(store: HashFS) -> None:
-    store.pending.limits = UploadLimits(most=1)
-    end(store, store.pending.take(begun(store, CONTENT)))
-    taken = store.pending.create(Record(concatenation="partial", length=4))
+    store.backend.pending.limits = UploadLimits(most=1)
+    end(store, store.backend.pending.take(begun(store, CONTENT)))
+    taken = store.backend.pending.create(Record(concatenation="partial", length=4))
     append(taken, b"part", 4)
     taken.close()
     begun(store)
@@ -463,16 +463,16 @@ def test_finished_ones_and_parts_that_are_whole_do_not_count(store: HashFS) -> N
 
 
 def test_all_uploads_together_may_hold_only_so_many_bytes(store: HashFS) -> None:
-    store.pending.limits = UploadLimits(most_bytes=1500)
+    store.backend.pending.limits = UploadLimits(most_bytes=1500)
     begun(store, CONTENT[:1000])
-    taken = store.pending.create(Record(length=1000))
+    taken = store.backend.pending.create(Record(length=1000))
     with pytest.raises(NoRoomError):
         append(taken, CONTENT[:1000], 1000)
     assert taken.offset == 500, "what there was room for is kept"
     with pytest.raises(NoRoomError):
         taken.write(b"x")
     taken.close()
-    assert store.pending.find(taken.id).offset == 500
+    assert store.backend.pending.find(taken.id).offset == 500
 
 
 # --- expiry --------------------------------------------------------------------------------------
@@ -488,16 +488,16 @@ def age(store: HashFS, id: str, seconds: float) -> None:
 def test_an_old_upload_has_expired_until_it_is_swept(store: HashFS, ended: bool) -> None:
     id = begun(store, CONTENT)
     if ended:
-        end(store, store.pending.take(id))
+        end(store, store.backend.pending.take(id))
     age(store, id, 86390)
-    assert store.pending.sweep() == 0
+    assert store.backend.pending.sweep() == 0
     age(store, id, 86401)
-    for call in (store.pending.find, store.pending.take):
+    for call in (store.backend.pending.find, store.backend.pending.take):
         with pytest.raises(ExpiredUploadError):
             call(id)
-    assert store.pending.sweep() == 1
+    assert store.backend.pending.sweep() == 1
     with pytest.raises(UnknownUploadError):
-        store.pending.find(id)
+        store.backend.pending.find(id)
     assert not Path(store.root, ".hashfs").exists()
     assert store.exists(ID) is ended
 
@@ -507,7 +507,7 @@ def test_a_creation_sweeps_now_and_then(store: HashFS) -> None:
     age(store, id, 90000)
     begun(store)
     assert folder(store, id).exists(), "it has just been swept"
-    store.pending._swept = time.monotonic() - 61  # type: ignore[attr-defined]
+    store.backend.pending._swept = time.monotonic() - 61  # type: ignore[attr-defined]
     begun(store)
     assert not folder(store, id).exists()
 
@@ -522,7 +522,7 @@ def test_the_keepers_sweep_too_and_leave_the_others_alone(store: HashFS, keeper:
     else:
         store.prune([store.put(b"something else")])
     assert not folder(store, old).exists()
-    assert store.pending.find(young).offset == 1000
+    assert store.backend.pending.find(young).offset == 1000
     assert len(list(store.files())) == store.count() == 1
 
 
@@ -530,17 +530,17 @@ def test_a_folder_that_a_killed_creation_left_goes_after_an_hour(store: HashFS) 
     path = folder(store, "0" * 32)
     path.mkdir(parents=True)
     (path / "data").touch()
-    store.pending.sweep()
+    store.backend.pending.sweep()
     assert path.exists()
     os.utime(path, (time.time() - 3700,) * 2)
-    store.pending.sweep()
+    store.backend.pending.sweep()
     assert not path.exists()
 
 
 def test_an_upload_that_was_swept_under_a_request_is_unknown(store: HashFS) -> None:
-    taken = store.pending.take(begun(store))
+    taken = store.backend.pending.take(begun(store))
     age(store, taken.id, 90000)
-    store.pending.sweep()
+    store.backend.pending.sweep()
     with pytest.raises(UnknownUploadError):
         taken.write(b"x")
     taken.close()
@@ -561,7 +561,7 @@ def test_every_offset_that_is_told_is_on_the_disk(
 
     monkeypatch.setattr(os, "fdatasync", lambda fd: (note(fd), fdatasync(fd))[1])
     monkeypatch.setattr(os, "fsync", lambda fd: (note(fd), fsync(fd))[1])
-    taken = store.pending.create(Record(length=len(CONTENT)))
+    taken = store.backend.pending.create(Record(length=len(CONTENT)))
     assert {"uploads", ".hashfs", "root", taken.id} <= set(synced), "its entries"
     assert any(name.startswith("state.") for name in synced)
     append(taken, CONTENT[:1000], len(CONTENT))
@@ -570,19 +570,19 @@ def test_every_offset_that_is_told_is_on_the_disk(
     assert synced == ["data"]
     taken.close()
     synced.clear()
-    again = store.pending.take(taken.id)
+    again = store.backend.pending.take(taken.id)
     assert again.sync() == 1000
     assert synced == [], "it has been told before"
     append(again, CONTENT[1000:2000], len(CONTENT))
     again.close()
-    again = store.pending.take(taken.id)
+    again = store.backend.pending.take(taken.id)
     assert again.sync() == 2000
     assert synced == ["data"], "nobody has told it yet"
     again.close()
 
 
 def test_a_full_disk_keeps_what_was_written(store: HashFS, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = store.pending.take(begun(store))
+    taken = store.backend.pending.take(begun(store))
     pwrite = os.pwrite
 
     def nearly_full(fd: int, data: Any, position: int) -> int:
@@ -604,11 +604,11 @@ def test_a_full_disk_keeps_what_was_written(store: HashFS, monkeypatch: pytest.M
     assert taken.offset == 1500
     taken.write(CONTENT[1500:])
     taken.close()
-    assert end(store, store.pending.take(taken.id)).id == ID
+    assert end(store, store.backend.pending.take(taken.id)).id == ID
 
 
 def _upload_until_killed(root: str, id: str, told: Any) -> None:
-    uploads = HashFS(root, fsync=False).pending
+    uploads = HashFS(root, fsync=False).backend.pending
     while True:
         taken = uploads.take(id)
         taken.begin(len(CONTENT), True, marked=False, brings=None)
@@ -633,11 +633,11 @@ def test_what_was_told_survives_a_kill_at_any_moment(store: HashFS) -> None:
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
-        taken = store.pending.take(id)
+        taken = store.backend.pending.take(id)
         assert taken.offset >= told
         assert folder(store, id).joinpath("data").read_bytes() == CONTENT[: taken.offset]
         taken.close()
-    taken = store.pending.take(id)
+    taken = store.backend.pending.take(id)
     append(taken, CONTENT[taken.offset :], len(CONTENT))
     assert end(store, taken).id == ID
 
@@ -657,7 +657,7 @@ def test_creations_beside_sweeps_leave_nothing_and_lose_nothing(store: HashFS) -
     sweeper.start()
     try:
         for _ in range(60):
-            taken = store.pending.create(Record(length=4))
+            taken = store.backend.pending.create(Record(length=4))
             append(taken, b"data", 4)
             taken.delete()
             taken.close()
@@ -665,7 +665,7 @@ def test_creations_beside_sweeps_leave_nothing_and_lose_nothing(store: HashFS) -
         stop.set()
         sweeper.join()
     assert errors == []
-    store.pending.sweep()
+    store.backend.pending.sweep()
     assert files_below(store) == []
 
 
@@ -679,18 +679,18 @@ def test_nothing_stays_open(store: HashFS) -> None:
             if target.startswith(store.root):
                 yield target
 
-    taken = store.pending.take(begun(store, CONTENT))
+    taken = store.backend.pending.take(begun(store, CONTENT))
     end(store, taken)
-    taken = store.pending.take(begun(store))
+    taken = store.backend.pending.take(begun(store))
     taken.delete()
     taken.close()
-    store.pending.sweep()
+    store.backend.pending.sweep()
     assert list(opened()) == []
 
 
 def test_the_state_is_json_for_other_programs_to_read(store: HashFS) -> None:
     record = Record(owner="me", length=9)
-    taken = store.pending.create(record)
+    taken = store.backend.pending.create(record)
     taken.close()
     values = json.loads((folder(store, taken.id) / "state").read_bytes())
     assert (values["owner"], values["length"]) == ("me", 9)

@@ -170,7 +170,7 @@ def test_names_of_one_content_are_links(plain: HashFS) -> None:
 def test_names_are_copies_where_links_are_refused(
     plain: HashFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain._temporary._unnamed = False
+    plain.backend._temporary._unnamed = False
     refuse_links(monkeypatch)
     names = [plain.put(content(LARGE), extension) for extension in ("", "a", "b")]
     assert [name.is_duplicate for name in names] == [False, True, True]
@@ -270,7 +270,7 @@ def test_an_upload_is_copied_to_another_device(store: HashFS, first: str) -> Non
     folder = other_device(store)
     try:
         other = HashFS(folder, fsync=False)
-        other._temporary._unnamed = store._temporary._unnamed
+        other.backend._temporary._unnamed = store.backend._temporary._unnamed
         with store.writer() as writer:
             writer.write(content(LARGE))
             stream = UploadStream(writer)
@@ -597,7 +597,7 @@ def test_a_link_out_of_the_root_is_not_opened_on_a_system_that_would_follow_it(
     monkeypatch.setattr(posix, "path_of", lambda fd: None)
     with pytest.raises(NotStoredError):
         plain.open(HELLO)
-    assert plain.open_content(HELLO) is None
+    assert plain.backend.open_content(HELLO) is None
 
 
 def test_a_file_that_may_not_be_read_is_no_missing_one(
@@ -622,8 +622,8 @@ ASKED: dict[str, Callable[[HashFS, Any], object]] = {
     "exists": HashFS.exists,
     "open": HashFS.open,
     "delete": HashFS.delete,
-    "serve": HashFS.open_content,
-    "measure": lambda store, file: store.open_content(file, read=False),
+    "serve": lambda store, file: store.backend.open_content(file),
+    "measure": lambda store, file: store.backend.open_content(file, read=False),
 }
 
 
@@ -688,8 +688,8 @@ UNPACKED = ADDRESS + ".unpacked/readme"
 def test_what_lies_in_a_folder_at_an_address_is_no_path_of_the_content(plain: HashFS) -> None:
     stray = plant(plain, b"stray", UNPACKED)
     assert plain.get(HELLO) is None
-    assert plain.id_of(UNPACKED) is None
-    assert plain.id_named(UNPACKED) is None
+    assert plain.backend.layout.id_of(UNPACKED) is None
+    assert plain.backend.id_named(UNPACKED) is None
     assert plain.get(UNPACKED).id != HELLO
     with pytest.raises(ValueError, match="readme"):
         plain.prune([UNPACKED])
@@ -1017,7 +1017,7 @@ def test_folders_that_come_and_go_trouble_no_put(plain: HashFS) -> None:
     sys.setswitchinterval(1e-6)
     try:
         for n in range(300):
-            plain._temporary._unnamed = n % 2 == 0
+            plain.backend._temporary._unnamed = n % 2 == 0
             plain.put(b"hello", "txt")
             plain.delete(HELLO)
             if time.monotonic() > enough:  # FUSE makes both as slow: a put takes a thousand tries

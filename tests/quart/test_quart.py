@@ -119,11 +119,8 @@ class TestParity:
         assert public(QuartHashFS) <= public(FlaskHashFS) | public(HashFS)
 
     # Of HashFS: what only computes, and what is for the package itself.
-    PURE = frozenset({"id_named", "id_of", "idpath", "relpath", "shard", "suffix_of", "unshard"})
-    WITHIN = frozenset(
-        {"check_put", "commit", "live", "new_hash", "new_writer", "open_cached"}
-        | {"open_content", "verify_steps", "writer"}
-    )
+    PURE = frozenset({"idpath", "relpath", "shard", "unshard"})
+    WITHIN = frozenset({"commit", "writer"})
 
     @pytest.mark.parametrize(
         "name",

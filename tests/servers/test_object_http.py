@@ -21,7 +21,7 @@ from quart import Quart
 from servers import Answer, serve
 
 from flask_hashfs import FlaskHashFS, HashAddress, QuartHashFS
-from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._store.object_store import ObjectStore
 
 SERVING = {"HASHFS_SERVE_FILES": True, "HASHFS_PATH_PREFIX": "/files"}
 
@@ -156,14 +156,14 @@ def test_cases_on_real_servers(
 def test_a_file_deleted_after_it_was_found_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     store = ObjectStore("memory://")
     address = store.put(content(3_000_000))
-    look_up = store._look_up
+    look_up = store.backend._look_up
 
     def found_and_deleted(file: Any) -> Any:
         found = look_up(file)
-        store._objects.delete([address.relpath])
+        store.backend._objects.delete([address.relpath])
         return found
 
-    monkeypatch.setattr(store, "_look_up", found_and_deleted)
+    monkeypatch.setattr(store.backend, "_look_up", found_and_deleted)
     assert flask_peer(store).request("GET", f"/files/{address.id}").status == 404
 
 

@@ -25,8 +25,8 @@ from store_app import CALLS
 from store_contract import LARGE, NewStore, StoreContract, assert_empty, content, id_of
 
 from flask_hashfs import DigestMismatchError, FileTooLargeError, HashAddress, HashFS
-from flask_hashfs._bucket.backend import ObjectStore
 from flask_hashfs._storage.writer import Writer
+from flask_hashfs._store.object_store import ObjectStore
 
 SERVERS = {
     "gunicorn": ("gthread", "store_app:wsgi_app", ("--workers", "3")),
@@ -155,7 +155,7 @@ class TestServedStore(StoreContract):
         self, new_store: NewStore, size: int, expected: str | None, error: type[Exception]
     ) -> None:
         store = new_store(max_size=LARGE)
-        with store.new_writer(None) as writer:
+        with store.backend.new_writer(None) as writer:
             writer.write(content(size))
             with pytest.raises(error):
                 store.commit(writer, expected=expected)

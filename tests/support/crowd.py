@@ -27,7 +27,7 @@ def main(root: str, way: str, seconds: float, seed: int, fsync: bool) -> dict[st
     os.umask(umask)
     fds = len(os.listdir("/proc/self/fd"))
     store = HashFS(root, fsync=fsync)
-    store._temporary._unnamed = store._temporary._unnamed and way == "unnamed"
+    store.backend._temporary._unnamed = store.backend._temporary._unnamed and way == "unnamed"
     errors: list[str] = []
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds

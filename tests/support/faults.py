@@ -268,7 +268,7 @@ def check(root: Path, returned: list[tuple[str, str]]) -> None:
     store = HashFS(root)
     for path in store.files():
         relpath = os.path.relpath(path, root)
-        id = store.id_of(relpath)
+        id = store.backend.layout.id_of(relpath)
         assert id is not None, f"{relpath} is no address"
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,7 +32,7 @@ def local_stores(
     def new_store(**options: Any) -> HashFS:
         store = HashFS(folder / str(len(stores)), **{"fsync": False, **options})
         if way != "unnamed":
-            store._temporary._unnamed = False
+            store.backend._temporary._unnamed = False
         stores.append(store)
         return store
 
@@ -45,7 +45,7 @@ def local_stores(
 
 def has_unnamed_files(folder: Path) -> bool:
     """Tell whether the file system of `folder` has them: network file systems mostly have not."""
-    temporary = HashFS(folder / "trial")._temporary
+    temporary = HashFS(folder / "trial").backend._temporary
     temporary.create(0o755).close()
     return temporary._unnamed
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flask_hashfs._bucket.backend import ObjectStore
+from flask_hashfs._store.object_store import ObjectStore
 
 ENDPOINT = os.environ.get("HASHFS_TEST_S3")
 BUCKET = os.environ.get("HASHFS_TEST_S3_BUCKET", "hashfs")
@@ -58,9 +58,9 @@ def object_store(kind: str, **arguments: Any) -> Iterator[ObjectStore]:
 
 
 def empty(store: ObjectStore) -> None:
-    store._objects.delete([found.key for found in store._objects.list()])
+    store.backend._objects.delete([found.key for found in store.backend._objects.list()])
 
 
 def keys(store: ObjectStore) -> list[str]:
     """Return every key, hidden ones too."""
-    return [found.key for found in store._objects.list()]
+    return [found.key for found in store.backend._objects.list()]

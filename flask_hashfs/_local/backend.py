@@ -1,0 +1,234 @@
+"""LocalBackend: content in a folder, published by links that are never written over."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from hashfs import HashAddress
+
+from .._storage import posix
+from .._storage.backend import Commit
+from .._storage.full import full_is_told
+from .._storage.layout import Layout
+from .._storage.records import Damaged, Entry, InUse, Progress, Stats
+from .._storage.writer import Writer
+from . import group_put, maintenance, repair
+from .lookup import Tree
+
+logger = logging.getLogger("flask_hashfs")
+
+_FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
+
+
+class LocalBackend(Tree):
+    """Content below a folder; see `Backend` for the methods and `Tree` for the arguments."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        layout: Layout,
+        fmode: int | None = 0o664,
+        dmode: int = 0o755,
+        fsync: bool = True,
+    ) -> None:
+        super().__init__(root, layout, fmode, dmode, fsync)
+        self._synced = posix.SyncedFolders()
+
+    # -- putting ---------------------------------------------------------------------------
+
+    def new_writer(self, limit: int | None) -> Writer:
+        """Return a writer that takes `limit` bytes."""
+        return Writer(self.layout.algorithm, self._temporary, self.dmode, limit)
+
+    def put_files(
+        self,
+        files: Iterable[tuple[Any, str | None]],
+        begin: Callable[[], Writer],
+        commit: Commit,
+    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files: as durable as each alone, but the disk is waited for in groups."""
+        return group_put.put_files(self, files, begin, commit)
+
+    def commit(self, writer: Writer, suffix: str, *, sync: bool = True) -> HashAddress:
+        """Publish what `writer` took: a link to its file, which a reader finds whole or not."""
+        id, sync = writer.id, sync and self.fsync
+        path = self.path_of(id, suffix)
+        try:
+            with full_is_told:
+                is_duplicate = self._commit(writer, id, path, sync)
+        except BaseException:
+            posix.remove_empty_folders(os.path.dirname(path), self.root)
+            raise
+        finally:
+            writer.release()
+        return HashAddress._make((id, path[len(self.prefix) :], path, is_duplicate))
+
+    def _commit(self, writer: Writer, id: str, path: str, sync: bool) -> bool:
+        is_new_folder = False
+        for _ in range(posix.ATTEMPTS):
+            try:
+                is_duplicate = self._place(writer, id, path, is_new_folder, sync)
+                if sync:
+                    self._sync(path, is_duplicate)
+                return is_duplicate
+            except FileExistsError:  # another put was first, or damage: look again
+                is_new_folder = False
+            except FileNotFoundError:  # no folder yet, or a delete has just taken it
+                is_new_folder = self._make_folder(os.path.dirname(path))
+        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
+
+    def _place(self, writer: Writer, id: str, path: str, is_new_folder: bool, sync: bool) -> bool:
+        """Give the content its name, if it has none; return whether the content was there.
+
+        Args:
+            is_new_folder: Whether this put has just made the folder, so that nothing is in it.
+            sync: Whether new bytes are waited for before they are linked.
+
+        Raises:
+            FileExistsError: Something else was done first: look again.
+            FileNotFoundError: The folder does not exist, or a delete was first.
+        """
+        try:
+            state = None if is_new_folder else self._renewed(path)
+        except FileNotFoundError:
+            state = None
+        if state is None:
+            self._check_inside(os.path.dirname(path))
+            names = [] if is_new_folder else self._names(id)
+            return self._place_new(writer, id, path, names, sync)
+        if self._leads_elsewhere(state):
+            self._check_inside(os.path.dirname(path))
+        if stat.S_ISREG(state.st_mode):
+            if state.st_size != writer.size:
+                self._heal(writer, id, sync)
+                raise FileExistsError(errno.EEXIST, "Healed, or just taken away", path)
+            return True
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
+        self._publish(writer, path, sync, over=True)  # a link or a device, which is no content
+        return False
+
+    def _place_new(self, writer: Writer, id: str, path: str, names: list[str], sync: bool) -> bool:
+        if not names and self._restore(id):
+            raise FileExistsError(errno.EEXIST, "Put back", path)
+        if not names:
+            self._publish(writer, path, sync)
+            return False
+        if any(os.lstat(name).st_size != writer.size for name in names):
+            self._heal(writer, id, sync)
+        try:
+            os.link(names[0], path)
+        except OSError as error:
+            if not posix.refuses_links(error):
+                raise
+            self._publish(writer, path, sync)
+        self._renewed(path)
+        return True
+
+    def _publish(self, writer: Writer, path: str, sync: bool, *, over: bool = False) -> None:
+        """Name the content `path`: a link to the writer's file, a copy where that is refused."""
+        file = writer.file()
+        if file.orphaned:
+            file = writer.copied()
+        try:
+            self._link(file, path, sync, over)
+        except OSError as error:
+            if not posix.refuses_links(error):
+                raise
+            named = contextlib.nullcontext() if file.placed else writer.folder.named(error)
+            with named:
+                self._link(writer.copied(), path, sync, over)
+
+    def _link(self, file: posix.TemporaryFile, path: str, sync: bool, over: bool) -> None:
+        file.seal(self.fmode, sync)
+        if over:
+            file.replace(path, self.dmode)
+        else:
+            file.link(path)
+
+    def _sync(self, path: str, is_duplicate: bool) -> None:
+        """Wait until the content and the folders that lead to it are on the disk."""
+        if is_duplicate:  # its writer may not have waited for the disk
+            posix.sync_path(path)
+        self._synced.sync(path, self.root)
+        if self._temporary.is_new:
+            posix.sync_above(self.root)
+            self._temporary.is_new = False
+
+    def _heal(self, writer: Writer, id: str, sync: bool) -> None:
+        """Replace what is damaged, under every name of the content, by what has arrived."""
+        # All are looked at first: CephFS hides a link for a moment once another was replaced.
+        states = {name: posix.lstat(name) for name in self._names(id)}
+        for name, state in states.items():
+            if state is not None and state.st_size != writer.size:
+                logger.warning(
+                    "%s had %d bytes instead of %d; it is replaced by the content put now",
+                    name,
+                    state.st_size,
+                    writer.size,
+                )
+                self._publish(writer, name, sync, over=True)
+
+    def _renewed(self, path: str) -> os.stat_result:
+        """Make stored content as young as a new put, so that no prune takes it for old.
+
+        Raises:
+            FileNotFoundError: It is not there, or not any more.
+        """
+        try:
+            os.utime(path, follow_symlinks=_FOLLOW)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            logger.warning("The age of %s cannot be renewed: %s", path, error)
+        return os.lstat(path)  # a sweep may have taken the name while utime had found the file
+
+    def takes(self, writer: Writer) -> bool:
+        """Tell whether what a writer took, of whichever store, can be linked into this one."""
+        file = writer.spilled
+        if file is not None and file.placed:
+            mode = 0o600 if self.fmode is None else self.fmode
+            if mode != stat.S_IMODE(os.fstat(file.fd).st_mode):
+                return False  # it has the mode of another store already, and would share it
+        if writer.folder is self._temporary:
+            return True
+        if writer.algorithm != self.layout.algorithm or file is None:
+            return False
+        self.makepath(self.root)
+        return os.fstat(file.fd).st_dev == os.stat(self.root).st_dev
+
+    # -- listing ---------------------------------------------------------------------------
+
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over all regular files with their sizes and dates, hidden ones left out."""
+        return maintenance.entries(self)
+
+    def stats(self) -> Stats:
+        """Return the store in numbers."""
+        return maintenance.stats(self)
+
+    # -- keeping in order ------------------------------------------------------------------
+
+    def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
+        """Yield the path of every file that lies in a wrong place, with the right address."""
+        for found in repair.misplaced(self, extensions):
+            yield found.path, found.address
+
+    def repair(self, extensions: bool) -> list[tuple[str, HashAddress]]:
+        """Move every file to where its bytes belong, and return what `corrupted` yields."""
+        return repair.repair(self, extensions)
+
+    def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
+        """Hash every content again, in several threads."""
+        return maintenance.verify(self, quarantine, force)
+
+    def prune(self, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
+        """Delete every content that is neither in use nor young, and return the ids."""
+        return maintenance.prune(self, in_use, older_than, dry_run)
