@@ -4,7 +4,7 @@
 
     HashFSError
       ├─ ConfigError             (ValueError)             a HASHFS_* value that cannot be used
-      ├─ InvalidExtensionError   (ValueError)             an extension that is not one
+      ├─ InvalidExtensionError   (ValueError, BadRequest) 400: an extension that is not one
       ├─ NotStoredError          (FileNotFoundError)      nothing is stored under that name
       ├─ FileTooLargeError       (RequestEntityTooLarge)  413: over max_size
       ├─ DigestMismatchError     (BadRequest)             400: the content has another digest
@@ -12,7 +12,7 @@
       ├─ StoreFullError          (OSError, HTTPException) 507: the disk, or a quota, is full
       └─ StoreUnavailableError   (ServiceUnavailable)     503: the object store fails
 
-The last five are HTTP errors too: left unhandled in a view they answer with their status.
+Those with a number are HTTP errors too: left unhandled in a view they answer with that status.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import errno
 import os
 
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, ServiceUnavailable
+
+from . import _units
 
 __all__ = [
     "ConfigError",
@@ -45,8 +47,20 @@ class ConfigError(HashFSError, ValueError):
     """A configuration value cannot be used; names the key, the value and what is wanted."""
 
 
-class InvalidExtensionError(HashFSError, ValueError):
-    """The extension given to ``put`` could not be part of a stored file's name."""
+class InvalidExtensionError(HashFSError, ValueError, BadRequest):
+    """The extension given to ``put`` could not be part of a stored file's name.
+
+    It often comes from a visitor's file name, so an unhandled one is a 400.
+    """
+
+    def __init__(self, description: str) -> None:
+        BadRequest.__init__(self, description)  # which ValueError would not pass on
+
+    def __str__(self) -> str:
+        return self.description or ""
+
+    def __reduce__(self) -> tuple[type[InvalidExtensionError], tuple[str | None]]:
+        return type(self), (self.description,)
 
 
 class NotStoredError(HashFSError, FileNotFoundError):
@@ -64,7 +78,7 @@ class FileTooLargeError(HashFSError, RequestEntityTooLarge):
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
-        super().__init__(f"The file is larger than the {max_size} bytes allowed.")
+        super().__init__(f"The file is larger than the {_units.size(max_size)} allowed.")
 
     def __reduce__(self) -> tuple[type[FileTooLargeError], tuple[int]]:
         return type(self), (self.max_size,)

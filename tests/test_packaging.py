@@ -25,9 +25,10 @@ PACKAGE = Path(flask_hashfs.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What each room may import of the package. The rooms on the ground floor know nobody.
-GROUND = {"exceptions", "signals"}
+GROUND = {"exceptions", "signals", "_units"}
 FLOORS = {
-    "exceptions": set(),
+    "_units": set(),
+    "exceptions": {"_units"},
     "signals": set(),
     "_http": GROUND,
     "_storage": GROUND,

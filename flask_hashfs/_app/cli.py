@@ -21,6 +21,7 @@ from .._storage.names import dotted
 from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
 from .._store.opening import is_url, open_like
 from .._store.store import HashFS
+from .._units import counted
 from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
@@ -122,7 +123,7 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise
         except (HashFSError, OSError) as error:
-            raise _Failure(str(error)) from error
+            raise _Failure(_message(error)) from error
 
 
 pass_target = click.make_pass_decorator(_Target)
@@ -160,7 +161,7 @@ def stats(target: _Target, as_json: bool) -> None:
         if value is None:
             continue
         if isinstance(value, Entry):
-            value = f"{_date(value.mtime)}  {value.size} bytes  {value.relpath}"
+            value = f"{_date(value.mtime)}  {value.size} bytes  {_text(value.relpath)}"
         elif field.name.startswith("bytes"):
             value = f"{value} ({_human(value)})"
         click.echo(f"{field.name.replace('_', ' ') + ':':<13} {value}")
@@ -209,7 +210,7 @@ def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_jso
     def report(path: str, error: Exception) -> None:
         nonlocal failed
         failed = True
-        click.echo(f"{_text(path)}: {error}", err=True)
+        click.echo(f"{_text(path)}: {_message(error)}", err=True)
 
     def files() -> Iterator[tuple[Any, str | None]]:
         for path in _expand(sources, client.root, report):
@@ -307,7 +308,7 @@ def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> Non
                     advance(step.looked_at)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    click.echo(f"{looked_at} files looked at, {damaged} damaged", err=True)
+    click.echo(f"{counted(looked_at, 'file')} looked at, {damaged} damaged", err=True)
     if damaged:
         raise click.exceptions.Exit(1)
 
@@ -323,8 +324,8 @@ def repair(target: _Target, as_json: bool) -> None:
         if as_json:
             _print_json({"id": address.id, "old": old, "new": new})
         else:
-            click.echo(f"{_text(old)} -> {new}")
-    click.echo(f"{len(moved)} files moved", err=True)
+            click.echo(f"{_text(old)} -> {_text(new)}")
+    click.echo(f"{counted(len(moved), 'file')} moved", err=True)
 
 
 @hashfs.command()
@@ -366,7 +367,7 @@ def prune(
     try:
         keep.update(line.strip() for line in keep_from or () if line.strip())
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--keep-from") from error
+        raise click.BadParameter(_message(error), param_hint="--keep-from") from error
     wishes = {"older_than": older_than, "dry_run": dry_run, "allow_empty": allow_empty}
     try:
         deleted = target.run(lambda: target.extension.prune(keep, **wishes))
@@ -376,13 +377,14 @@ def prune(
             "add --allow-empty if that is what you want."
         ) from error
     except NoAddressError as error:
-        raise click.UsageError(f"Nothing is deleted: {error}") from error
+        raise click.UsageError(f"Nothing is deleted: {_message(error)}") from error
     for id in deleted:
         if as_json:
             _print_json({"id": id})
         else:
             click.echo(id)
-    click.echo(f"{len(deleted)} contents {'would be ' if dry_run else ''}deleted", err=True)
+    number = counted(len(deleted), "content")
+    click.echo(f"{number} {'would be ' if dry_run else ''}deleted", err=True)
 
 
 # -- moving ------------------------------------------------------------------------------------
@@ -411,7 +413,7 @@ def sync(app_store: _Target, source: str, target: str, threads: int, as_json: bo
                 names = {"id": step.entry.id, "relpath": step.entry.relpath}
                 echo(json.dumps({**names, "outcome": step.outcome.name.lower()}))
             elif step.outcome in _FAILED:
-                text = f"{_text(step.entry.relpath)}: {step.outcome.value} {step.reason}"
+                text = f"{_text(step.entry.relpath)}: {step.outcome.value} {_message(step.reason)}"
                 click.echo(text.rstrip(), err=True)
             advance(1)
     counts = [f"{outcomes[each]} {each.value}" for each in Outcome if outcomes[each]]
@@ -449,9 +451,47 @@ def _print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value))
 
 
-def _text(path: str) -> str:
-    """Return a path that can be printed, whatever bytes it has."""
-    return path.encode(errors="surrogateescape").decode(errors="replace")
+def _text(text: str) -> str:
+    """Return a name or path as one line that can be printed, without escape sequences.
+
+    One that has to be changed for that is quoted as bash reads it: ``$'a\\nb'``.
+    """
+    if _is_printable(text):
+        return text
+    escaped = (
+        each if _is_printable(each) else _escape(each) for each in _QUOTED.sub(r"\\\g<0>", text)
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+_QUOTED = re.compile(r"[\\']")
+_LETTERS = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
+
+
+def _is_printable(text: str) -> bool:
+    """Tell whether a terminal shows `text` as it is, in the charset of the output."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.isprintable() and text.encode(encoding, "ignore").decode(encoding) == text
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that the file system's charset lacks
+        code -= 0xDC00
+    if code < 0x100:
+        return _LETTERS.get(char, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _message(error: object) -> str:
+    """Return what an error says, in one line of a length that can be read."""
+    text = str(error)
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}..."
+    return "".join(each if _is_printable(each) else _escape(each) for each in text)
+
+
+_LONGEST_MESSAGE = 1000  # characters: a path may have 4096, but a line of a file millions
 
 
 def _date(seconds: float) -> str:

@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from urllib.parse import urlsplit
 
 from hashfs import HashAddress
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import BadRequest
 from werkzeug.sansio.request import Request
 
 from .._http import digests, urls
@@ -124,6 +126,7 @@ class BaseHashFS(Generic[AppT]):
                 needed and there is no request.
             TypeError: An argument of another type.
             ValueError: `expires` is not more than nothing, or nobody would check it.
+            BadRequest: The host is needed, and that of the request is missing or refused.
         """
         app = self._current_app()
         prefix = config.key_prefix(self.name)
@@ -138,11 +141,7 @@ class BaseHashFS(Generic[AppT]):
                 parts.insert(0, urls.quote_path(self._mount()))
         parts.insert(0, "/")
         if external:
-            try:
-                parts.insert(0, host or self._host_url())
-            except RuntimeError as error:  # the framework's, which knows none of these ways out
-                error.add_note(f"url_for: set {prefix}HOST or SERVER_NAME, or say external=False")
-                raise
+            parts.insert(0, host or self._request_root(prefix))
         url = urls.join(*parts)
         if external and host and host.startswith("//"):
             url = f"/{url}"
@@ -158,6 +157,19 @@ class BaseHashFS(Generic[AppT]):
         path = path.replace(os.sep, "/").lstrip("/")
         wishes = expires, download_name, as_attachment
         return f"{url}?token={signed_urls.new_token(app.config, self.name, path, *wishes)}"
+
+    def _request_root(self, prefix: str) -> str:
+        """Return the root URL of the current request's host."""
+        try:
+            root = self._host_url()
+        except RuntimeError as error:  # the framework's, which knows none of these ways out
+            raise RuntimeError(
+                "url_for knows no host outside a request: "
+                f"set {prefix}HOST or SERVER_NAME, or pass external=False"
+            ) from error
+        if not urlsplit(root).netloc:
+            raise BadRequest("The request's Host is missing or invalid.")
+        return root
 
     def expected_digest(
         self, headers: Headers | Mapping[str, str], *, required: bool = False

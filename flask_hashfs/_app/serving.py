@@ -291,5 +291,7 @@ def _without_range(headers: Headers) -> Headers:
 
 
 def _handed_over(plan: Plan, server_header: tuple[str, str]) -> Plan:
-    headers = [header for header in plan.headers if header[0] != "Content-Length"]
+    # The server in front knows best how long the file is, and says itself that it takes ranges.
+    own = {"Accept-Ranges", "Content-Length"}
+    headers = [header for header in plan.headers if header[0] not in own]
     return Plan(plan.status, [*headers, server_header], ())

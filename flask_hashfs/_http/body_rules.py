@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from .. import _units
 from ..exceptions import IncompleteUploadError
 
 
@@ -74,9 +75,8 @@ class BodyRules:
 
     def too_large(self) -> RequestEntityTooLarge:
         """Return the error for a body over the limit."""
-        return RequestEntityTooLarge(
-            f"The request's body is larger than the {self.limit} bytes allowed."
-        )
+        limit = _units.size(self.limit or 0)
+        return RequestEntityTooLarge(f"The request's body is larger than the {limit} allowed.")
 
     def incomplete(self, received: int) -> IncompleteUploadError:
         """Return the error for a body that ended after `received` bytes."""

@@ -18,6 +18,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 
+from .. import _units
 from ..exceptions import FileTooLargeError, IncompleteUploadError
 
 if TYPE_CHECKING:
@@ -358,9 +359,8 @@ class _TextPart:
 
     def write(self, data: bytes, start: int, end: int) -> None:
         if self._max_size is not None and len(self._data) + end - start > self._max_size:
-            raise RequestEntityTooLarge(
-                f"A form field is larger than the {self._max_size} bytes allowed."
-            )
+            limit = _units.size(self._max_size)
+            raise RequestEntityTooLarge(f"A form field is larger than the {limit} allowed.")
         self._data += memoryview(data)[start:end]
 
     def text(self) -> str:

@@ -581,3 +581,52 @@ def _has_unnamed(pid: int) -> bool:
         except OSError:
             continue
     return False
+
+
+# -- what is printed ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs file names of any bytes")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain name.txt", "plain name.txt"),
+        ("\x1b[31mred", r"$'\e[31mred'"),
+        ("two\nlines", r"$'two\nlines'"),
+        ("tab\tand'quote\\", r"$'tab\tand\'quote\\'"),
+        ("\udcff\u202e", r"$'\xff\u202e'"),
+        ("\U0001f600", "\U0001f600"),
+    ],
+)
+def test_names_are_printed_in_one_line_without_escape_sequences(
+    run: Run, tmp_path: Path, name: str, shown: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / name).write_text("a")
+    result = run("put", folder)
+    path = shown.replace("$'", f"$'{folder}/") if shown.startswith("$") else f"{folder}/{shown}"
+    assert result.stdout == f"{id_of(b'a')}  {path}\n"
+    assert result.stdout.removesuffix("\n").isprintable()
+
+
+def test_a_name_that_the_charset_of_the_output_lacks_is_escaped(
+    shell: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "\u00fc.txt").write_text("a")
+    done = shell("put", "\u00fc.txt", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, id_of(b"a") + "  $'\\xfc.txt'\n")
+
+
+def test_a_message_does_not_repeat_a_line_of_megabytes(run: Run, store: HashFS) -> None:
+    result = run("prune", "--keep-from", "-", input="\x1b" * 5_000_000)
+    assert result.exit_code == 2
+    assert len(result.stderr) < 10_000
+    assert "\x1b" not in result.stderr
+
+
+def test_counts_are_in_words_that_fit(run: Run, store: HashFS) -> None:
+    make_old(store.put(b"a").abspath)
+    assert run("prune", "--keep-from", "-", "--allow-empty", input="").stderr.endswith(
+        "1 content deleted\n"
+    )

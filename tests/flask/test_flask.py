@@ -10,6 +10,7 @@ import flask
 import pytest
 import quart
 from flask import Flask, render_template_string, request
+from werkzeug.exceptions import BadRequest
 
 import flask_hashfs
 from flask_hashfs import (
@@ -236,11 +237,22 @@ class TestUrlFor:
     def test_without_a_request(self, app, fs):
         with app.app_context():
             assert fs.url_for("a", external=False) == "/a"
-            with pytest.raises(RuntimeError, match="request context") as raised:
+            wanted = "set HASHFS_HOST or SERVER_NAME, or pass external=False"
+            with pytest.raises(RuntimeError, match=wanted):
                 fs.url_for("a")
-            assert "HASHFS_HOST" in raised.value.__notes__[0]
             app.config["SERVER_NAME"] = "example.com"
             assert fs.url_for("a") == "http://example.com/a"
+
+    @pytest.mark.parametrize("host", ["", "a b", "a/b"])
+    def test_under_a_host_that_is_refused(self, app, fs, host):
+        """It was ``http:/a/b``."""
+        with app.test_request_context(environ_overrides={"HTTP_HOST": host}):
+            if not request.host:
+                with pytest.raises(BadRequest, match="Host is missing or invalid"):
+                    fs.url_for("a/b")
+            assert fs.url_for("a/b", external=False) == "/a/b"
+            app.config["HASHFS_HOST"] = "https://cdn.example.com"
+            assert fs.url_for("a/b") == "https://cdn.example.com/a/b"
 
     def test_in_templates(self, app, fs, tmp_path):
         app.config["HASHFS_AVATARS_ROOT_FOLDER"] = tmp_path / "avatars"

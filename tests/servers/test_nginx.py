@@ -109,6 +109,7 @@ def test_nginx_sends_the_file_with_the_headers_of_the_app(site):
     assert (answer.get("Repr-Digest") or "").startswith("sha-256=:")
     assert (answer.get("Content-Disposition") or "").startswith("attachment")
     assert answer.get("Last-Modified") is None
+    assert [value for name, value in answer.headers if name.lower() == "accept-ranges"] == ["bytes"]
 
 
 def test_nginx_answers_ranges(site):
