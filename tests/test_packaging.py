@@ -35,7 +35,8 @@ FLOORS = {
     "_local": {"_storage", *GROUND},
     "_bucket": {"_storage", *GROUND},
     "_store": {"_http", "_storage", "_local", "_bucket", *GROUND},
-    "sqlalchemy": {"_storage"},  # public; imported only by who uses it
+    "sqlalchemy": {"_storage"},  # public, and imported only by who uses it
+    "wtforms": {"_http", "_store"},  # the same
     "_app": {"sqlalchemy", "_http", "_storage", "_store", *GROUND},
     "_flask": {"_http", "_storage", "_store", "_app", *GROUND},
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
