@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hashfs import HashAddress
 
+from ._app.upload import Upload
 from ._flask.extension import FlaskHashFS
 from ._storage.stored_file import StoredFile
 from ._store.store import HashFS
@@ -40,6 +41,7 @@ __all__ = [
     "StoreFullError",
     "StoreUnavailableError",
     "StoredFile",
+    "Upload",
     "file_deleted",
     "file_served",
     "file_stored",

@@ -40,7 +40,7 @@ FLOORS = {
     "_app": {"sqlalchemy", "_http", "_storage", "_store", *GROUND},
     "_flask": {"_http", "_storage", "_store", "_app", *GROUND},
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
-    "__init__": {"_flask", "_quart", "_storage", "_store", *GROUND},
+    "__init__": {"_app", "_flask", "_quart", "_storage", "_store", *GROUND},
 }
 NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_store"}
 
@@ -57,6 +57,7 @@ PUBLIC = {
     "NotStoredError",
     "StoreFullError",
     "StoreUnavailableError",
+    "Upload",
     "StoredFile",
     "file_deleted",
     "file_served",

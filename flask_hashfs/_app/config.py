@@ -25,6 +25,7 @@ Check: TypeAlias = Callable[[str, Any], T]
 """Takes a key's name and the value set; returns what to use, or raises `ConfigError`."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+|null")
 _DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
 _HOST = re.compile(r"(https?:)?//[^/?#\s]", re.IGNORECASE)
 # Other URLs are known by their slashes, these also without: a path may have a colon.
@@ -176,6 +177,30 @@ def _inline_types(key: str, value: object) -> tuple[str, ...]:
         _refuse(key, error.args[0], 'MIME types such as ["image/*", "text/plain"]')
 
 
+def _uploads_path(key: str, value: object) -> str | None:
+    wanted = 'a path such as "/uploads"'
+    if value == "":
+        return None
+    if not isinstance(value, str) or not value.startswith("/") or {"<", ">"} & set(value):
+        _refuse(key, value, wanted)
+    return value.rstrip("/") or _refuse(key, value, wanted)
+
+
+def _origins(key: str, value: object) -> tuple[str, ...] | str:
+    if value == "*":
+        return "*"
+    origins = value.split(",") if isinstance(value, str) else value
+    wanted = 'origins such as ["https://app.example.com"], or "*"'
+    if not isinstance(origins, Iterable) or isinstance(origins, (bytes, Mapping)):
+        _refuse(key, value, wanted)
+    found = []
+    for each in origins:
+        if not isinstance(each, str) or (each.strip() and not _ORIGIN.fullmatch(each.strip())):
+            _refuse(key, each, wanted)
+        found += [each.strip().lower()] if each.strip() else []
+    return tuple(found)
+
+
 def _options(key: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         _refuse(key, value, "a dict of options of the object store")
@@ -266,6 +291,21 @@ class StoreConfig:
     dir_mode: int = _key(
         0o755, _mode,
         "mode of new folders, less the umask", "`0o755`")
+    uploads_path: str | None = _key(
+        None, _or_none(_uploads_path),
+        "path at which resumable uploads are created")
+    uploads_expire: int = _key(
+        86400, _integer(1, "seconds"),
+        "seconds after its last byte that an unfinished upload is gone")
+    uploads_max: int = _key(
+        1000, _integer(1, "uploads"),
+        "how many uploads may be unfinished at a time, at most a tenth of them one owner's")
+    uploads_bytes: int | None = _key(
+        None, _or_none(_integer(0, "bytes")),
+        "bytes that all unfinished uploads may hold")
+    uploads_origins: tuple[str, ...] | str = _key(
+        (), _origins,
+        'origins whose pages may use the uploads, or `"*"`')
     worker_threads: int = _key(
         8, _integer(1, "threads"),
         "Quart: threads of each event loop for disk calls")

@@ -15,6 +15,10 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.sansio.request import Request
 
 from .._http import digests, urls
+from .._http.cors import cors
+from .._http.resumable import VERSION
+from .._http.resumable_fields import write_digest
+from .._storage.pending import UploadLimits
 from .._storage.writer import Writer
 from .._store.opening import open_store
 from .._store.store import HashFS
@@ -22,8 +26,10 @@ from ..exceptions import ConfigError
 from . import cli, config, signed_urls
 from . import state as app_state
 from .config import StoreConfig
+from .resumable import UploadFlow
 from .serving import SendOptions, Serving
 from .state import StoreState
+from .upload import Upload
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
@@ -51,6 +57,8 @@ class BaseHashFS(Generic[AppT]):
     app: AppT | None = None
     name: str | None = None
     _references: tuple[Callable[[], Any], ...] = ()
+    _before_upload: tuple[Callable[[Upload], Any], ...] = ()
+    _after_upload: tuple[Callable[[Upload], Any], ...] = ()
 
     def __init__(self, app: AppT | None = None, *, name: str | None = None) -> None:
         config.key_prefix(name)
@@ -89,6 +97,34 @@ class BaseHashFS(Generic[AppT]):
                 view_func=self._serve,
                 methods=["GET"],
             )
+        if settings.uploads_path is not None:
+            self._add_upload_routes(app, settings.uploads_path, settings, client)
+
+    def _add_upload_routes(
+        self, app: AppT, path: str, settings: StoreConfig, client: HashFS
+    ) -> None:
+        """Register the routes of resumable uploads."""
+        prefix = config.key_prefix(self.name)
+        if not client.backend.is_local:
+            raise ConfigError(
+                f"{prefix}UPLOADS_PATH is {path!r}, but must be None: an object store "
+                "keeps no unfinished uploads"
+            )
+        client.backend.pending.limits = UploadLimits(
+            settings.uploads_expire, settings.uploads_max, settings.uploads_bytes
+        )
+        for rule, endpoint, view, methods in (
+            (path, "uploads", self._uploads, ["POST"]),
+            (f"{path}/<id>", "upload", self._upload, ["GET", "PATCH", "DELETE", "POST"]),
+        ):
+            app.add_url_rule(
+                rule,
+                endpoint=f"{self._key}.{endpoint}",
+                view_func=view,
+                methods=["OPTIONS", *methods],
+                provide_automatic_options=False,
+            )
+        self._add_upload_headers(app, settings)
 
     @property
     def config(self) -> Any:
@@ -245,6 +281,41 @@ class BaseHashFS(Generic[AppT]):
             ) from error
         self.references(Tracked(what, bind))
 
+    def before_upload(self, function: CallableT) -> CallableT:
+        """Register a callable that is asked before each request to a resumable upload.
+
+        Args:
+            function: Called with the `Upload`, within the request. It may abort, and in the
+                action ``create`` set what is kept. Under Quart it may be a coroutine function.
+
+        Returns:
+            The callable itself, so that this is a decorator.
+
+        Raises:
+            TypeError: It cannot be called.
+        """
+        self._before_upload = (*self._before_upload, _callable("before_upload", function))
+        return function
+
+    def after_upload(self, function: CallableT) -> CallableT:
+        """Register a callable that is told when the content of a resumable upload is stored.
+
+        Args:
+            function: Called with the `Upload`, within the request that brought the last byte.
+                What it returns is the final answer, as if a view returned it, to a client that
+                speaks the IETF draft; tus has no content in its answers. It may be called
+                again for the same upload after a crash, or after an error of its own. Under
+                Quart it may be a coroutine function.
+
+        Returns:
+            The callable itself, so that this is a decorator.
+
+        Raises:
+            TypeError: It cannot be called.
+        """
+        self._after_upload = (*self._after_upload, _callable("after_upload", function))
+        return function
+
     @property
     def has_references(self) -> bool:
         """Whether any callable tells what is in use."""
@@ -301,6 +372,39 @@ class BaseHashFS(Generic[AppT]):
             until=grant.expires,
         )
 
+    # -- resumable uploads -----------------------------------------------------------------
+
+    @property
+    def _upload_flow(self) -> UploadFlow:
+        return UploadFlow(
+            self.client, self._before_upload, self._after_upload, self._content_location
+        )
+
+    def _upload_location(self) -> str:
+        """Return the path, with the mount, at which uploads are created."""
+        path = urls.quote_path(self._state["config"].uploads_path or "")
+        return urls.quote_path(self._mount()).rstrip("/") + path
+
+    def _content_location(self, address: HashAddress) -> tuple[str | None, str | None]:
+        """Return the URL of stored content, and its digest, where anyone may fetch it."""
+        settings = self._state["config"]
+        prefix = config.key_prefix(self.name)
+        host = config.host(prefix + "HOST", self._current_app().config[prefix + "HOST"])
+        if settings.serve_files == "signed" or not (settings.serve_files or host):
+            return None, None
+        digest = write_digest(self.client.algorithm, address.id)
+        return self.url_for(address, external=bool(host)), digest
+
+    def _upload_headers(
+        self, settings: StoreConfig, path: str, method: str, headers: Headers
+    ) -> list[tuple[str, str]]:
+        """Return what every response at the routes of uploads has, that of an error too."""
+        root = settings.uploads_path
+        if root is None or not (path == root or path.startswith(f"{root}/")):
+            return []
+        tus = [("Tus-Resumable", VERSION)] if "Tus-Resumable" in headers else []
+        return [*tus, *cors(method, headers, settings.uploads_origins)]
+
     # -- what a framework gives ------------------------------------------------------------
 
     def _check_app(self, app: object) -> None:
@@ -312,6 +416,18 @@ class BaseHashFS(Generic[AppT]):
 
     def _serve(self, file: str) -> Any:
         """Answer a request of the file route."""
+        raise NotImplementedError
+
+    def _uploads(self) -> Any:
+        """Answer a request that creates a resumable upload."""
+        raise NotImplementedError
+
+    def _upload(self, id: str) -> Any:
+        """Answer a request to a resumable upload."""
+        raise NotImplementedError
+
+    def _add_upload_headers(self, app: AppT, settings: StoreConfig) -> None:
+        """Let each response at the routes of uploads have the headers of `_upload_headers`."""
         raise NotImplementedError
 
     def _current_app(self) -> AppT:
@@ -363,3 +479,9 @@ def _make_client(config: StoreConfig, prefix: str) -> HashFS:
         )
     except ValueError as error:
         raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
+
+
+def _callable(what: str, function: Any) -> Any:
+    if not callable(function):
+        raise TypeError(f"{what} takes a callable, not {function!r}")
+    return function

@@ -11,12 +11,14 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from hashfs import HashAddress
 
+from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
 from .._storage.records import Content
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
+from . import resumable
 from .request import upload_request_class
 from .sender import send
 
@@ -179,6 +181,33 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return self._respond(self._serving.open(file, request.method, is_routed=True), options)
+
+    def _uploads(self) -> Response:
+        return self._respond_to_upload(None)
+
+    def _upload(self, id: str) -> Response:
+        return self._respond_to_upload(id)
+
+    def _respond_to_upload(self, id: str | None) -> Response:
+        incoming = resumable.incoming(self._upload_location(), id)
+        return resumable.respond(self._upload_flow, incoming, self._tell_stored)
+
+    def _tell_stored(self, address: HashAddress) -> None:
+        if file_stored.receivers:
+            file_stored.send(_app(), extension=self, address=address)
+
+    def _add_upload_headers(self, app: Flask, settings: StoreConfig) -> None:
+        @app.after_request
+        def add_upload_headers(response: Response) -> Response:
+            for name, value in (
+                *self._upload_headers(settings, request.path, request.method, request.headers),
+                *resumable.added_headers(),
+            ):
+                if name == "Vary":
+                    response.vary.add(value)
+                else:
+                    response.headers[name] = value
+            return response
 
     def _current_app(self) -> Flask:
         return current_app

@@ -93,12 +93,12 @@ class LocalUploads(PendingUploads):
 
     # -- making and finding --------------------------------------------------------------------
 
-    def create(self, record: Record) -> LocalTaken:
+    def create(self, id: str, record: Record) -> LocalTaken:
         """Make an empty upload, which is on the disk when this returns, and take it."""
         if self._swept is None or time.monotonic() - self._swept >= self.limits.sweep_every:
             self.sweep()
         is_near = self._check_count(record, _MARGIN)
-        id = self._make(record)
+        self._make(id, record)
         try:
             if is_near:  # others may have been as quick
                 self._check_count(record, 0, id)
@@ -107,14 +107,13 @@ class LocalUploads(PendingUploads):
             self.remove(id)
             raise
 
-    def _make(self, record: Record) -> str:
+    def _make(self, id: str, record: Record) -> None:
         for _ in range(posix.ATTEMPTS):
             with contextlib.suppress(FileNotFoundError):  # taken away, empty as it was
-                return self._make_one(record)
+                return self._make_files(id, record)
         raise FileNotFoundError(errno.ENOENT, "This folder does not stay", self._folder)
 
-    def _make_one(self, record: Record) -> str:
-        id = secrets.token_hex(16)
+    def _make_files(self, id: str, record: Record) -> None:
         posix.make_folders(self.path(id), self.home.dmode)
         try:
             for name, content in (("data", b""), ("lock", _lock_content("", 0))):
@@ -129,7 +128,6 @@ class LocalUploads(PendingUploads):
         except BaseException:
             self.remove(id)
             raise
-        return id
 
     def _sync_entries(self) -> None:
         if self.home.fsync:
@@ -337,7 +335,7 @@ class LocalTaken(Taken):
         self._lock = lock
         self._data = data
         self._epoch = secrets.token_hex(_EPOCH // 2)
-        self._is_stale = False
+        self.is_stale = False
         self._ends = False
         self._begun = False
         self._key = uploads.path(found.id)
@@ -382,7 +380,7 @@ class LocalTaken(Taken):
         self._uploads.recount()
 
     def _give_up(self) -> None:
-        self._is_stale = True
+        self.is_stale = True
         if self.on_stale is not None:
             self.on_stale()
 
@@ -399,7 +397,7 @@ class LocalTaken(Taken):
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
         """Hold the lock, if no other request has taken the upload over."""
-        if self._is_stale:
+        if self.is_stale:
             raise StaleUploadError
         with posix.locked(self._lock):
             self._check_there()

@@ -86,6 +86,7 @@ class UploadBody(Body):
         self._state = Arrival.KEPT
         self._expected = expected_content_length
         self._default_limit = max_content_length
+        self._is_unlimited = False
         self._owner: weakref.ref[Owner] | None = None
         # What has arrived.
         self._received = 0
@@ -160,6 +161,15 @@ class UploadBody(Body):
         self._is_begun = self._is_begun or bool(self._unread)
         self._unread = Batch()
         self._room.set()
+
+    def lift_limit(self) -> None:
+        """Take as many bytes as come, whatever ``MAX_CONTENT_LENGTH`` says."""
+        self._is_unlimited = True
+
+    def interrupt(self, error: Exception) -> None:
+        """Make whoever waits for the body, now or later, raise `error`."""
+        self._must_raise = error
+        self._ready.set()
 
     def check_unread(self) -> None:
         """Raise an error where everything has been read and taken already.
@@ -300,6 +310,8 @@ class UploadBody(Body):
         return rules.state(self._received + size) is BodyState.TOO_LARGE
 
     def _limit(self) -> int | None:
+        if self._is_unlimited:
+            return None
         owner = self._owner and self._owner()
         limit = owner.max_content_length if owner else None
         return self._default_limit if limit is None else limit

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from quart.asgi import ASGIHTTPConnection
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from quart.typing import ASGIHTTPProtocol, ResponseTypes
 
 SELF_CONTAINED = (DataBody, FileBody, IOBody, StoredBody, list, tuple)
+
+INFORMATIONAL = "http.response.informational"
+"""The ASGI message for an interim response."""
 
 LINGER = 30.0
 """Seconds that a client has to finish a body that nobody reads."""
@@ -141,6 +145,8 @@ class UploadConnection(ASGIHTTPConnection):
             await super().handle_request(request, send)
             return
         self._body = body
+        if isinstance(request, UploadRequest) and _takes_interim_responses(self.scope, send):
+            request.send_informational = partial(_send_informational, send)
 
         async def send_and_note(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
@@ -175,6 +181,20 @@ class UploadConnection(ASGIHTTPConnection):
                 await send_path(send, response, content.path)
             else:
                 await super()._send_response(send, response)
+
+
+def _takes_interim_responses(scope: HTTPScope, send: ASGISendCallable) -> bool:
+    """Tell whether the server sends interim responses; one that does not ends the connection."""
+    if INFORMATIONAL in (scope.get("extensions") or {}):
+        return True
+    return getattr(send, "__module__", "").startswith("gunicorn.")  # which does not announce it
+
+
+async def _send_informational(
+    send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]]
+) -> None:
+    send_any: Any = send
+    await send_any({"type": INFORMATIONAL, "status": status, "headers": headers})
 
 
 def _cancel_after(view: asyncio.Task[None]) -> None:

@@ -34,6 +34,7 @@ from quart import (
     websocket,
 )
 
+from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
@@ -42,7 +43,7 @@ from .._storage.writer import Writer
 from .._store import checks
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
-from . import sources
+from . import resumable, sources
 from .batch import Batch
 from .connection import connection_class
 from .reader import Opening
@@ -356,6 +357,34 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return await self._respond(file, options, is_routed=True)
+
+    async def _uploads(self) -> Response:
+        return await self._respond_to_upload(None)
+
+    async def _upload(self, id: str) -> Response:
+        return await self._respond_to_upload(id)
+
+    async def _respond_to_upload(self, id: str | None) -> Response:
+        incoming = resumable.incoming(self._upload_location(), id)
+        return await resumable.respond(
+            self._upload_flow, incoming, self._workers, self._tell_stored
+        )
+
+    async def _tell_stored(self, address: HashAddress) -> None:
+        await self._tell(file_stored, address=address)
+
+    def _add_upload_headers(self, app: Quart, settings: StoreConfig) -> None:
+        @app.after_request
+        async def add_upload_headers(response: Any) -> Any:
+            for name, value in (
+                *self._upload_headers(settings, request.path, request.method, request.headers),
+                *resumable.added_headers(),
+            ):
+                if name == "Vary":
+                    response.vary.add(value)
+                else:
+                    response.headers[name] = value
+            return response
 
     def _current_app(self) -> Quart:
         return current_app

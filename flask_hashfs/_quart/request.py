@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -26,6 +26,9 @@ class UploadRequest(Request):
 
     body_class = UploadBody
     workers: Workers
+    send_informational: Callable[[int, list[tuple[bytes, bytes]]], Awaitable[None]] | None = None
+    """Sends an interim response, where the server takes one."""
+
     _timed = 0
     _form_error: HTTPException | None = None
 

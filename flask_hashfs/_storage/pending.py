@@ -22,6 +22,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -163,6 +164,7 @@ class Taken(ABC):
         record: What is kept of it.
         offset: Bytes that it has.
         expires: When it is gone, in seconds since the epoch.
+        is_stale: Whether another request of this process is known to have taken it over.
         on_stale: Called, in whichever thread, when another request of this process takes the
             upload over.
     """
@@ -172,6 +174,7 @@ class Taken(ABC):
     offset: int
     expires: float
     on_stale: Callable[[], None] | None
+    is_stale: bool
 
     @abstractmethod
     def begin(
@@ -261,8 +264,12 @@ class PendingUploads(ABC):
     limits: UploadLimits
 
     @abstractmethod
-    def create(self, record: Record) -> Taken:
+    def create(self, id: str, record: Record) -> Taken:
         """Make an empty upload, which is on the disk when this returns, and take it.
+
+        Args:
+            id: From `new_id`.
+            record: What is kept of it.
 
         Raises:
             TooManyUploadsError: There are as many as there may be.
@@ -293,6 +300,11 @@ class PendingUploads(ABC):
     @abstractmethod
     def sweep(self) -> int:
         """Delete what has expired, and return how many uploads that were."""
+
+
+def new_id() -> str:
+    """Return an id that nobody can guess."""
+    return secrets.token_hex(16)
 
 
 def is_id(text: str) -> bool:

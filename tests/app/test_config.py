@@ -192,12 +192,20 @@ def test_the_documentation_has_the_table_of_keys():
 
 
 def test_only_the_store_itself_warns_of_its_keys(caplog):
-    config = Config(".", {**ROOT, "HASHFS_UPLOADS_ROOT_FOLDER": "/tmp/uploads"})
-    config["HASHFS_UPLOADS_PATH"] = "/tmp"
+    config = Config(".", {**ROOT, "HASHFS_ARCHIVE_ROOT_FOLDER": "/tmp/archive"})
+    config["HASHFS_ARCHIVE_PATH"] = "/tmp"
     load(config)
     assert not caplog.text
+    load(config, "archive")
+    assert "HASHFS_ARCHIVE_PATH is not a key of Flask-HashFS; is HASHFS_ARCHIVE_" in caplog.text
+
+
+def test_a_store_may_be_named_like_the_beginning_of_a_key(caplog):
+    config = Config(".", {**ROOT, "HASHFS_UPLOADS_ROOT_FOLDER": "/tmp/uploads"})
+    config["HASHFS_UPLOADS_PATH"] = "/uploads"
+    load(config)
     load(config, "uploads")
-    assert "HASHFS_UPLOADS_PATH is not a key of Flask-HashFS; is HASHFS_UPLOADS_" in caplog.text
+    assert not caplog.text
 
 
 def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
@@ -213,6 +221,11 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "FSYNC": "false",
         "MAX_FILE_SIZE": "1000",
         "STREAM_UPLOADS": "false",
+        "UPLOADS_PATH": "/uploads",
+        "UPLOADS_EXPIRE": "60",
+        "UPLOADS_MAX": "10",
+        "UPLOADS_BYTES": "1000",
+        "UPLOADS_ORIGINS": '["https://a.example"]',
         "SERVE_FILES": "true",
         "MAX_AGE": "60",
         "INLINE_TYPES": '["image/png"]',

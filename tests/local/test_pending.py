@@ -32,6 +32,7 @@ from flask_hashfs._storage.pending import (
     TooManyUploadsError,
     UnknownUploadError,
     UploadLimits,
+    new_id,
 )
 
 CONTENT = random.Random(7).randbytes(300_000)
@@ -68,7 +69,7 @@ def append(taken: Taken, data: bytes, length: int | None = None, *, marked: bool
 
 
 def begun(store: HashFS, data: bytes = CONTENT[:1000], length: int | None = len(CONTENT)) -> str:
-    taken = store.backend.pending.create(Record(length=length))
+    taken = store.backend.pending.create(new_id(), Record(length=length))
     append(taken, data, length)
     taken.close()
     return taken.id
@@ -91,7 +92,7 @@ def end(store: HashFS, taken: Taken) -> Any:
 @pytest.mark.parametrize("piece", [1, 4096, 65536, 100_000, len(CONTENT)])
 def test_pieces_over_several_requests_become_one_content(store: HashFS, piece: int) -> None:
     content = CONTENT if piece > 1 else CONTENT[:100]
-    taken = store.backend.pending.create(Record())
+    taken = store.backend.pending.create(new_id(), Record())
     taken.close()
     for start in range(0, len(content), piece):
         taken = store.backend.pending.take(taken.id)
@@ -125,7 +126,7 @@ def test_what_was_told_is_kept_in_words(uploads: PendingUploads) -> None:
     record = Record(
         owner="me", extension=".mp4", max_size=7, expected="ab", length=3, metadata={"a": "b"}
     )
-    taken = uploads.create(record)
+    taken = uploads.create(new_id(), record)
     taken.close()
     assert uploads.find(taken.id).record == record
     assert uploads.take(taken.id).record == record
@@ -445,16 +446,16 @@ def test_there_are_only_so_many_unfinished_uploads(store: HashFS) -> None:
 def test_one_owner_has_at_most_a_tenth_of_them(store: HashFS) -> None:
     store.backend.pending.limits = UploadLimits(most=20)
     for owner in ("a", "a", "b", None, None, None):
-        store.backend.pending.create(Record(owner=owner)).close()
+        store.backend.pending.create(new_id(), Record(owner=owner)).close()
     with pytest.raises(TooManyUploadsError):
-        store.backend.pending.create(Record(owner="a"))
-    store.backend.pending.create(Record(owner="b")).close()
+        store.backend.pending.create(new_id(), Record(owner="a"))
+    store.backend.pending.create(new_id(), Record(owner="b")).close()
 
 
 def test_finished_ones_and_parts_that_are_whole_do_not_count(store: HashFS) -> None:
     store.backend.pending.limits = UploadLimits(most=1)
     end(store, store.backend.pending.take(begun(store, CONTENT)))
-    taken = store.backend.pending.create(Record(concatenation="partial", length=4))
+    taken = store.backend.pending.create(new_id(), Record(concatenation="partial", length=4))
     append(taken, b"part", 4)
     taken.close()
     begun(store)
@@ -465,7 +466,7 @@ def test_finished_ones_and_parts_that_are_whole_do_not_count(store: HashFS) -> N
 def test_all_uploads_together_may_hold_only_so_many_bytes(store: HashFS) -> None:
     store.backend.pending.limits = UploadLimits(most_bytes=1500)
     begun(store, CONTENT[:1000])
-    taken = store.backend.pending.create(Record(length=1000))
+    taken = store.backend.pending.create(new_id(), Record(length=1000))
     with pytest.raises(NoRoomError):
         append(taken, CONTENT[:1000], 1000)
     assert taken.offset == 500, "what there was room for is kept"
@@ -561,7 +562,7 @@ def test_every_offset_that_is_told_is_on_the_disk(
 
     monkeypatch.setattr(os, "fdatasync", lambda fd: (note(fd), fdatasync(fd))[1])
     monkeypatch.setattr(os, "fsync", lambda fd: (note(fd), fsync(fd))[1])
-    taken = store.backend.pending.create(Record(length=len(CONTENT)))
+    taken = store.backend.pending.create(new_id(), Record(length=len(CONTENT)))
     assert {"uploads", ".hashfs", "root", taken.id} <= set(synced), "its entries"
     assert any(name.startswith("state.") for name in synced)
     append(taken, CONTENT[:1000], len(CONTENT))
@@ -657,7 +658,7 @@ def test_creations_beside_sweeps_leave_nothing_and_lose_nothing(store: HashFS) -
     sweeper.start()
     try:
         for _ in range(60):
-            taken = store.backend.pending.create(Record(length=4))
+            taken = store.backend.pending.create(new_id(), Record(length=4))
             append(taken, b"data", 4)
             taken.delete()
             taken.close()
@@ -690,7 +691,7 @@ def test_nothing_stays_open(store: HashFS) -> None:
 
 def test_the_state_is_json_for_other_programs_to_read(store: HashFS) -> None:
     record = Record(owner="me", length=9)
-    taken = store.backend.pending.create(record)
+    taken = store.backend.pending.create(new_id(), record)
     taken.close()
     values = json.loads((folder(store, taken.id) / "state").read_bytes())
     assert (values["owner"], values["length"]) == ("me", 9)

@@ -1,0 +1,651 @@
+"""What a request to a resumable upload does, step by step, in either framework.
+
+`UploadFlow.run` is a generator. It decides nothing about the protocols (`_http.resumable` does)
+and touches neither a request nor a disk by itself: it yields steps, and a driver carries each one
+out in its own way and sends back what came of it, or throws the error in. So both frameworks do
+the same in the same order::
+
+    Flask: call it                          Quart: await it in a worker thread
+    ───────────────────────── Call(function) ─────────────────────────
+    ───────────────────────── Read(size) ─────────────────────────────
+    …
+
+The order of a creation is: read the fields, decide, ask ``before_upload``, decide again (the hook
+may have set a lower limit), make the upload, take its content. Of any other request: look the
+upload up, ask the hook, take the upload over, bring about an end that is due, decide, carry out.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from hashfs import HashAddress
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException, RequestTimeout
+
+from .._http import resumable as http
+from .._http import resumable_fields as fields
+from .._http.resumable import Append, Create, Delete, Final, New, Problem, Reply, Request, State
+from .._storage.pending import (
+    BusyUploadError,
+    ExpiredUploadError,
+    Listed,
+    NoRoomError,
+    PendingUploads,
+    Record,
+    StaleUploadError,
+    Taken,
+    TooManyUploadsError,
+    UnknownUploadError,
+    new_id,
+)
+from .._storage.writer import Writer
+from .._store import checks
+from ..exceptions import DigestMismatchError, IncompleteUploadError
+from .upload import Upload, stored_file
+
+if TYPE_CHECKING:
+    from .._store.store import HashFS
+
+READ_SIZE = 64 * 1024
+"""Bytes that a request may lose when its process is killed."""
+
+_POLL = 0.02  # seconds between two looks at whether another request has brought about the end
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_COPY = 1024 * 1024  # bytes of a part that are copied at a time
+_DROPPED = {"content-length", "date", "connection", "transfer-encoding", "server"}
+
+
+class Piece(Protocol):
+    """Bytes of a body, joined only where they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def __bytes__(self) -> bytes: ...
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function that may block; its result is sent back."""
+
+    function: Callable[[], Any]
+    is_cleanup: bool = False
+    """Whether it has to be done even where the request was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Send back the next piece of the body, about this large at most; an empty one at its end."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Call a function of the app, which may be a coroutine function, and send back its result."""
+
+    function: Callable[[Upload], Any]
+    upload: Upload
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAnswer:
+    """Send back what a view that returned `value` would answer, as an `Answer`."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send the signal that content was stored."""
+
+    address: HashAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Inform:
+    """Send an interim response (104) with these headers, where the server can."""
+
+    headers: http.HeaderList
+
+
+@dataclass(frozen=True, slots=True)
+class AddHeaders:
+    """Add headers to the response, also where it is that of an error."""
+
+    headers: http.HeaderList
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Make whoever reads the body raise `StaleUploadError` once `taken` is no longer owned."""
+
+    taken: Taken
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let some time pass."""
+
+    seconds: float
+
+
+Step: TypeAlias = Call | Read | Hook | MakeAnswer | Tell | Inform | AddHeaders | Watch | Pause
+Steps: TypeAlias = Generator[Step, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an app answers at the end of an upload."""
+
+    status: int
+    headers: http.HeaderList
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request, as far as both frameworks know it.
+
+    Attributes:
+        method: Its method.
+        headers: Its headers.
+        content_length: Bytes of its body; None where only the end of the body tells.
+        id: The upload it is sent to, or None.
+        location: The URL path, with the mount, at which uploads are created.
+        hides_breaks: Whether the server passes off a chunked body that broke off as whole.
+    """
+
+    method: str
+    headers: Headers
+    content_length: int | None
+    id: str | None
+    location: str
+    hides_breaks: bool = False
+
+
+class _RefusedError(Exception):
+    """The request is refused after all."""
+
+    def __init__(self, problem: Problem, detail: str | None = None) -> None:
+        self.problem = problem
+        self.detail = detail
+
+
+# --- the flow ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFlow:
+    """Carries out requests to the uploads of one store.
+
+    Attributes:
+        client: The store.
+        before: Called before each request, in this order.
+        after: Called when content is stored; the last answer that is not None is the app's.
+        describe: Returns the URL of stored content and its digest, where they may be told.
+    """
+
+    client: HashFS
+    before: Sequence[Callable[[Upload], Any]]
+    after: Sequence[Callable[[Upload], Any]]
+    describe: Callable[[HashAddress], tuple[str | None, str | None]]
+
+    @property
+    def pending(self) -> PendingUploads:
+        """The uploads of the store."""
+        return self.client.backend.pending
+
+    def run(self, incoming: Incoming) -> Generator[Step, Any, Reply]:
+        """Yield what has to be done for a request, and return its reply."""
+        method = http.overridden(incoming.method, incoming.headers)
+        is_upload = incoming.id is not None
+        if method == "OPTIONS":
+            expire = self.pending.limits.expire
+            return http.options(self.client.max_size, expire, is_upload=is_upload)
+        request = http.read(
+            method,
+            incoming.headers,
+            incoming.content_length,
+            is_upload=is_upload,
+            algorithm=self.client.algorithm,
+        )
+        if isinstance(request, Reply):
+            return request
+        try:
+            if incoming.id is None:
+                reply = yield from self._create(request, incoming)
+            else:
+                reply = yield from self._go_on(request, incoming, incoming.id)
+        except UnknownUploadError:
+            reply = http.refuse(request, http.UNKNOWN)
+        except ExpiredUploadError:
+            reply = http.refuse(request, http.EXPIRED)
+        except TooManyUploadsError:
+            reply = http.refuse(request, http.TOO_MANY)
+        except StaleUploadError:
+            reply = http.refuse(request, http.STALE)
+        except _RefusedError as refused:
+            reply = http.refuse(request, refused.problem, refused.detail)
+        except (NoRoomError, OSError) as error:
+            if not _is_full(error):
+                raise
+            reply = http.refuse(request, http.FULL)
+        return reply
+
+    # -- creating ------------------------------------------------------------------------------
+
+    def _create(self, request: Request, incoming: Incoming) -> Generator[Step, Any, Reply]:
+        new = New(self.client.max_size, self.pending.limits.expire)
+        decision = http.decide(request, new)
+        if isinstance(decision, Reply):
+            return decision
+        upload = Upload(
+            new_id(),
+            "create",
+            length=decision.append.length if isinstance(decision, Create) else None,
+            metadata=dict(request.metadata),
+            expected=request.expected,
+        )
+        yield from self._ask(upload)
+        checks.before(upload.extension, upload.expected)
+        new = replace(new, max_size=_smaller(new.max_size, upload.max_size))
+        decision = http.decide(request, new)  # against the limit that the hook has set
+        if isinstance(decision, Reply):
+            return decision
+        assert isinstance(decision, Create)
+        self._check_end_is_seen(request, incoming, decision.append)
+        if request.expected not in (None, (upload.expected or "").lower()):
+            raise _RefusedError(http.OTHER_CONTENT)
+        parts = []
+        if request.parts:
+            find = partial(self._find_parts, request.parts, incoming.location, upload.owner)
+            parts = yield Call(find)
+            if new.max_size is not None and sum(part.offset for part in parts) > new.max_size:
+                return http.refuse(request, http.TOO_LARGE, state=new)
+        record = _record(request, upload, decision.append)
+        taken: Taken = yield Call(partial(self.pending.create, upload.id, record))
+        location = f"{incoming.location}/{upload.id}"
+        try:
+            interim = http.interim(request, location, new)
+            if interim is not None:
+                yield Inform(interim)
+            if parts:
+                yield from self._concatenate(taken, parts)
+            reply = yield from self._receive(request, taken, decision.append, upload, location)
+        finally:
+            yield Call(taken.close, is_cleanup=True)
+        return reply
+
+    def _check_end_is_seen(self, request: Request, incoming: Incoming, append: Append) -> None:
+        is_unseen = append.completes and append.length is None and request.content_length is None
+        if is_unseen and incoming.hides_breaks:
+            raise _RefusedError(http.LENGTH_REQUIRED)
+
+    def _find_parts(self, urls: Sequence[str], location: str, owner: str | None) -> list[Listed]:
+        """Find the parts that a concatenation names: whole ones, of this path and this owner."""
+        found = []
+        for url in urls:
+            path, _, id = unquote(urlsplit(url).path).rpartition("/")
+            if path != unquote(location):
+                raise UnknownUploadError
+            part = self.pending.find(id)
+            if part.record.owner != owner:
+                raise UnknownUploadError
+            if not part.record.is_partial or part.offset != part.record.length:
+                raise _RefusedError(http.BAD_REQUEST, f"{url} is not a finished partial upload.")
+            found.append(part)
+        return found
+
+    def _concatenate(self, taken: Taken, parts: Sequence[Listed]) -> Steps:
+        length = sum(part.offset for part in parts)
+        try:
+            yield Call(partial(taken.begin, length, True, marked=False, brings=length))
+            for part in parts:
+                source: Taken = yield Call(partial(self.pending.take, part.id))
+                try:
+                    for start in range(0, part.offset, _COPY):
+                        yield Call(partial(_copy, source, start, part.offset, taken))
+                finally:
+                    yield Call(source.close, is_cleanup=True)
+        except BaseException as error:
+            yield Call(taken.delete, is_cleanup=True)
+            if _is_full(error):
+                raise _RefusedError(http.FULL) from error
+            raise
+
+    # -- going on ------------------------------------------------------------------------------
+
+    def _go_on(self, request: Request, incoming: Incoming, id: str) -> Generator[Step, Any, Reply]:
+        found: Listed = yield Call(partial(self.pending.find, id))
+        upload = _upload(found, request.action)
+        yield from self._ask(upload)
+        taken: Taken = yield Call(partial(self.pending.take, id))
+        try:
+            reply = yield from self._carry_out(request, incoming, taken, upload)
+        finally:
+            yield Call(taken.close, is_cleanup=True)
+        return reply
+
+    def _carry_out(
+        self, request: Request, incoming: Incoming, taken: Taken, upload: Upload
+    ) -> Generator[Step, Any, Reply]:
+        state = self._state(taken)
+        if request.action != "delete" and state.is_due(request):
+            yield from self._end(request, taken, upload)
+            state = self._state(taken)
+        decision = http.decide(request, state)
+        if isinstance(decision, Delete):
+            yield from self._patiently(taken.delete)
+            return http.deleted(request)
+        if isinstance(decision, Append):
+            self._check_end_is_seen(request, incoming, decision)
+            reply = yield from self._receive(request, taken, decision, upload, None)
+            return reply
+        assert isinstance(decision, Reply)
+        if decision.ends:
+            yield from self._patiently(taken.delete)
+        else:
+            yield Call(taken.sync)
+        return decision
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _receive(
+        self,
+        request: Request,
+        taken: Taken,
+        append: Append,
+        upload: Upload,
+        location: str | None,
+    ) -> Generator[Step, Any, Reply]:
+        """Take the content of a request, and bring about the end if it is the last."""
+        is_new = location is not None
+        try:
+            if not request.parts:
+                yield from self._take_content(request, taken, append)
+        except _RefusedError as refused:
+            problem, detail = refused.problem, refused.detail
+        except StaleUploadError:
+            problem, detail = http.STALE, None
+        except UnknownUploadError:
+            problem, detail = http.UNKNOWN, None
+        else:
+            state = self._state(taken)
+            if state.is_due(request):
+                yield from self._end(request, taken, upload)
+                state = self._state(taken)
+            else:
+                yield Call(taken.sync)
+            return http.progress(request, state, location)
+        if request.protocol in problem.ends or (is_new and problem in _FAILS_CREATION):
+            yield from self._patiently(taken.delete)
+            return http.refuse(request, problem, detail, state=self._state(taken))
+        offset = yield Call(taken.sync)
+        state = replace(self._state(taken), offset=offset)
+        reply = http.refuse(request, problem, detail, state=state)
+        if is_new and problem is http.FULL:  # the client can go on, once it knows where
+            reply = replace(reply, headers=(*reply.headers, ("Location", location or "")))
+        return reply
+
+    def _take_content(self, request: Request, taken: Taken, append: Append) -> Steps:
+        promised = _Checks(append.checksums)
+        brings = request.content_length
+        begin = partial(taken.begin, append.length, append.declared, brings=brings)
+        yield Call(partial(begin, marked=bool(append.checksums)))
+        try:
+            if request.has_content:
+                yield Watch(taken)
+                try:
+                    yield from self._take_pieces(taken, append, promised)
+                finally:
+                    taken.on_stale = None
+            if not promised.hold():
+                raise _RefusedError(http.OTHER_DIGEST)
+        except BaseException as error:
+            yield Call(taken.cut, is_cleanup=True)
+            if _is_full(error):
+                raise _RefusedError(http.FULL) from error
+            raise
+        yield Call(taken.keep)
+        if append.completes and append.length is None:
+            # Its length is told by its end only: from now on it is known, and all is there.
+            length = taken.offset
+            yield Call(partial(taken.begin, length, True, marked=False, brings=0))
+        elif append.completes and taken.offset != append.length:
+            raise _RefusedError(http.INCONSISTENT_LENGTH)
+
+    def _take_pieces(self, taken: Taken, append: Append, promised: _Checks) -> Steps:
+        end = None if append.most is None else append.offset + append.most
+        pace = _Pace()
+        try:
+            while piece := (yield Read(pace.size)):
+                if end is not None and taken.offset + len(piece) > end:
+                    raise _RefusedError(append.over)
+                yield Call(partial(_write, taken, piece, promised))
+                pace.note(len(piece))
+        except RequestTimeout:
+            raise _RefusedError(http.SILENT) from None
+        except IncompleteUploadError as error:
+            if taken.is_stale:  # and was made to end
+                raise StaleUploadError from None
+            if isinstance(error.__cause__, TimeoutError):
+                raise _RefusedError(http.SILENT) from None
+            raise _RefusedError(http.INCOMPLETE, error.description) from None
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def _end(self, request: Request, taken: Taken, upload: Upload) -> Steps:
+        """Store the content, let the app know, and record both."""
+        writer: Writer | None = yield from self._patiently(taken.end)
+        if writer is None:  # another request was first
+            return
+        try:
+            with writer:
+                yield from self._store(taken, writer, upload)
+        except DigestMismatchError as error:
+            yield from self._patiently(taken.delete)
+            raise _RefusedError(http.OTHER_CONTENT, error.description) from None
+        except HTTPException as error:
+            if (error.code or 500) < 500:  # the last word: nothing is to be tried again
+                yield from self._patiently(taken.delete)
+                if not request.is_tus:
+                    yield AddHeaders((("Upload-Complete", "?1"),))
+            raise
+
+    def _store(self, taken: Taken, writer: Writer, upload: Upload) -> Steps:
+        record = taken.record
+        commit = partial(self.client.commit, writer, record.extension, expected=record.expected)
+        address: HashAddress = yield Call(commit)
+        upload.length = upload.offset = writer.size
+        upload.address = address
+        upload.stored = stored_file(address, writer.size, upload.metadata)
+        yield Tell(address)
+        value = None
+        for hook in self.after:
+            answered = yield Hook(hook, upload)
+            value = value if answered is None else answered
+        answer = Answer(200, (), b"")
+        if value is not None:
+            answer = yield MakeAnswer(value)
+        url, digest = self.describe(address)
+        final = Final(answer.status, _lasting(answer.headers), answer.body, url, digest)
+        yield Call(partial(taken.finish, _dump(final)))
+
+    def _patiently(self, function: Callable[..., Any]) -> Steps:
+        """Call what has to wait for another request's end, without keeping a thread for it."""
+        while True:
+            try:
+                return (yield Call(partial(function, wait=False)))
+            except BusyUploadError:
+                yield Pause(_POLL)
+
+    # -- values --------------------------------------------------------------------------------
+
+    def _ask(self, upload: Upload) -> Steps:
+        for hook in self.before:
+            yield Hook(hook, upload)
+
+    def _state(self, taken: Taken) -> State:
+        record = taken.record
+        return State(
+            offset=taken.offset,
+            length=record.length,
+            declared=record.declared,
+            max_size=_smaller(self.client.max_size, record.max_size),
+            metadata_field=record.metadata_field,
+            concatenation_field=record.concatenation,
+            expires=taken.expires,
+            max_age=max(0, int(taken.expires - time.time())),
+            final=None if record.final is None else _load(record.final),
+        )
+
+
+_FAILS_CREATION = (http.BEYOND_LENGTH, http.TOO_LARGE, http.OTHER_DIGEST, http.INCONSISTENT_LENGTH)
+
+
+class _Checks:
+    """The digests that a request promises for its content."""
+
+    def __init__(self, checksums: Sequence[fields.Checksum]) -> None:
+        self._checksums = checksums
+        self._hashes = [_new_hash(each.algorithm) for each in checksums]
+
+    def update(self, data: bytes) -> None:
+        """Take content that has been written."""
+        for each in self._hashes:
+            each.update(data)
+
+    def hold(self) -> bool:
+        """Tell whether all digests are those of what was taken."""
+        found = zip(self._checksums, self._hashes, strict=True)
+        return all(each.digest == hash.digest() for each, hash in found)
+
+
+class _Crc32:
+    """CRC-32 with the manners of hashlib; its digest is in network order."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def _new_hash(algorithm: str) -> hashlib._Hash | _Crc32:
+    return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
+
+
+class _Pace:
+    """How much to read at a time: more while the client is fast, little when it is not.
+
+    What has been read and not been written is lost when the process is killed.
+    """
+
+    LARGEST = 512 * 1024
+    FAST = 0.02  # seconds for one piece
+
+    def __init__(self) -> None:
+        self.size = READ_SIZE
+        self._last = time.monotonic()
+
+    def note(self, size: int) -> None:
+        """Take notice of a piece that has been written."""
+        now = time.monotonic()
+        if now - self._last > self.FAST or size < self.size:
+            self.size = READ_SIZE
+        else:
+            self.size = min(2 * self.size, self.LARGEST)
+        self._last = now
+
+
+def _write(taken: Taken, piece: Piece, promised: _Checks) -> None:
+    data = bytes(piece)
+    taken.write(data)
+    promised.update(data)
+
+
+def _copy(source: Taken, start: int, end: int, taken: Taken) -> None:
+    data = source.read(min(_COPY, end - start), start)
+    if len(data) != min(_COPY, end - start):
+        raise UnknownUploadError  # it was deleted meanwhile
+    taken.write(data)
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL)
+
+
+def _smaller(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _record(request: Request, upload: Upload, append: Append) -> Record:
+    return Record(
+        owner=upload.owner,
+        extension=upload.extension,
+        max_size=upload.max_size,
+        expected=upload.expected,
+        accept=upload.accept,
+        length=append.length,
+        declared=append.declared,
+        metadata=dict(request.metadata),
+        metadata_field=request.metadata_field,
+        concatenation=request.concatenation_field,
+    )
+
+
+def _upload(found: Listed, action: str) -> Upload:
+    record = found.record
+    return Upload(
+        found.id,
+        action,
+        length=record.length,
+        offset=found.offset,
+        metadata=dict(record.metadata),
+        owner=record.owner,
+        extension=record.extension,
+        max_size=record.max_size,
+        expected=record.expected,
+        accept=record.accept,
+    )
+
+
+def _lasting(headers: http.HeaderList) -> http.HeaderList:
+    """Return the headers of an answer that are right whenever it is given."""
+    return tuple(header for header in headers if header[0].lower() not in _DROPPED)
+
+
+def _dump(final: Final) -> dict[str, Any]:
+    return {
+        "status": final.status,
+        "headers": [list(header) for header in final.headers],
+        "body": base64.b64encode(final.body).decode(),
+        "location": final.location,
+        "digest": final.digest,
+    }
+
+
+def _load(values: dict[str, Any]) -> Final:
+    return Final(
+        status=values["status"],
+        headers=tuple((name, value) for name, value in values["headers"]),
+        body=base64.b64decode(values["body"]),
+        location=values["location"],
+        digest=values["digest"],
+    )

@@ -1,0 +1,177 @@
+"""The Flask driver of resumable uploads: it carries out the steps of a flow in the request."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, current_app, g, request
+
+from .._app.resumable import (
+    READ_SIZE,
+    AddHeaders,
+    Answer,
+    Call,
+    Hook,
+    Incoming,
+    Inform,
+    MakeAnswer,
+    Pause,
+    Read,
+    Step,
+    Tell,
+    UploadFlow,
+    Watch,
+)
+from .._http.resumable import HeaderList, Reply
+from .._storage.pending import Taken
+from .body import open_body
+
+if TYPE_CHECKING:
+    from hashfs import HashAddress
+
+SILENCE = 60.0
+"""Seconds after which a client that sends nothing is given up."""
+
+_UNREAD = 1024 * 1024  # bytes of a body that are read and dropped so that its client gets an answer
+_HEADERS = "_hashfs_upload_headers"
+
+
+def respond(flow: UploadFlow, incoming: Incoming, tell: Callable[[HashAddress], None]) -> Response:
+    """Answer the current request to a resumable upload.
+
+    Args:
+        flow: What to do, step by step.
+        incoming: The request.
+        tell: Sends the signal that content was stored.
+    """
+    driver = _Driver(incoming, tell)
+    try:
+        reply = driver.run(flow.run(incoming))
+    finally:
+        driver.end()
+    response = current_app.response_class(reply.body, reply.status)
+    del response.headers["Content-Type"]
+    response.headers.extend(reply.headers)
+    return response
+
+
+def added_headers() -> HeaderList:
+    """Return the headers that the current request's flow has added to whatever the response is."""
+    headers: HeaderList = g.get(_HEADERS, ())
+    return headers
+
+
+def incoming(location: str, id: str | None) -> Incoming:
+    """Return the current request as a flow takes it.
+
+    Args:
+        location: The path at which uploads are created.
+        id: The upload it is sent to, or None.
+    """
+    is_chunked = "chunked" in request.environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    length = request.content_length
+    return Incoming(
+        method=request.method,
+        headers=request.headers,
+        content_length=None if is_chunked else length or 0,
+        id=id,
+        location=location,
+        hides_breaks=request.environ.get("SERVER_SOFTWARE", "").lower().startswith("granian"),
+    )
+
+
+class _Driver:
+    def __init__(self, incoming: Incoming, tell: Callable[[HashAddress], None]) -> None:
+        self._incoming = incoming
+        self._tell = tell
+        self._body: Any = None
+        self._timeout: float | None = None
+        self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
+        if not isinstance(self._socket, socket.socket):
+            self._socket = None
+
+    def run(self, steps: Generator[Step, Any, Reply]) -> Reply:
+        result: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                step = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                reply: Reply = stop.value
+                return reply
+            result = error = None
+            try:
+                result = self._carry_out(step)
+            except BaseException as raised:
+                error = raised
+
+    def _carry_out(self, step: Step) -> Any:
+        match step:
+            case Call(function):
+                return function()
+            case Read(size):
+                return self._read(size)
+            case Hook(function, upload):
+                return current_app.ensure_sync(function)(upload)
+            case MakeAnswer(value):
+                return _answer(value)
+            case Tell(address):
+                return self._tell(address)
+            case Inform(headers):
+                return self._inform(headers)
+            case AddHeaders(headers):
+                return setattr(g, _HEADERS, headers)
+            case Watch(taken):
+                return self._watch(taken)
+            case Pause(seconds):
+                return time.sleep(seconds)
+
+    def _read(self, size: int) -> bytes:
+        if self._body is None:
+            self._body = open_body(request.environ, None)
+            if self._socket is not None:
+                self._timeout = self._socket.gettimeout()
+                self._socket.settimeout(SILENCE)
+        data: bytes = self._body.read(min(size, READ_SIZE))
+        return data
+
+    def _inform(self, headers: HeaderList) -> None:
+        """Send an interim response by the socket itself, which WSGI has no other way for."""
+        if self._socket is None or request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+            return
+        lines = ["HTTP/1.1 104 Upload Resumption Supported"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        with suppress(OSError):  # the client is gone: the body will tell
+            self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+    def _watch(self, taken: Taken) -> None:
+        taken.on_stale = self._interrupt
+        if taken.is_stale:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Make a read that waits for the client end, in whichever thread it is."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+
+    def end(self) -> None:
+        """Drop a short rest of the body, since a connection closed over it may lose the answer."""
+        length = self._incoming.content_length
+        with suppress(Exception):
+            read = self._body.tell() if self._body is not None else 0
+            if length is not None and 0 < length - read <= _UNREAD:
+                while self._read(READ_SIZE):
+                    pass
+        if self._socket is not None and self._body is not None:
+            with suppress(OSError):
+                self._socket.settimeout(self._timeout)
+
+
+def _answer(value: Any) -> Answer:
+    response = current_app.make_response(value)
+    return Answer(response.status_code, tuple(response.headers), response.get_data())

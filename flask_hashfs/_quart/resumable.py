@@ -1,0 +1,170 @@
+"""The Quart driver of resumable uploads: it carries out the steps of a flow in the request."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, cast
+
+from quart import Response, current_app, g, make_response, request
+from werkzeug.exceptions import BadRequest
+
+from .._app.resumable import (
+    AddHeaders,
+    Answer,
+    Call,
+    Hook,
+    Incoming,
+    Inform,
+    MakeAnswer,
+    Pause,
+    Read,
+    Step,
+    Tell,
+    UploadFlow,
+    Watch,
+)
+from .._http.resumable import HeaderList, Reply
+from .._storage.pending import StaleUploadError, Taken
+from .batch import Batch
+from .body import UploadBody
+from .request import UploadRequest
+from .workers import Workers, undisturbed
+
+if TYPE_CHECKING:
+    from hashfs import HashAddress
+
+_HEADERS = "_hashfs_upload_headers"
+
+
+async def respond(
+    flow: UploadFlow,
+    incoming: Incoming,
+    workers: Workers,
+    tell: Callable[[HashAddress], Awaitable[None]],
+) -> Response:
+    """Answer the current request to a resumable upload.
+
+    Args:
+        flow: What to do, step by step.
+        incoming: The request.
+        workers: Where calls that block are made.
+        tell: Sends the signal that content was stored.
+    """
+    reply = await _Driver(workers, tell).run(flow.run(incoming))
+    response_class: Any = current_app.response_class
+    response: Response = response_class(reply.body, reply.status)
+    del response.headers["Content-Type"]
+    response.headers.extend(reply.headers)
+    return response
+
+
+def added_headers() -> HeaderList:
+    """Return the headers that the current request's flow has added to whatever the response is."""
+    headers: HeaderList = g.get(_HEADERS, ())
+    return headers
+
+
+def incoming(location: str, id: str | None) -> Incoming:
+    """Return the current request as a flow takes it.
+
+    Args:
+        location: The path at which uploads are created.
+        id: The upload it is sent to, or None.
+    """
+    return Incoming(request.method, request.headers, _content_length(), id, location)
+
+
+def _content_length() -> int | None:
+    if "Transfer-Encoding" in request.headers:
+        return None
+    text = request.headers.get("Content-Length")
+    if text is None:  # in HTTP/1.1 nothing follows then; later versions end a stream otherwise
+        return 0 if request.http_version.startswith("1") else None
+    if not (text.isascii() and text.isdigit()):
+        raise BadRequest(f"The Content-Length {text!r:.100} is not a number of bytes.")
+    return int(text)
+
+
+class _Driver:
+    def __init__(self, workers: Workers, tell: Callable[[HashAddress], Awaitable[None]]) -> None:
+        self._workers = workers
+        self._tell = tell
+        self._body = cast(UploadBody, request.body)
+        self._body.lift_limit()
+
+    async def run(self, steps: Generator[Step, Any, Reply]) -> Reply:
+        # A client that goes away is told by its body, as what has arrived of it is kept.
+        with self._body.reading():
+            return await self._run(steps)
+
+    async def _run(self, steps: Generator[Step, Any, Reply]) -> Reply:
+        result: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                step = steps.send(result) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                reply: Reply = stop.value
+                return reply
+            result = error = None
+            try:
+                result = await self._carry_out(step)
+            except BaseException as raised:
+                error = raised
+
+    async def _carry_out(self, step: Step) -> Any:
+        match step:
+            case Call(function, is_cleanup):
+                call = self._workers.run(function)
+                return await (undisturbed(call) if is_cleanup else call)
+            case Read(size):
+                return await self._read(size)
+            case Hook(function, upload):
+                if inspect.iscoroutinefunction(function):
+                    return await function(upload)
+                return await self._workers.run(function, upload)
+            case MakeAnswer(value):
+                return await _answer(value)
+            case Tell(address):
+                return await self._tell(address)
+            case Inform(headers):
+                return await _inform(headers)
+            case AddHeaders(headers):
+                return setattr(g, _HEADERS, headers)
+            case Watch(taken):
+                return self._watch(taken)
+            case Pause(seconds):
+                return await asyncio.sleep(seconds)
+
+    async def _read(self, size: int) -> Batch | bytes:
+        if not await self._body.prompt_batch(size):
+            return b""
+        return self._body.take()
+
+    def _watch(self, taken: Taken) -> None:
+        loop, body = asyncio.get_running_loop(), self._body
+
+        def interrupt() -> None:
+            try:
+                loop.call_soon_threadsafe(body.interrupt, StaleUploadError())
+            except RuntimeError:  # the loop is closed, and the request with it
+                pass
+
+        taken.on_stale = interrupt
+        if taken.is_stale:
+            interrupt()
+
+
+async def _answer(value: Any) -> Answer:
+    response = cast(Response, await make_response(value))
+    body = await response.get_data(as_text=False)
+    return Answer(response.status_code, tuple(response.headers), body)
+
+
+async def _inform(headers: HeaderList) -> None:
+    """Send an interim response, where the server takes one."""
+    send = cast(UploadRequest, request).send_informational
+    if send is not None:
+        await send(104, [(name.lower().encode(), value.encode()) for name, value in headers])

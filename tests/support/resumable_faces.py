@@ -1,0 +1,195 @@
+"""Apps with resumable uploads behind one face: Flask and Quart in this process, by their clients.
+
+::
+
+    face = FlaskFace(tmp_path, HASHFS_MAX_FILE_SIZE=100)
+    face.send("POST", "/uploads", {**TUS, "Upload-Length": "7"}).status
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blockbuster import blockbuster_ctx
+
+TUS_TYPE = "application/offset+octet-stream"
+DRAFT_TYPE = "application/partial-upload"
+TUS = {"Tus-Resumable": "1.0.0"}
+TUS_CONTENT = {**TUS, "Content-Type": TUS_TYPE}
+DRAFT_CONTENT = {"Content-Type": DRAFT_TYPE}
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def get(self, name: str) -> str | None:
+        return self.headers.get(name.lower())
+
+
+class Face:
+    """An app and its client."""
+
+    app: Any
+    fs: Any
+
+    def __init__(self, root: Path, **config: Any) -> None:
+        self.root = root
+        self.app, self.fs = self._make(
+            {
+                "HASHFS_ROOT_FOLDER": str(root),
+                "HASHFS_FSYNC": False,
+                "HASHFS_UPLOADS_PATH": "/uploads",
+                "HASHFS_SERVE_FILES": True,
+                "HASHFS_PATH_PREFIX": "/files",
+                **config,
+            }
+        )
+
+    def _make(self, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = {},
+        body: bytes | Iterable[bytes] = b"",
+    ) -> Answer:
+        """Send a request; a body that is no bytes is chunked."""
+        raise NotImplementedError
+
+    # -- what many tests do ------------------------------------------------------------------------
+
+    def create(self, length: int | None = None, **headers: str) -> str:
+        """Create an upload by tus, and return where it is."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        size = {"Upload-Defer-Length": "1"} if length is None else {"Upload-Length": str(length)}
+        answer = self.send("POST", "/uploads", {**TUS, **size, **given})
+        assert answer.status == 201, answer
+        return answer.headers["location"]
+
+    def tus(self, location: str, offset: int, body: Any, **headers: str) -> Answer:
+        """Append by tus."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.send(
+            "PATCH", location, {**TUS_CONTENT, "Upload-Offset": str(offset), **given}, body
+        )
+
+    def draft(
+        self, location: str, offset: int, body: Any, complete: str = "?0", **headers: str
+    ) -> Answer:
+        """Append by the draft."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        fields = {"Upload-Offset": str(offset), "Upload-Complete": complete}
+        return self.send("PATCH", location, {**DRAFT_CONTENT, **fields, **given}, body)
+
+    def offset(self, location: str) -> int | None:
+        """Return the offset of an upload, or None where there is none."""
+        answer = self.send("HEAD", location, TUS)
+        return int(answer.headers["upload-offset"]) if answer.status == 200 else None
+
+    def left(self) -> list[str]:
+        """Return the ids of what is kept of uploads."""
+        folder = self.root / ".hashfs" / "uploads"
+        return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+    def stored(self) -> list[str]:
+        return list(self.fs_call("files"))
+
+    def fs_call(self, name: str, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+class FlaskFace(Face):
+    def _make(self, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        from flask import Flask
+
+        from flask_hashfs import FlaskHashFS
+
+        app = Flask(__name__)
+        app.config.update(config)
+        return app, FlaskHashFS(app)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = {},
+        body: bytes | Iterable[bytes] = b"",
+    ) -> Answer:
+        import io
+
+        more: dict[str, Any] = {"data": body}
+        if not isinstance(body, bytes):
+            more = {"input_stream": io.BytesIO(b"".join(body))}
+            more["environ_overrides"] = {
+                "HTTP_TRANSFER_ENCODING": "chunked",
+                "wsgi.input_terminated": True,
+            }
+        response = self.app.test_client().open(path, method=method, headers=dict(headers), **more)
+        found = {name.lower(): value for name, value in response.headers}
+        return Answer(response.status_code, found, response.data)
+
+    def fs_call(self, name: str, *args: Any) -> Any:
+        with self.app.app_context():
+            return list(getattr(self.fs.client, name)(*args))
+
+
+class QuartFace(Face):
+    def _make(self, config: Mapping[str, Any]) -> tuple[Any, Any]:
+        from quart import Quart
+
+        from flask_hashfs import QuartHashFS
+
+        app = Quart(__name__)
+        app.config.update(config)
+        return app, QuartHashFS(app)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = {},
+        body: bytes | Iterable[bytes] = b"",
+    ) -> Answer:
+        return asyncio.run(self._send(method, path, headers, body))
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
+        given = dict(headers)
+        if not isinstance(body, bytes):
+            given["Transfer-Encoding"] = "chunked"
+        elif body:
+            given["Content-Length"] = str(len(body))
+        client = self.app.test_client()
+        with blockbuster_ctx():
+            async with client.request(path, method=method, headers=given) as connection:
+                for piece in [body] if isinstance(body, bytes) else body:
+                    await connection.send(piece)
+                await connection.send_complete()
+            response = await connection.as_response()
+            data = await response.get_data(as_text=False)
+        found = {name.lower(): value for name, value in response.headers}
+        return Answer(response.status_code, found, data)
+
+    def fs_call(self, name: str, *args: Any) -> Any:
+        async def call() -> Any:
+            async with self.app.app_context():
+                return list(getattr(self.fs.client, name)(*args))
+
+        return asyncio.run(call())
+
+
+FACES = (FlaskFace, QuartFace)
