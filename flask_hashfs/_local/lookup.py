@@ -149,7 +149,7 @@ class Tree(Backend):
         fd, state = opened
         raw = cast(BinaryIO, io.FileIO(fd))
         if state.st_size > page_cache.MOST:
-            is_local = page_cache.is_local(state.st_dev)
+            is_local = page_cache.reads_cached(fd, state.st_dev)
             return Content(self._address(path), raw, state.st_size, is_local)
         with raw:
             data = page_cache.read_cached(fd, 0, state.st_size)
@@ -208,7 +208,7 @@ class Tree(Backend):
         except FileNotFoundError:
             return None
         if self._holds(fd, path):
-            self.reads_cached = is_local = page_cache.is_local(state.st_dev)
+            self.reads_cached = is_local = page_cache.reads_cached(fd, state.st_dev)
             return _Opened(path, fd, state.st_size, is_local)
         os.close(fd)
         return None

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import os
 import platform
 import stat
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+
+if sys.platform == "linux":
+    import fcntl
 
 MOST = 256 * 1024
 """Bytes that can be read at a time."""
@@ -24,7 +27,15 @@ _OPENAT2 = 437  # from 64-bit Linux 5.6 on
 _MACHINES = {"aarch64", "loongarch64", "ppc64le", "riscv64", "s390x", "x86_64"}
 _AT_FDCWD = -100
 _NO_SYMLINKS, _CACHED = 0x04, 0x20
-_LOCAL = {b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs"}
+_LOCAL = {b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs"}
+"""File systems that ask nobody but this machine for a file, and tell what they have in memory.
+
+tmpfs, overlayfs and zfs refuse to be asked (ENOTSUP), so they are read in worker threads.
+"""
+
+_NOATIME = getattr(os, "O_NOATIME", 0)
+"""Keeps a read from renewing the date of access, which may wait for the disk."""
+
 _NOT_KNOWN = {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.E2BIG}  # an old kernel, or a sandbox
 
 
@@ -36,10 +47,10 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-def _open_how() -> _OpenHow:
+def _open_how(noatime: int) -> _OpenHow:
     names = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
     flags = sum(getattr(os, name, 0) for name in names)
-    return _OpenHow(os.O_RDONLY | flags, 0, _NO_SYMLINKS | _CACHED)
+    return _OpenHow(os.O_RDONLY | flags | noatime, 0, _NO_SYMLINKS | _CACHED)
 
 
 def _find_syscall() -> Callable[..., int] | None:
@@ -53,34 +64,50 @@ def _find_syscall() -> Callable[..., int] | None:
     return syscall
 
 
-_HOW = _open_how()
+_HOWS = [_open_how(_NOATIME), _open_how(0)]
+_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+_devices: dict[int, bool] = {}
 _buffers = threading.local()
 _syscall = _find_syscall()
 
 
-@functools.cache
-def is_local(device: int) -> bool:
-    """Tell whether a file of a device asks nobody but this machine, and can be read on condition.
+def reads_cached(fd: int, device: int) -> bool:
+    """Tell whether an open file can be read on the condition that nothing has to be fetched.
+
+    Where it can, its date of access is left alone from now on, if this process may ask for that.
 
     Args:
-        device: The ``st_dev`` of a file there.
+        fd: Of a regular file.
+        device: Its ``st_dev``.
     """
+    is_local = _devices.get(device)
+    if is_local is None:
+        is_local = _devices[device] = _is_local(fd)
+    if is_local and sys.platform == "linux":
+        with suppress(OSError):  # a file of somebody else's
+            fcntl.fcntl(fd, fcntl.F_SETFL, _NOATIME)
+    return is_local
+
+
+def _is_local(fd: int) -> bool:
+    """Look up the file system of an open file (not by its device: btrfs has one per subvolume)."""
     if not hasattr(os, "RWF_NOWAIT"):
         return False
-    wanted = b"%d:%d" % (os.major(device), os.minor(device))
     try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            mount_id = next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
         with open("/proc/self/mountinfo", "rb") as file:
-            mounts = [line.split() for line in file]
-    except OSError:
+            mount = next(fields for line in file if (fields := line.split())[0] == mount_id)
+    except (OSError, StopIteration):
         return False
-    return any(mount[2] == wanted and mount[mount.index(b"-") + 1] in _LOCAL for mount in mounts)
+    return mount[mount.index(b"-") + 1] in _LOCAL
 
 
 def open_cached(path: str) -> tuple[int, os.stat_result] | None:
     """Open a file to read, if that takes no waiting.
 
     Args:
-        path: Absolute, and of a device that `is_local`; no symbolic link in it is followed.
+        path: Absolute; no symbolic link in it is followed.
 
     Returns:
         The descriptor with the file's state; None where the way to it is not in memory, where it
@@ -119,10 +146,12 @@ def _open(path: bytes) -> int | None:
     global _syscall
     if _syscall is None or b"\0" in path:
         return None
-    size = ctypes.c_size_t(ctypes.sizeof(_HOW))
-    fd = _syscall(_OPENAT2, _AT_FDCWD, path, ctypes.byref(_HOW), size)
-    if fd >= 0:
-        return fd
+    for how in _HOWS:
+        fd = _syscall(_OPENAT2, _AT_FDCWD, path, ctypes.byref(how), _SIZE)
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() != errno.EPERM:  # that is how O_NOATIME on another's file is refused
+            break
     if ctypes.get_errno() in _NOT_KNOWN:
         _syscall = None
     return None

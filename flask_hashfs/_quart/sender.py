@@ -145,9 +145,13 @@ class StoredBody(ResponseBody):
                 yield first
                 position = start = start + len(first)
                 first = b""
+            is_cached = True
             while start < part.stop:
                 left = part.stop - start
-                piece = self._file.read_cached(start, min(left, _CACHED_CHUNK))
+                piece = None
+                if is_cached:  # a read that is refused begins to read ahead, so one is enough
+                    piece = self._file.read_cached(start, min(left, _CACHED_CHUNK))
+                    is_cached = piece is not None
                 if piece is not None:
                     await sleep(0)  # others have their turn, even if sending never waits
                 else:

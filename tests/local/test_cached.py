@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import mmap
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +23,7 @@ from flask_hashfs import HashFS, QuartHashFS
 from flask_hashfs._http.plan import ByteRange, Plan
 from flask_hashfs._local import page_cache
 from flask_hashfs._local.page_cache import MOST
+from flask_hashfs._quart import sender
 from flask_hashfs._quart.sender import StoredBody, _InTurn
 
 pytestmark = pytest.mark.anyio
@@ -62,14 +67,70 @@ def test_pieces_are_read_from_anywhere_and_never_short(small: Path) -> None:
         assert page_cache.read_cached(file.fileno(), MOST + 4999, 2) is None
 
 
+ATTEMPTS = range(50)
+"""A disk may be so quick that what a read would have had to fetch is there before it is refused."""
+
+
+def write_past_memory(path: Path, content: bytes, cached: int = 0) -> None:
+    """Write a file of whole pages of which only the first `cached` bytes come into memory."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content[:cached])
+    rest = mmap.mmap(-1, len(content) - cached)  # aligned, as O_DIRECT wants it
+    rest.write(content[cached:])
+    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    try:
+        assert os.pwrite(fd, rest, cached) == len(rest)
+    except OSError as error:
+        pytest.skip(f"this file system has no O_DIRECT: {error}")
+    finally:
+        os.close(fd)
+        rest.close()
+
+
 def test_a_file_whose_content_is_not_in_memory_is_not_read(small: Path) -> None:
-    fd = os.open(small, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    assert read_cached(str(small)) is None
-    assert small.read_bytes() == b"in memory"
+    content = os.urandom(MOST)
+    found = []
+    for _ in ATTEMPTS:
+        write_past_memory(small, content)
+        found.append(read_cached(str(small)))
+        if found[-1] is None:
+            break
+    assert found.pop() is None
+    assert all(each == content for each in found)
+    assert small.read_bytes() == content
+    assert read_cached(str(small)) == content
+
+
+def test_a_read_leaves_the_date_of_access_alone(small: Path) -> None:
+    os.utime(small, (1, 2))  # older than the last change, so that any other read would renew it
     assert read_cached(str(small)) == b"in memory"
+    with small.open("rb", buffering=0) as file:
+        assert page_cache.reads_cached(file.fileno(), os.fstat(file.fileno()).st_dev)
+        assert page_cache.read_cached(file.fileno(), 0, 9) == b"in memory"
+        assert file.read() == b"in memory"
+    assert small.stat().st_atime == 1
+
+
+AS_NOBODY = """
+import os, sys
+from flask_hashfs._local import page_cache
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+for _ in range(2):
+    fd, state = page_cache.open_cached(sys.argv[1])
+    assert page_cache.reads_cached(fd, state.st_dev)
+    assert page_cache.read_cached(fd, 0, state.st_size) == b"in memory"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_of_somebody_else_is_read_too(small: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # `tmp_path` may be entered by its owner only
+        os.chmod(folder, 0o755)
+        path = Path(folder, "small")
+        path.write_bytes(b"in memory")
+        os.chmod(path, 0o644)
+        subprocess.run([sys.executable, "-c", AS_NOBODY, path], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +176,96 @@ def test_a_system_that_does_not_know_the_call_is_asked_once(
 
 
 def test_only_the_machines_own_disks_are_local() -> None:
-    assert not page_cache.is_local(os.stat("/proc").st_dev)
+    with open("/proc/self/status", "rb") as file:
+        assert not page_cache.reads_cached(file.fileno(), os.fstat(file.fileno()).st_dev)
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+
+
+class Mount:
+    """A file system of its own for a test, as large as an image in a file allows."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+        self.path, self.image = folder / "mount", folder / "image"
+        self.path.mkdir()
+        if kind not in ("tmpfs", "overlay"):
+            self.image.touch()
+            os.truncate(self.image, 320 * 1024 * 1024)
+            run(f"mkfs.{kind}", "-q", self.image)
+
+    def __enter__(self) -> Mount:
+        if self.kind == "tmpfs":
+            run("mount", "-t", "tmpfs", "none", self.path)
+        elif self.kind == "overlay":
+            layers = [self.folder / name for name in ("lowerdir", "upperdir", "workdir")]
+            for layer in layers:
+                layer.mkdir()
+            options = ",".join(f"{layer.name}={layer}" for layer in layers)
+            run("mount", "-t", "overlay", "none", "-o", options, self.path)
+        else:
+            run("mount", "-o", "loop,relatime", self.image, self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        run("umount", self.path)
+
+
+def mounted(kind: str, folder: Path) -> Mount:
+    try:
+        with Mount(kind, folder) as mount:
+            return mount
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"{kind} cannot be made or mounted here: {error}")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_a_file_system_that_is_taken_keeps_the_promise(kind: str, tmp_path: Path) -> None:
+    mount, content = mounted(kind, tmp_path), os.urandom(MOST)
+    path = mount.path / "folder" / "file"
+    with mount:
+        path.parent.mkdir()
+        path.write_bytes(content)
+        assert read_cached(str(path)) == content
+        os.utime(path, (1, 2))
+    for _ in ATTEMPTS:
+        with mount:  # nothing is in memory now
+            assert page_cache.open_cached(str(path)) is None
+            os.stat(path)  # now the name is
+            opened = page_cache.open_cached(str(path))
+            assert opened is not None
+            fd, state = opened
+            assert page_cache.reads_cached(fd, state.st_dev)
+            first = page_cache.read_cached(fd, 0, MOST)
+            assert os.pread(fd, MOST, 0) == content
+            assert page_cache.read_cached(fd, 0, MOST) == content
+            os.close(fd)
+            assert path.stat().st_atime == 1
+        if first is None:
+            break
+    assert first is None
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "overlay"])
+def test_a_file_system_that_cannot_be_asked_is_not_taken(kind: str, tmp_path: Path) -> None:
+    mounted(kind, tmp_path)
+    (tmp_path / "again").mkdir()
+    with Mount(kind, tmp_path / "again") as mount:
+        path = mount.path / "file"
+        path.write_bytes(b"in memory")
+        assert read_cached(str(path)) is None
+        with path.open("rb") as file:
+            assert not page_cache.reads_cached(file.fileno(), path.stat().st_dev)
 
 
 class TestInAStore:
     @pytest.fixture
     def store(self, tmp_path: Path, small: Path) -> HashFS:
-        if not page_cache.is_local(small.stat().st_dev):
-            pytest.skip("this file system is not one that is known never to wait")
+        with small.open("rb") as file:
+            if not page_cache.reads_cached(file.fileno(), small.stat().st_dev):
+                pytest.skip("this file system is not one that is known never to wait")
         store = HashFS(tmp_path / "store", fsync=False)
         with store.open(store.put(b"first")):  # which tells where it lies
             return store
@@ -134,7 +277,7 @@ class TestInAStore:
         again = HashFS(store.root)
         assert again.backend.open_cached(address) is None
         with monkeypatch.context() as patch:
-            patch.setattr(page_cache, "is_local", lambda device: False)
+            patch.setattr(page_cache, "reads_cached", lambda fd, device: False)
             again.open(address).close()
             assert again.backend.open_cached(address) is None
         again.open(address).close()
@@ -217,17 +360,6 @@ def large(small: Path) -> Path:
     return small
 
 
-@pytest.fixture
-def partly_cached(large: Path) -> Path:
-    """Make a file of which only the beginning is in memory."""
-    with large.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 400_000, 0, os.POSIX_FADV_DONTNEED)
-        if page_cache.read_cached(file.fileno(), 700_000, 4096) is not None:
-            pytest.skip("this file system gives no memory back")
-    return large
-
-
 def body_of(path: Path, start: int = 0, stop: int = len(LARGE)) -> StoredBody:
     plan = Plan(200, [], (ByteRange(start, stop),))
     executor = ThreadPoolExecutor(1)
@@ -252,9 +384,27 @@ async def test_others_have_their_turn_while_a_large_file_is_read(large: Path) ->
 
 
 @pytest.mark.parametrize("start", [0, 123_456])
-async def test_what_is_not_in_memory_is_read_in_a_thread(partly_cached: Path, start: int) -> None:
-    async with body_of(partly_cached, start) as body:
-        assert b"".join([piece async for piece in body]) == LARGE[start:]
+async def test_what_is_not_in_memory_is_read_in_a_thread_and_so_is_all_after_it(
+    small: Path, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = os.urandom(250 * 4096)
+    answers: list[bytes | None] = []
+
+    def note(fd: int, start: int, size: int) -> bytes | None:
+        answers.append(page_cache.read_cached(fd, start, size))
+        return answers[-1]
+
+    monkeypatch.setattr(sender, "read_cached", note)
+    for _ in ATTEMPTS:
+        answers.clear()
+        await asyncio.to_thread(write_past_memory, small, pages, 100 * 4096)
+        async with body_of(small, start, len(pages)) as body:
+            assert b"".join([piece async for piece in body]) == pages[start:]
+        if None in answers:
+            break
+    assert answers.pop() is None  # it was not asked again
+    assert answers
+    assert None not in answers
 
 
 def test_what_a_close_may_wait_for_is_left_to_a_thread(small: Path) -> None:
@@ -309,7 +459,7 @@ async def test_the_answer_is_the_same_either_way(
 
     cached = await answers()
     store.backend.reads_cached = False
-    monkeypatch.setattr(page_cache, "is_local", lambda device: False)
+    monkeypatch.setattr(page_cache, "reads_cached", lambda fd, device: False)
     assert await answers() == cached
     assert not store.backend.reads_cached
     assert {status for status, _, _ in cached} == {200, 206, 304, 404, 412, 416}
