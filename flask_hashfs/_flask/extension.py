@@ -11,11 +11,13 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from hashfs import HashAddress
 
+from .._app import saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
 from .._storage.records import Content
+from .._storage.stored_file import StoredFile
 from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import resumable
@@ -69,6 +71,39 @@ class FlaskHashFS(BaseHashFS[Flask]):
         if file_stored.receivers:
             file_stored.send(_app(), extension=self, address=address)
         return address
+
+    def save(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> StoredFile:
+        """Store a file, and return what a row of a database keeps of it.
+
+        Args:
+            file: What `put` takes.
+            extension: Added to the stored path; not a part of the identity.
+            filename: The name to keep; that of the upload if None. Its last component is
+                kept, at most 255 bytes of UTF-8, without control characters.
+            content_type: Type and subtype; told by the bytes if None (by the name where the
+                extra ``types`` is not installed).
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; the store's own limit holds as well.
+
+        Raises:
+            ValueError: `content_type` is not type/subtype; and all that `put` raises.
+
+        Example:
+            ``photo = Photo(file=fs.save(request.files["photo"]))``
+        """
+        saving.check_save(content_type)
+        address = self.put(file, extension, expected=expected, max_size=max_size)
+        filename = saving.name_of(file, filename)
+        return saving.describe(self.client, address, filename, content_type)
 
     def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""

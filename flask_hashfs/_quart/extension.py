@@ -34,11 +34,13 @@ from quart import (
     websocket,
 )
 
+from .._app import saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
 from .._storage.records import Damaged, Entry, InUse, Stats
+from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
 from .._store import checks
 from .._store.store import HashFS
@@ -104,6 +106,40 @@ class QuartHashFS(BaseHashFS[Quart]):
             address = await self._workers.run(put, file, extension)
         await self._tell(file_stored, address=address)
         return address
+
+    async def save(
+        self,
+        file: Any,
+        extension: str | None = None,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        expected: str | None = None,
+        max_size: int | None = None,
+    ) -> StoredFile:
+        """Store a file, and return what a row of a database keeps of it.
+
+        Args:
+            file: What `put` takes.
+            extension: Added to the stored path; not a part of the identity.
+            filename: The name to keep; that of the upload if None. Its last component is
+                kept, at most 255 bytes of UTF-8, without control characters.
+            content_type: Type and subtype; told by the bytes if None (by the name where the
+                extra ``types`` is not installed).
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; the store's own limit holds as well.
+
+        Raises:
+            ValueError: `content_type` is not type/subtype; and all that `put` raises.
+
+        Example:
+            ``photo = Photo(file=await fs.save((await request.files)["photo"]))``
+        """
+        saving.check_save(content_type)
+        address = await self.put(file, extension, expected=expected, max_size=max_size)
+        filename = saving.name_of(file, filename)
+        describe = partial(saving.describe, self.client, address)
+        return await self._workers.run(describe, filename, content_type)
 
     async def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
