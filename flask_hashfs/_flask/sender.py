@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
+from io import UnsupportedOperation
 from typing import Any, BinaryIO
 
 from flask import Response, current_app, request
@@ -10,6 +12,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.wsgi import wrap_file
 
 from .._http.plan import ByteRange, Plan
+from .._http.reading import Steps, ended_early
 
 _CHUNK = 256 * 1024
 _SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
@@ -36,8 +39,40 @@ def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
         finally:
             pieces.close()
     if plan.body == (ByteRange(0, size),):
-        return wrap_file(request.environ, file, _CHUNK)  # the server may use sendfile
+        whole: Any = _WholeFile(file, size)
+        return wrap_file(request.environ, whole, _CHUNK)  # the server may use sendfile
     return pieces
+
+
+class _WholeFile:
+    """A whole file for the server's file wrapper, which may hand its descriptor to sendfile.
+
+    A server whose sendfile ends early takes the answer for whole, so closing tells it.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.fileno = file.fileno
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        if not piece and size and self._file.tell() < self._size:
+            raise ended_early()
+        return piece
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        with self._file:
+            try:
+                is_shorter = os.fstat(self._file.fileno()).st_size < self._size
+            except UnsupportedOperation:  # not a file of this machine: no sendfile for it
+                return
+        if is_shorter:
+            raise ended_early()
 
 
 class _Pieces:
@@ -55,12 +90,14 @@ class _Pieces:
         self._file.close()
 
     def _read(self, plan: Plan) -> Generator[bytes, None, None]:
-        for part in plan.body:
-            if isinstance(part, bytes):
-                yield part
+        steps, position = Steps(plan.body), 0
+        for step in steps:
+            if isinstance(step, bytes):
+                yield step
                 continue
-            self._file.seek(part.start)
-            left = part.size
-            while left and (piece := self._file.read(min(left, _CHUNK))):
-                left -= len(piece)
-                yield piece
+            if step.start != position:
+                self._file.seek(step.start)
+            piece = self._file.read(min(step.size, _CHUNK))
+            position = step.start + len(piece)
+            steps.took(len(piece))
+            yield piece

@@ -19,6 +19,7 @@ from werkzeug.datastructures import Headers
 
 from .._app.serving import Answer
 from .._http.plan import ByteRange
+from .._http.reading import Steps
 from .._local.page_cache import read_cached
 from .reader import close
 from .workers import Workers, finished
@@ -133,36 +134,30 @@ class StoredBody(ResponseBody):
         self._file.drop()  # of a response that was never sent
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reader = self._reader
-        first, self._first = self._first, b""
-        position = -1
-        for part in self._parts:
-            if isinstance(part, bytes):
-                yield part
+        steps, position = Steps(self._parts), -1
+        # The end of the range whose rest is left to the thread: a read that is refused begins to
+        # read ahead, so one is enough.
+        refused = -1
+        for step in steps:
+            if isinstance(step, bytes):
+                yield step
                 continue
-            start = part.start
-            if first:
-                yield first
-                position = start = start + len(first)
-                first = b""
-            is_cached = True
-            while start < part.stop:
-                left = part.stop - start
-                piece = None
-                if is_cached:  # a read that is refused begins to read ahead, so one is enough
-                    piece = self._file.read_cached(start, min(left, _CACHED_CHUNK))
-                    is_cached = piece is not None
-                if piece is not None:
-                    await sleep(0)  # others have their turn, even if sending never waits
-                else:
-                    if start != position:
-                        self._file.seek(start)
-                    piece = await reader.read(min(left, CHUNK))
-                    position = start + len(piece)
-                if not piece:
-                    raise OSError("a stored file is shorter than when it was opened")
-                yield piece
-                start += len(piece)
+            start, size = step
+            piece = None
+            if self._first:
+                piece, self._first = self._first, b""
+                position = start + len(piece)
+            elif start + size != refused:
+                piece = self._file.read_cached(start, min(size, _CACHED_CHUNK))
+                await sleep(0)  # others have their turn, even if sending never waits
+            if piece is None:
+                refused = start + size
+                if start != position:
+                    self._file.seek(start)
+                piece = await self._reader.read(min(size, CHUNK))
+                position = start + len(piece)
+            steps.took(len(piece))
+            yield piece
 
 
 def begin_answer(answer: Answer, by_path: bool) -> tuple[Answer, bytes]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+from contextlib import suppress
 
 import flask
 import pytest
@@ -365,6 +367,24 @@ class TestSendFile:
         with self.respond(app, fs, content[:size]) as response:
             assert response.data == content[:size]
             assert response.content_length == size
+
+    @pytest.mark.parametrize("field", [None, "bytes=0-", "bytes=0-9,100000-"])
+    def test_a_file_that_has_become_shorter_never_ends_as_if_whole(self, app, fs, field):
+        with app.app_context():
+            address = fs.put(bytes(300_000))
+
+        @app.get("/view")
+        def view():
+            response = fs.send_file(address)
+            os.truncate(address.abspath, 100_001)
+            return response
+
+        headers = {} if field is None else {"Range": field}
+        response = app.test_client().get("/view", headers=headers)
+        with pytest.raises(OSError, match="shorter than when it was opened"):
+            _ = response.data
+        with suppress(OSError):
+            response.close()
 
     def test_x_sendfile(self, app, fs):
         app.config["USE_X_SENDFILE"] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -19,6 +20,12 @@ def flask_app() -> Any:
     def view(file: str) -> Any:
         return fs.send_file(file, download_name=request.args.get("name"))
 
+    @app.get("/shrinking/<path:file>")
+    def shrinking(file: str) -> Any:
+        response = fs.send_file(file)
+        os.truncate(fs.get(file).abspath, 200_000)  # type: ignore[union-attr]
+        return response
+
     return app
 
 
@@ -35,5 +42,11 @@ def quart_app() -> Any:
     @app.get("/view/<path:file>")
     async def view(file: str) -> Any:
         return await fs.send_file(file, download_name=request.args.get("name"))
+
+    @app.get("/shrinking/<path:file>")
+    async def shrinking(file: str) -> Any:
+        response = await fs.send_file(file)
+        os.truncate((await fs.get(file)).abspath, 200_000)  # type: ignore[union-attr]
+        return response
 
     return app
