@@ -31,6 +31,9 @@ SMALL = 8 * 1024 * 1024
 CHUNK = 1024 * 1024
 """Bytes that come at a time when an object is read."""
 
+COPIED_AT_MOST = 5 * 1024**3
+"""Bytes of an object that S3 copies in one request."""
+
 _PARTS = 9_000  # S3 allows 10 000 in one upload
 _IN_FLIGHT = 32 * 1024 * 1024  # bytes of one upload in memory
 _LISTED = 1000  # names in one step of a listing

@@ -42,8 +42,8 @@ from flask_hashfs import (
     StoreUnavailableError,
 )
 from flask_hashfs._app.transfer import Outcome, sync
-from flask_hashfs._bucket import backend as module
 from flask_hashfs._bucket import client
+from flask_hashfs._bucket import prune as module
 from flask_hashfs._bucket.client import SMALL
 from flask_hashfs._store.object_store import ObjectStore
 
@@ -59,8 +59,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 def aged(monkeypatch: pytest.MonkeyPatch, age: timedelta) -> None:
     """Let the clock of this side be ahead, so that everything stored now is old."""
-    now = module._now
-    monkeypatch.setattr(module, "_now", lambda: now() + age)
+    now = module.now
+    monkeypatch.setattr(module, "now", lambda: now() + age)
 
 
 # -- putting and finding ---------------------------------------------------------------------------

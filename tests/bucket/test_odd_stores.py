@@ -105,7 +105,7 @@ def test_a_listing_that_never_ends_holds_no_put(
     keys: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_CHUNK_WITHIN", 0.5)
-    monkeypatch.setattr(backend, "_NAMES_WITHIN", 1.0)
+    monkeypatch.setattr(backend, "_KEYS_WITHIN", 1.0)
     asked = threading.Event()
     number = itertools.count()
 

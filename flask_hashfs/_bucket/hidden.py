@@ -1,0 +1,17 @@
+"""Keys that are not content: what the package itself keeps in a bucket."""
+
+from __future__ import annotations
+
+from .._storage import posix
+
+HIDDEN = posix.HIDDEN + "/"
+"""What all of these keys begin with."""
+
+RENEWING = HIDDEN + "renew"
+"""Folder of copies on their way to becoming young again."""
+
+QUARANTINE = HIDDEN + "quarantine"
+"""Folder of damaged objects, under the keys that they had."""
+
+PRUNING = HIDDEN + "pruning"
+"""The ids that a prune is about to delete, one a line after a first line of its own."""

@@ -1,0 +1,193 @@
+"""Put into a bucket: what is there is not sent, and what is sent appears at once."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hashfs import HashAddress
+
+from .._storage import posix
+from .._storage.layout import Layout
+from .._storage.writer import Writer
+from ..exceptions import StoreUnavailableError
+from . import prune
+from .client import COPIED_AT_MOST, SMALL, ExistsError, Found, Objects
+from .hidden import RENEWING
+
+logger = logging.getLogger("flask_hashfs")
+
+_ATTEMPTS = 20  # of a put that others are in the way of
+_MODE = 0o700  # of folders; the spool makes none
+
+
+class _Spool(posix.TemporaryFolder):
+    """Content too large for memory waits in unnamed files of the system's temporary folder."""
+
+    def create(self, dmode: int) -> posix.TemporaryFile:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return posix.TemporaryFile(os.dup(file.fileno()), None, self)
+
+
+class _Placing(enum.Enum):
+    """What a put came upon."""
+
+    NEW = enum.auto()
+    YOUNG = enum.auto()  # no prune deletes it for another hour
+    RENEWED = enum.auto()  # one may be about to
+
+
+class Puts:
+    """The puts of one bucket.
+
+    Args:
+        objects: Of the bucket.
+        layout: How a key follows from an id.
+        prefix: What the URL of every object begins with.
+        keys_of: Returns the objects of a content, one for each extension.
+        describe: Returns the headers of the object with this key.
+        pruning: The prunes that a put has to mind.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        layout: Layout,
+        prefix: str,
+        keys_of: Callable[[str], list[Found]],
+        describe: Callable[[str], dict[str, str]],
+        pruning: prune.Pruning,
+    ) -> None:
+        self._objects = objects
+        self._layout = layout
+        self._prefix = prefix
+        self._keys_of = keys_of
+        self._describe = describe
+        self._pruning = pruning
+        self._temporary = _Spool(tempfile.gettempdir())
+        self._lists_first = True  # whether the last put was of new content, so the next may be
+
+    def new_writer(self, limit: int | None) -> Writer:
+        """Return a writer that takes `limit` bytes."""
+        return Writer(self._layout.algorithm, self._temporary, _MODE, limit, memory_limit=SMALL)
+
+    def commit(self, writer: Writer, suffix: str) -> HashAddress:
+        """Store what `writer` took, atomically; content that is there already is not sent.
+
+        Raises:
+            StoreUnavailableError: The object store fails.
+        """
+        id = writer.id
+        key = self._layout.path_of(id, suffix)
+        for _ in range(_ATTEMPTS):
+            try:
+                placing = self._place(writer, id, key)
+            except (ExistsError, FileNotFoundError):  # another put or a delete was first
+                self._lists_first = False
+                time.sleep(0.01)
+                continue
+            self._lists_first = placing is _Placing.NEW
+            if placing is not _Placing.RENEWED or self._stays(id, key):
+                is_duplicate = placing is not _Placing.NEW
+                return HashAddress(id, key, self._prefix + key, is_duplicate)
+        raise StoreUnavailableError(f"{self._prefix}{key} does not stay as it is put")
+
+    def _place(self, writer: Writer, id: str, key: str) -> _Placing:
+        """Give the content its key, if it has none; return whether the content was there.
+
+        Raises:
+            ExistsError: Another put was first.
+            FileNotFoundError: A delete was first.
+        """
+        # New content needs a listing, of all its keys; a duplicate needs only a HEAD, at half the
+        # cost. What would have been enough for the last put is asked first.
+        found, keys = None, []
+        if not self._lists_first:
+            found = self._objects.head(key)
+        if found is None:
+            keys = self._keys_of(id)
+            if not keys:
+                self.send(writer, key, create=True)
+                return _Placing.NEW
+            found = next((each for each in keys if each.key == key), None)
+        if found is None:
+            self._heal(writer, keys)
+            self._add_key(writer, keys[0], key)
+        elif found.size != writer.size:
+            self._heal(writer, self._keys_of(id))
+        elif prune.now() - found.modified > prune.RENEWED_AFTER:
+            self._renew(writer, key)
+        else:
+            return _Placing.YOUNG
+        return _Placing.RENEWED
+
+    def send(self, writer: Writer, key: str, *, create: bool = False) -> None:
+        """Send what a writer took, under a key.
+
+        Args:
+            writer: Finished.
+            key: Of the object.
+            create: Whether an object that is there already is an error; one of a content above
+                `SMALL` is replaced in any case.
+
+        Raises:
+            ExistsError: It is there already.
+            FileNotFoundError: A delete was first.
+        """
+        attributes = self._describe(key)
+        if writer.size <= SMALL:
+            data: Any = writer.getvalue()
+            if data is None:
+                with writer.reader() as reader:
+                    data = reader.read()
+            self._objects.put(key, data, attributes, create=create)
+            return
+        self._objects.upload(key, writer, attributes)
+        found = self._objects.head(key)
+        if found is None or found.size != writer.size:
+            raise FileNotFoundError(key)  # deleted meanwhile: once more
+
+    def _heal(self, writer: Writer, keys: list[Found]) -> None:
+        for found in keys:
+            if found.size != writer.size:
+                logger.warning(
+                    "%s%s had %d bytes instead of %d; it is replaced by the content put now",
+                    self._prefix,
+                    found.key,
+                    found.size,
+                    writer.size,
+                )
+                self.send(writer, found.key)
+
+    def _add_key(self, writer: Writer, source: Found, key: str) -> None:
+        """Store content under one more extension, by a copy inside the object store."""
+        same = self._describe(source.key)["Content-Type"] == self._describe(key)["Content-Type"]
+        if same and SMALL < writer.size <= COPIED_AT_MOST:
+            self._objects.copy(source.key, key)
+        else:  # a copy would keep the type
+            self.send(writer, key)
+
+    def _renew(self, writer: Writer, key: str) -> None:
+        """Make stored content as young as a new put.
+
+        An object store has nothing like ``touch``, and S3 copies no object onto itself
+        unless its type is lost. Small content is sent again; large content makes a round.
+        """
+        if writer.size <= SMALL or writer.size > COPIED_AT_MOST:
+            self.send(writer, key)
+            return
+        spare = f"{RENEWING}/{os.urandom(16).hex()}"
+        try:
+            self._objects.copy(key, spare)
+            self._objects.copy(spare, key)
+        finally:
+            self._objects.delete([spare])
+
+    def _stays(self, id: str, key: str) -> bool:
+        """Wait for a prune that is about to delete this content, and tell whether it did."""
+        return not self._pruning.wait(id) or self._objects.head(key) is not None
