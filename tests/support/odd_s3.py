@@ -71,7 +71,9 @@ class OddS3(BaseHTTPRequestHandler):
         length: int | None,
         content_range: str | None,
     ) -> None:
+        self.close_connection = True  # other tests count open sockets
         self.send_response(status)
+        self.send_header("Connection", "close")
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
@@ -105,7 +107,7 @@ def page(keys: list[str], more: str | None = None) -> bytes:
 def odd_store(handler: type[OddS3], **options: Any) -> Iterator[ObjectStore]:
     """Serve a bucket by `handler`, and make a store in it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
+        server.daemon_threads = False  # so that closing the server waits for them
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
