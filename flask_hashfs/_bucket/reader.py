@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .._storage.raw_reader import RawReader
 from ..exceptions import StoreUnavailableError
 from .client import Objects
 
@@ -19,7 +18,7 @@ _ATTEMPTS = 3
 _AT_ONCE = 8  # requests of one file
 
 
-class ObjectFile(io.RawIOBase):
+class ObjectFile(RawReader):
     """An object of `size` bytes, open to read.
 
     It asks for as much as `expect` announced; else for pieces that grow as long as they are
@@ -29,10 +28,9 @@ class ObjectFile(io.RawIOBase):
     def __init__(
         self, objects: Objects, key: str, size: int, stream: BytesStream | None = None
     ) -> None:
+        super().__init__(size)
         self._objects = objects
         self._key = key
-        self._size = size
-        self._position = 0
         self._expected: dict[int, tuple[int, BytesStream | None]] = {}
         self._stream: BytesStream | None = None
         self._left = memoryview(b"")  # arrived, not read yet
@@ -56,45 +54,14 @@ class ObjectFile(io.RawIOBase):
             stream = self._objects.stream(self._key, start, stop) if begins else None
             self._expected[start] = stop, stream
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move, without asking for anything, and return the new position."""
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        if whence not in start:
-            raise ValueError(f"whence is {whence!r}, but must be 0, 1 or 2")
-        position = start[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: object) -> int:
-        """Read into `buffer` what has arrived, or wait for it; return the number of bytes."""
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
-            if not view or self._position >= self._size:
-                return 0
-            if not self._at <= self._position < self._at + len(self._left):
-                self._fetch()
-            offset = self._position - self._at
-            piece = self._left[offset : offset + len(view)]
-            view[: len(piece)] = piece
-            self._position += len(piece)
-            return len(piece)
+    def read_at(self, position: int, buffer: memoryview) -> int:
+        """Read what has arrived, or wait for it."""
+        if not self._at <= position < self._at + len(self._left):
+            self._fetch()
+        offset = position - self._at
+        piece = self._left[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def readall(self) -> bytes:
         """Read the rest."""

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ..exceptions import FileTooLargeError
 from .full import full_is_told
 from .posix import TemporaryFile, TemporaryFolder
+from .raw_reader import RawReader
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -242,36 +243,14 @@ class Writer:
         return new
 
 
-class _Content(io.RawIOBase):
+class _Content(RawReader):
     def __init__(self, writer: Writer) -> None:
+        super().__init__(writer.size)
         self._writer = writer
-        self._position = 0
         self._fd = -1
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._writer.size}
-        if whence not in start:
-            raise ValueError(f"whence is {whence!r}, but must be 0, 1 or 2")
-        position = start[whence] + offset
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: object) -> int:
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
-            count = self._writer.read_into(view, self._position)
-        self._position += count
-        return count
+    def read_at(self, position: int, buffer: memoryview) -> int:
+        return self._writer.read_into(buffer, position)
 
     def fileno(self) -> int:
         if self._fd < 0:
