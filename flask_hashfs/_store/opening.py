@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .._bucket.client import SCHEMES, is_url
+from .._bucket.connect import SCHEMES, is_url
 from .object_store import ObjectStore
 from .store import HashFS
 

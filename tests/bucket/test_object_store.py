@@ -42,7 +42,7 @@ from flask_hashfs import (
     StoreUnavailableError,
 )
 from flask_hashfs._app.transfer import Outcome, sync
-from flask_hashfs._bucket import client
+from flask_hashfs._bucket import connect
 from flask_hashfs._bucket import prune as module
 from flask_hashfs._bucket.client import SMALL
 from flask_hashfs._store.object_store import ObjectStore
@@ -707,7 +707,7 @@ def test_an_endpoint_is_a_url_with_its_scheme(
 def test_no_panic_of_obstore_leaves_the_package(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_check_endpoints", lambda options: None)
+    monkeypatch.setattr(connect, "_check_endpoints", lambda options: None)
     keys = {"access_key_id": "x", "secret_access_key": "y", "retry_config": {"max_retries": 0}}
     store = ObjectStore("s3://bucket", options={**keys, "endpoint": endpoint})
     for call in (
