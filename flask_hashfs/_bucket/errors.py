@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import re
 
-from ..exceptions import ConfigError, HashFSError, StoreUnavailableError
+from ..exceptions import ConfigError, HashFSError, StoreFullError, StoreUnavailableError
+
+logger = logging.getLogger("flask_hashfs")
 
 # Of what obstore says when it finds no credentials and asks the machine for those of its role.
 _CREDENTIALS = re.compile(
@@ -12,6 +16,9 @@ _CREDENTIALS = re.compile(
     r"|Missing(?:SecretAccessKey|AccessKeyId)\b"
 )
 _CAUSE = re.compile(r'(?:message|error): "([^"]+)"|(InvalidCertificate)\(\s*(\w+)')
+
+# The codes of Ceph, Google and others; RFC 4918 has the status.
+_FULL = re.compile(r"\b(?:QuotaExceeded|InsufficientStorage|\w*StorageFull|status code: 507)\b")
 
 _VARIABLES = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}
 
@@ -27,6 +34,9 @@ def in_words(error: BaseException, scheme: str, has_worked: bool) -> HashFSError
     """
     if is_panic(error):
         return StoreUnavailableError(f"obstore failed: {first_line(error)}")
+    if _FULL.search(str(error)):
+        logger.error("The store is full: %s", error)  # an HTTP error is logged by nobody else
+        return StoreFullError(errno.EDQUOT, _with_cause(error))
     if has_worked or not _CREDENTIALS.search(str(error)):
         return StoreUnavailableError(_with_cause(error))
     wanted = _VARIABLES.get(scheme, "the usual environment variables")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import threading
@@ -11,7 +12,7 @@ import pytest
 from flask import Flask
 from odd_s3 import CREDENTIALS, OddS3, odd_store, page
 
-from flask_hashfs import FlaskHashFS, StoreUnavailableError
+from flask_hashfs import FlaskHashFS, StoreFullError, StoreUnavailableError
 from flask_hashfs._bucket import backend, client
 from flask_hashfs._storage.layout import Layout
 
@@ -138,3 +139,23 @@ def test_a_listing_that_goes_in_a_circle_ends_in_an_error(
 
     with odd_store(Circle) as store, pytest.raises(StoreUnavailableError, match="comes back"):
         list(store.files())
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, b"<Error><Code>QuotaExceeded</Code></Error>"),
+        (507, b"<Error><Code>XMinioStorageFull</Code></Error>"),
+        (507, b""),
+    ],
+)
+def test_a_store_that_says_it_is_full_is_full(status: int, body: bytes) -> None:
+    class Full(OddS3):
+        written = status, body
+
+    with odd_store(Full) as store:
+        for data in (b"hello", bytes(client.SMALL + 1)):
+            with pytest.raises(StoreFullError) as caught:
+                store.put(data)
+            assert caught.value.errno == errno.EDQUOT
+            assert caught.value.code == 507

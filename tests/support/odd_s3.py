@@ -20,6 +20,8 @@ class OddS3(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     content = b""
+    written: tuple[int, bytes] = (200, b"")
+    """Status and body of the answer to a put."""
 
     def do_HEAD(self) -> None:
         """Tell the size of the content."""
@@ -32,6 +34,15 @@ class OddS3(BaseHTTPRequestHandler):
             self._send(200, self.listing(query), "application/xml")
         else:
             self.read()
+
+    def do_PUT(self) -> None:
+        """Take whatever comes, and forget it."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._send(*self.written)
+
+    def do_POST(self) -> None:
+        """Refuse a multipart upload, or what else it is, as a PUT is refused."""
+        self.do_PUT()
 
     def read(self) -> None:
         """Send the content, or a range of it."""
