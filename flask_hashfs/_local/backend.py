@@ -19,7 +19,9 @@ from .._storage.full import full_is_told
 from .._storage.layout import Layout
 from .._storage.records import Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
-from . import group_put, maintenance, repair
+from . import group_put, listing, repair
+from . import prune as pruning
+from . import verify as verifying
 from .lookup import Tree
 
 logger = logging.getLogger("flask_hashfs")
@@ -208,11 +210,11 @@ class LocalBackend(Tree):
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over all regular files with their sizes and dates, hidden ones left out."""
-        return maintenance.entries(self)
+        return listing.entries(self)
 
     def stats(self) -> Stats:
         """Return the store in numbers."""
-        return maintenance.stats(self)
+        return listing.stats(self)
 
     # -- keeping in order ------------------------------------------------------------------
 
@@ -227,8 +229,8 @@ class LocalBackend(Tree):
 
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
         """Hash every content again, in several threads."""
-        return maintenance.verify(self, quarantine, force)
+        return verifying.verify(self, quarantine, force)
 
     def prune(self, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
         """Delete every content that is neither in use nor young, and return the ids."""
-        return maintenance.prune(self, in_use, older_than, dry_run)
+        return pruning.prune(self, in_use, older_than, dry_run)

@@ -286,13 +286,13 @@ class Tree(Backend):
         ]
 
     def _restore(self, id: str | None) -> bool:
-        """Put back what a sweep has moved aside of a content; tell whether there was anything."""
+        """Restore what a prune has set aside of a content; tell whether there was anything."""
         if id is None:
             return False
         try:
-            restored = [box.put_back() for box in set_aside.boxes(self, id)]
+            restored = [aside.restore() for aside in set_aside.all_set_aside(self, id)]
         except OSError as error:  # nothing may be written here, or no more
-            logger.warning("%s cannot be put back after an interrupted sweep: %s", id, error)
+            logger.warning("%s cannot be put back after an interrupted prune: %s", id, error)
             return False
         return any(restored)
 
@@ -327,8 +327,8 @@ class Tree(Backend):
         id = self.id_named(path)
         if id is not None:
             suffix = None if self.layout.is_id(name) else path[len(self.path_of(id)) :]
-            for box in set_aside.boxes(self, id):
-                done = not box.delete(suffix) and done
+            for aside in set_aside.all_set_aside(self, id):
+                done = not aside.delete(suffix) and done
         return done
 
     def remove_empty(self, path: str) -> None:

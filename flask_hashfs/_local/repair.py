@@ -13,7 +13,7 @@ from hashfs import HashAddress
 
 from .._storage import posix
 from .lookup import Tree
-from .set_aside import Box
+from .set_aside import SetAside
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -70,12 +70,12 @@ def _held(store: Tree, found: Misplaced) -> Iterator[str | None]:
     if id is None:
         yield found.path if _is_same(found.path, found.state) else None
         return
-    box = Box.make(store, id)
+    aside = SetAside.make(store, id)
     try:
-        taken = box.files() if box.take(found.path) else []
+        taken = aside.files() if aside.move_in(found.path) else []
         yield next((path for path in taken if _is_same(path, found.state)), None)
     finally:
-        box.put_back()
+        aside.restore()
 
 
 def _is_same(path: str, state: os.stat_result) -> bool:

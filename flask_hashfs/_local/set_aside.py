@@ -1,10 +1,11 @@
-"""Where names lie while a sweep decides about them, so that no put and no look-up loses one.
+"""Paths that a prune has set aside while it decides about them: no put or look-up loses one.
 
-A sweep never deletes a name where it stands: between its look at the age and the unlink, a put
-could renew the content and return. It moves the names of a content into a box of their own,
-``.hashfs/aside/<id>~<token>``, looks again, and deletes them there or puts them back. A put or a
-look-up that misses puts back every box of the id. No two boxes share a path, so an unlink in
-one can only ever meet the file that it was meant for, whoever else is at work or was killed.
+A prune never deletes a path where it stands: between its look at the age and the unlink, a put
+could renew the content and return. It moves the paths of one content into a folder of its own,
+``.hashfs/aside/<id>~<token>``, looks again, and deletes them there or restores them. A put or a
+look-up that misses restores all that was set aside of the id. No two of these folders have the
+same path, so an unlink in one can only ever meet the file that it was meant for, whoever else is
+at work or was killed.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from .._storage.backend import Backend
 logger = logging.getLogger("flask_hashfs")
 
 _ASIDE = os.path.join(posix.HIDDEN, "aside")
-_LEAF = "content"  # in a box, in the place of the address; the extension follows
+_STEM = "content"  # of a file that is set aside; the extension follows
 _MARK = "~"
 
 
-class Box:
-    """The names of one content that one sweep has moved out of sight."""
+class SetAside:
+    """The paths of one content that one prune has moved out of sight."""
 
     def __init__(self, backend: Backend, id: str, path: str) -> None:
         self.id = id
@@ -37,55 +38,55 @@ class Box:
         self._address = backend.path_of(id)
 
     @classmethod
-    def make(cls, backend: Backend, id: str) -> Box:
-        """Make an empty box."""
-        aside = os.path.join(backend.root, _ASIDE)
-        box = cls(backend, id, os.path.join(aside, id + _MARK + secrets.token_hex(8)))
-        backend.makepath(box.path)
-        return box
+    def make(cls, backend: Backend, id: str) -> SetAside:
+        """Make an empty folder for the paths of the content `id`."""
+        folder = os.path.join(backend.root, _ASIDE)
+        aside = cls(backend, id, os.path.join(folder, id + _MARK + secrets.token_hex(8)))
+        backend.makepath(aside.path)
+        return aside
 
-    def take(self, path: str) -> bool:
-        """Move the name `path` of the content into the box; tell whether it was there still."""
+    def move_in(self, path: str) -> bool:
+        """Set one path of the content aside; tell whether anything was there still."""
         suffix = path[len(self._address) :]
         while True:
             try:
-                os.rename(path, os.path.join(self.path, _LEAF + suffix))
+                os.rename(path, os.path.join(self.path, _STEM + suffix))
             except FileNotFoundError:
                 if posix.lstat(path) is None:
                     return False
-                self._backend.makepath(self.path)  # a look-up took the empty box away
+                self._backend.makepath(self.path)  # a look-up has removed the empty folder
             else:
                 return True
 
     def files(self) -> list[str]:
-        """Return the paths of what is in the box."""
+        """Return where the files lie now."""
         try:
             with os.scandir(self.path) as entries:
-                return [entry.path for entry in entries if entry.name.startswith(_LEAF)]
+                return [entry.path for entry in entries if entry.name.startswith(_STEM)]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, suffix: str | None = None) -> bool:
-        """Delete what is in the box, or only one extension; tell whether anything was."""
-        name = None if suffix is None else _LEAF + suffix
+        """Delete the files, or only that of one extension; tell whether there was any."""
+        name = None if suffix is None else _STEM + suffix
         gone = [path for path in self.files() if name in (None, os.path.basename(path))]
         for path in gone:
             _unlink(path)
         return bool(gone)
 
-    def put_back(self) -> bool:
-        """Give everything in the box its address again; tell whether anything has one now."""
-        placed = [self._put_back(path) for path in self.files()]
+    def restore(self) -> bool:
+        """Give every file its path again; tell whether any has one now."""
+        placed = [self._restore(path) for path in self.files()]
         self.close()
         return any(placed)
 
     def close(self) -> None:
-        """Remove the box if it is empty, and what it leaves empty."""
+        """Remove the folder if it is empty, and what it leaves empty."""
         posix.remove_empty_folders(self.path, self._backend.root)
 
-    def _put_back(self, path: str) -> bool:
-        """Give one file its address again; False if something else stands there."""
-        target = self._address + os.path.basename(path)[len(_LEAF) :]
+    def _restore(self, path: str) -> bool:
+        """Give one file its path again; False if something else stands there."""
+        target = self._address + os.path.basename(path)[len(_STEM) :]
         while True:
             there = posix.lstat(target)
             if there is not None and not stat.S_ISREG(there.st_mode):
@@ -98,7 +99,7 @@ class Box:
                     continue
             except FileNotFoundError:
                 if posix.lstat(path) is None:
-                    return True  # another one has put it back, or it is gone for good
+                    return True  # somebody else has restored it, or it is gone for good
                 self._backend.makepath(os.path.dirname(target))
                 continue
             except OSError as error:
@@ -120,17 +121,17 @@ class Box:
 
 
 @contextlib.contextmanager
-def kept(backend: Backend) -> Iterator[None]:
-    """Keep the folder of the boxes, which would go and come again with each of many."""
-    box = Box.make(backend, "none")  # left by a killed sweep, it goes as other boxes do
+def keep_folder(backend: Backend) -> Iterator[None]:
+    """Keep ``.hashfs/aside``, which would else go and come again with each of many contents."""
+    keeper = SetAside.make(backend, "keep")  # left by a killed prune, it is cleared as others are
     try:
         yield
     finally:
-        box.close()
+        keeper.close()
 
 
-def boxes(backend: Backend, id: str | None = None) -> Iterator[Box]:
-    """Yield all boxes, or those of one content."""
+def all_set_aside(backend: Backend, id: str | None = None) -> Iterator[SetAside]:
+    """Yield all that is set aside, or what is of one content."""
     try:
         with os.scandir(os.path.join(backend.root, _ASIDE)) as entries:
             found = [entry.name for entry in entries if id is None or entry.name.startswith(id)]
@@ -139,7 +140,7 @@ def boxes(backend: Backend, id: str | None = None) -> Iterator[Box]:
     for name in found:
         owner, mark, _ = name.partition(_MARK)
         if mark and owner.isalnum() and id in (None, owner):
-            yield Box(backend, owner, os.path.join(backend.root, _ASIDE, name))
+            yield SetAside(backend, owner, os.path.join(backend.root, _ASIDE, name))
 
 
 def _as_young(path: str, target: str) -> bool:

@@ -530,11 +530,11 @@ def test_old_temporary_files_are_swept(store: HashFS, keeper: str) -> None:
 
 def interrupted(store: HashFS, address: HashAddress) -> None:
     """Leave what a sweep leaves that is killed after it has moved a content aside."""
-    from flask_hashfs._local.set_aside import Box
+    from flask_hashfs._local.set_aside import SetAside
 
-    box = Box.make(store.backend, address.id)
+    aside = SetAside.make(store.backend, address.id)
     for path in store.backend._names(address.id):
-        assert box.take(path)
+        assert aside.move_in(path)
 
 
 @pytest.mark.parametrize(
