@@ -12,8 +12,8 @@ from typing import Any
 
 from hashfs import HashAddress
 
-from .._storage import posix
 from .._storage.layout import Layout
+from .._storage.spool import TemporaryFile, TemporaryFolder
 from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError
 from . import prune
@@ -26,12 +26,12 @@ _ATTEMPTS = 20  # of a put that others are in the way of
 _MODE = 0o700  # of folders; the spool makes none
 
 
-class _Spool(posix.TemporaryFolder):
+class _Spool(TemporaryFolder):
     """Content too large for memory waits in unnamed files of the system's temporary folder."""
 
-    def create(self, dmode: int) -> posix.TemporaryFile:
+    def create(self, dmode: int) -> TemporaryFile:
         with tempfile.TemporaryFile(buffering=0) as file:
-            return posix.TemporaryFile(os.dup(file.fileno()), None, self)
+            return TemporaryFile(os.dup(file.fileno()), None, self)
 
 
 class _Placing(enum.Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -114,14 +113,15 @@ class LocalBackend(Tree):
             return True
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError(errno.EISDIR, "A folder stands at a file's address", path)
-        self._publish(writer, path, sync, over=True)  # a link or a device, which is no content
+        # What stands there is a link or a device, which is not content.
+        writer.publish(path, self.fmode, sync=sync, over=True)
         return False
 
     def _place_new(self, writer: Writer, id: str, path: str, names: list[str], sync: bool) -> bool:
         if not names and self._restore(id):
             raise FileExistsError(errno.EEXIST, "Put back", path)
         if not names:
-            self._publish(writer, path, sync)
+            writer.publish(path, self.fmode, sync=sync)
             return False
         if any(os.lstat(name).st_size != writer.size for name in names):
             self._heal(writer, id, sync)
@@ -130,30 +130,9 @@ class LocalBackend(Tree):
         except OSError as error:
             if not posix.refuses_links(error):
                 raise
-            self._publish(writer, path, sync)
+            writer.publish(path, self.fmode, sync=sync)
         self._renewed(path)
         return True
-
-    def _publish(self, writer: Writer, path: str, sync: bool, *, over: bool = False) -> None:
-        """Name the content `path`: a link to the writer's file, a copy where that is refused."""
-        file = writer.file()
-        if file.orphaned:
-            file = writer.copied()
-        try:
-            self._link(file, path, sync, over)
-        except OSError as error:
-            if not posix.refuses_links(error):
-                raise
-            named = contextlib.nullcontext() if file.placed else writer.folder.named(error)
-            with named:
-                self._link(writer.copied(), path, sync, over)
-
-    def _link(self, file: posix.TemporaryFile, path: str, sync: bool, over: bool) -> None:
-        file.seal(self.fmode, sync)
-        if over:
-            file.replace(path, self.dmode)
-        else:
-            file.link(path)
 
     def _sync(self, path: str, is_duplicate: bool) -> None:
         """Wait until the content and the folders that lead to it are on the disk."""
@@ -176,7 +155,7 @@ class LocalBackend(Tree):
                     state.st_size,
                     writer.size,
                 )
-                self._publish(writer, name, sync, over=True)
+                writer.publish(name, self.fmode, sync=sync, over=True)
 
     def _renewed(self, path: str) -> os.stat_result:
         """Make stored content as young as a new put, so that no prune takes it for old.

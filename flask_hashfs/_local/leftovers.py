@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from .._storage import posix
 from .._storage.backend import Backend
+from .._storage.spool import TEMPORARY
 from .listing import files_below
 from .set_aside import all_set_aside
 from .walk import folders_below
@@ -23,7 +24,7 @@ def clear(store: Backend) -> None:
     for aside in all_set_aside(store):
         aside.restore()
     youngest = time.time() - LEFT_OVER.total_seconds()
-    for path in files_below(store, posix.TEMPORARY):
+    for path in files_below(store, TEMPORARY):
         state = posix.lstat(path)
         if state is not None and state.st_mtime < youngest:
             with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from .._storage import posix
 from .._storage.backend import Backend
 from .._storage.records import Entry, Stats
+from .._storage.spool import TEMPORARY
 from .walk import folders_below
 
 QUARANTINE = os.path.join(posix.HIDDEN, "quarantine")
@@ -51,7 +52,7 @@ def stats(store: Backend) -> Stats:
                 ids.add(id)
                 inodes.add(inode)
         result.contents += len(ids)
-    result.left_overs = sum(1 for _ in files_below(store, posix.TEMPORARY))
+    result.left_overs = sum(1 for _ in files_below(store, TEMPORARY))
     result.quarantined = sum(1 for _ in files_below(store, QUARANTINE))
     return result
 

@@ -17,6 +17,7 @@ from .._storage.backend import Backend
 from .._storage.layout import Layout, is_any_id
 from .._storage.names import File, names_of
 from .._storage.records import Content
+from .._storage.spool import TemporaryFolder
 from . import page_cache, set_aside
 from .pending import LocalUploads
 from .walk import folders_below
@@ -74,7 +75,7 @@ class Tree(Backend):
         self.dmode = dmode
         self.fsync = fsync
         self.reads_cached = False  # until a file of a local device has been opened
-        self._temporary = posix.TemporaryFolder(self.root)
+        self._temporary = TemporaryFolder(self.root)
         self.pending = LocalUploads(self, self._temporary)
         self._home: os.stat_result | None = None
 

@@ -44,6 +44,7 @@ from .._storage.pending import (
     UploadLimits,
     is_id,
 )
+from .._storage.spool import LentFile, TemporaryFolder
 from .._storage.writer import Bytes, Writer
 
 FOLDER = os.path.join(posix.HIDDEN, "uploads")
@@ -75,7 +76,7 @@ class LocalUploads(PendingUploads):
         temporary: Where it makes files.
     """
 
-    def __init__(self, home: Home, temporary: posix.TemporaryFolder) -> None:
+    def __init__(self, home: Home, temporary: TemporaryFolder) -> None:
         self.limits = UploadLimits()
         self.home = home
         self.temporary = temporary
@@ -504,7 +505,7 @@ class LocalTaken(Taken):
         if os.utime in os.supports_fd:
             os.utime(self._data)  # content ages from its put on
         path, uploads = self._uploads.path(self.id, "data"), self._uploads
-        file = posix.LentFile(os.dup(self._data), path, uploads.temporary)
+        file = LentFile(os.dup(self._data), path, uploads.temporary)
         begun = (file, size, state)
         return Writer(
             uploads.home.layout.algorithm, uploads.temporary, uploads.home.dmode, begun=begun

@@ -1,4 +1,4 @@
-"""What the store asks of a file system: unnamed files, atomic names, folders, and their fsync."""
+"""What the store asks of a file system: links, folders, locks, and their fsync."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import secrets
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 from .full import full_is_told
@@ -33,20 +33,16 @@ ATTEMPTS = 1000
 SETTLED = 3_000_000_000
 """Nanoseconds; changes that lie further apart have different dates on every file system."""
 
-TEMPORARY = os.path.join(HIDDEN, "tmp")
-"""Where temporary files lie that have to have a name."""
-
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Flags for every open."""
 
 _NO_FLOCK = threading.RLock()
 _MOST_KNOWN = 10_000
-_UNNAMED = getattr(os, "O_TMPFILE", 0)
-_PROC = "/proc/self/fd"
-_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+PROC = "/proc/self/fd"
+"""Where Linux shows the open files of a process."""
+
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # a link, a socket, a device that is not there
-_NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -90,7 +86,7 @@ def open_measured(path: str, flags: int) -> tuple[int, os.stat_result]:
 def path_of(fd: int) -> str | None:
     """Return the real path of an open file, or None where the system does not tell."""
     try:
-        return os.readlink(f"{_PROC}/{fd}")
+        return os.readlink(f"{PROC}/{fd}")
     except OSError:
         return None
 
@@ -344,243 +340,3 @@ class SyncedFolders:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[folder] = mark
-
-
-class TemporaryFile:
-    """An open file inside a root that no address names yet."""
-
-    __slots__ = ("_folder", "_linked", "_mode", "_placed", "_synced", "fd", "path")
-
-    def __init__(self, fd: int, path: str | None, folder: TemporaryFolder) -> None:
-        self.fd = fd
-        self.path = path
-        self._folder = folder
-        self._mode: int | None = None
-        self._synced = False
-        self._placed = False
-        self._linked = False  # to any name, if only to a spare one
-
-    @property
-    def placed(self) -> bool:
-        """Whether an address has ever named this file."""
-        return self._placed
-
-    @property
-    def orphaned(self) -> bool:
-        """Whether the names that this file has had are gone: the kernel links it no more."""
-        return (self._placed or self._linked) and os.fstat(self.fd).st_nlink == 0
-
-    def write(self, data: memoryview | bytes | bytearray) -> None:
-        """Append all of `data`."""
-        written = os.write(self.fd, data)
-        if written == len(data):
-            return
-        with memoryview(data) as view:
-            while written < len(view):
-                written += os.write(self.fd, view[written:])
-
-    def seal(self, mode: int | None, sync: bool) -> None:
-        """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
-        if mode is not None and mode != self._mode:
-            self._folder.set_mode(self.fd, self.path, mode)
-            self._mode = mode
-        if sync and not self._synced:
-            sync_file(self.fd)
-            self._synced = True
-
-    def touch(self) -> None:
-        """Date the file now."""
-        if os.utime in os.supports_fd:
-            os.utime(self.fd)
-        elif self.path is not None:
-            os.utime(self.path)
-
-    def link(self, target: str) -> None:
-        """Name the file `target`; only a rename, where links are refused, may overwrite.
-
-        Raises:
-            FileExistsError: `target` exists.
-            FileNotFoundError: Its folder does not.
-        """
-        try:
-            self._link(target)
-        except OSError as error:
-            if self.path is None or self._placed or not refuses_links(error):
-                raise
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
-            self._rename(target)
-        self._placed = True
-
-    def replace(self, target: str, dmode: int) -> None:
-        """Name the file `target`, in the place of whatever has that name now.
-
-        Args:
-            target: A path on the file's own device.
-            dmode: Mode of the folder for a name in between.
-        """
-        try:
-            with self._folder.spare_name(self._link, dmode) as name:
-                os.replace(name, target)
-        except OSError as error:
-            if self.path is None or self._placed or not refuses_links(error):
-                raise
-            self._rename(target)
-        self._placed = True
-
-    def reopen(self) -> int:
-        """Open the file once more, to read, and return the descriptor."""
-        return os.open(self.path or f"{_PROC}/{self.fd}", os.O_RDONLY | BINARY)
-
-    def close(self) -> None:
-        """Close the file; without an address it is gone."""
-        fd, self.fd = self.fd, -1
-        if fd < 0:
-            return
-        try:
-            os.close(fd)
-        finally:
-            if self.path is not None:
-                self._folder.remove(self.path)
-
-    def _link(self, target: str) -> None:
-        if self.path is not None:
-            os.link(self.path, target)
-        else:  # CPython follows the link below /proc only when src_dir_fd is given
-            os.link(f"{_PROC}/{self.fd}", target, src_dir_fd=self.fd)
-        self._linked = True
-
-    def _rename(self, target: str) -> None:
-        assert self.path is not None
-        path = self.path
-        if os.name == "nt":  # renames no open file
-            os.close(self.fd)
-            os.replace(path, target)
-            self.fd = os.open(target, os.O_RDONLY | BINARY)
-        else:
-            os.replace(path, target)
-        self.path = None
-        self._folder.remove(path)
-
-
-class LentFile(TemporaryFile):
-    """A file that lies under a name of its own, which it keeps whatever becomes of it here."""
-
-    __slots__ = ()
-
-    def __init__(self, fd: int, path: str, folder: TemporaryFolder) -> None:
-        super().__init__(fd, path, folder)
-        self._placed = True  # its name must stay, so where links are refused it is copied
-
-    def close(self) -> None:
-        """Close the file, and leave its name alone."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-class TemporaryFolder:
-    """Where content that arrives waits for its address, inside the root `root`.
-
-    Unnamed files (``O_TMPFILE``) where the file system has them; named ones under
-    ``.hashfs/tmp`` where it does not.
-    """
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.is_new = True
-        """Whether the root may have been made by this process and not be on the disk yet."""
-        self._unnamed = bool(_UNNAMED) and os.path.isdir(_PROC)
-        self._tells_no_modes = False
-
-    def create(self, dmode: int) -> TemporaryFile:
-        """Create an empty file; a missing root is made with `dmode`.
-
-        Raises:
-            OSError: The root cannot be made or written.
-        """
-        for _ in range(ATTEMPTS):
-            if not self._unnamed:
-                break
-            try:
-                fd = os.open(self.root, _UNNAMED | os.O_RDWR | BINARY, 0o600)
-            except FileNotFoundError:
-                self.is_new = True
-                make_folders(self.root, dmode)
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED_FILES:
-                    raise
-                self._unnamed = False
-            else:
-                return TemporaryFile(fd, None, self)
-        path, fd = self._with_name(
-            lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600), dmode
-        )
-        return TemporaryFile(fd, path, self)
-
-    @contextlib.contextmanager
-    def named(self, error: OSError) -> Iterator[None]:
-        """Make named files, since an unnamed one could not be linked; for good, if that helps.
-
-        Raises:
-            OSError: The `error`, if names would not help.
-        """
-        if not self._unnamed or error.errno == errno.EXDEV:
-            raise error
-        self._unnamed = False
-        try:
-            yield
-        except BaseException:
-            self._unnamed = True
-            raise
-
-    @contextlib.contextmanager
-    def spare_name(self, make: Callable[[str], object], dmode: int) -> Iterator[str]:
-        """Let `make` create a file under a name of its own, removed at the end if still there."""
-        name, _ = self._with_name(make, dmode)
-        try:
-            yield name
-        finally:
-            self.remove(name)
-
-    def set_mode(self, fd: int | None, path: str | None, mode: int) -> None:
-        """Give a file of the root its mode, where the file system has modes.
-
-        CIFS and others refuse it: their files have the mode of the mount.
-
-        Args:
-            fd: Of the file, if it is open.
-            path: Of the file, if it has one.
-            mode: Exact.
-        """
-        try:
-            if fd is not None and hasattr(os, "fchmod"):
-                os.fchmod(fd, mode)
-            elif path is not None:
-                os.chmod(path, mode)
-        except OSError as error:
-            if error.errno not in _NO_MODES:
-                raise
-            if not self._tells_no_modes:
-                self._tells_no_modes = True
-                logger.warning("Files below %s cannot be given modes: %s", self.root, error)
-
-    def remove(self, path: str) -> None:
-        """Remove a name made here, and the folders it leaves empty."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        remove_empty_folders(os.path.dirname(path), self.root)
-
-    def _with_name(self, make: Callable[[str], T], dmode: int) -> tuple[str, T]:
-        folder = os.path.join(self.root, TEMPORARY)
-        try:
-            for _ in range(ATTEMPTS):
-                name = os.path.join(folder, secrets.token_hex(16))
-                try:
-                    return name, make(name)
-                except FileNotFoundError:  # not made yet, or another put has just left it empty
-                    make_folders(folder, dmode)
-            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
-        except BaseException:
-            remove_empty_folders(folder, self.root)
-            raise

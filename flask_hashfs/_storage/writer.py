@@ -7,13 +7,15 @@ import hashlib
 import io
 import os
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TypeAlias
 
 from ..exceptions import FileTooLargeError
 from .full import full_is_told
-from .posix import TemporaryFile, TemporaryFolder
+from .posix import refuses_links
 from .raw_reader import RawReader
+from .spool import TemporaryFile, TemporaryFolder
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -223,7 +225,34 @@ class Writer:
         return file
 
     @full_is_told
-    def copied(self) -> TemporaryFile:
+    def publish(
+        self, path: str, mode: int | None, *, sync: bool = True, over: bool = False
+    ) -> None:
+        """Name the finished content `path`: by a link to its file, or a copy where that is refused.
+
+        Args:
+            path: On the device of the folder that the file was made in.
+            mode: Exact, or None to leave the file private to its owner.
+            sync: Whether the bytes must be on the disk before they have that name.
+            over: Whether they take the place of whatever has that name now.
+
+        Raises:
+            FileExistsError: `path` exists, and this is not to replace it.
+            FileNotFoundError: Its folder does not.
+        """
+        file = self.file()
+        if file.orphaned:
+            file = self._copied()
+        try:
+            file.publish(path, mode, self._dmode, sync, over)
+        except OSError as error:
+            if not refuses_links(error):
+                raise
+            named = nullcontext() if file.placed else self._folder.named(error)
+            with named:
+                self._copied().publish(path, mode, self._dmode, sync, over)
+
+    def _copied(self) -> TemporaryFile:
         """Return a copy, made now, of the file that holds the finished content.
 
         It takes that file's place, which then keeps only the addresses that it has.

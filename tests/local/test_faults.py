@@ -266,7 +266,7 @@ def test_a_full_disk(
     small_disk: Path, size: int, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if named:
-        monkeypatch.setattr("flask_hashfs._storage.posix._UNNAMED", 0)
+        monkeypatch.setattr("flask_hashfs._storage.spool._UNNAMED", 0)
     store, returned = HashFS(small_disk / "root"), []
     with pytest.raises(OSError) as caught:  # noqa: PT012
         for number in range(1000):

@@ -628,7 +628,7 @@ def racing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> 
             raise PermissionError(1, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", refuse)
-        monkeypatch.setattr("flask_hashfs._storage.posix._UNNAMED", 0)
+        monkeypatch.setattr("flask_hashfs._storage.spool._UNNAMED", 0)
     return HashFS(tmp_path / "root", fsync=False)
 
 

@@ -37,6 +37,7 @@ from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
 from flask_hashfs import HashFS, NotStoredError
 from flask_hashfs._storage import posix
+from flask_hashfs._storage.spool import TemporaryFolder
 from flask_hashfs._storage.writer import UploadStream
 
 ADDRESS = os.path.join(*HELLO[:4], HELLO[4:])
@@ -357,7 +358,7 @@ def test_a_duplicate_that_is_in_memory_is_not_written(
 ) -> None:
     content = os.urandom(size)
     assert not plain.put(make(content)).is_duplicate
-    monkeypatch.setattr(posix.TemporaryFolder, "create", None)
+    monkeypatch.setattr(TemporaryFolder, "create", None)
     assert plain.put(make(content)).is_duplicate
     with pytest.raises(TypeError):
         plain.put(make(content + b"new"))

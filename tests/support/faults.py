@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from flask_hashfs import HashFS
-from flask_hashfs._storage import posix
+from flask_hashfs._storage import spool
 
 SMALL = b"small content"
 LARGE = bytes(range(256)) * 2000  # goes to a file before it is put
@@ -147,7 +147,7 @@ def child(job: dict[str, Any], pipe: int) -> None:
         write(pipe, line.encode() + b"\n")
 
     if job.get("named"):
-        posix._UNNAMED = 0
+        spool._UNNAMED = 0
     if job.get("short_writes"):
         os.write = lambda fd, data: write(fd, memoryview(data)[: max(1, len(data) // 2)])
     if job.get("traced"):

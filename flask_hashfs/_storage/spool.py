@@ -1,0 +1,287 @@
+"""The spool: temporary files that take the bytes of a put until a path names them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from . import posix
+
+logger = logging.getLogger("flask_hashfs")
+
+T = TypeVar("T")
+
+TEMPORARY = os.path.join(posix.HIDDEN, "tmp")
+"""Where temporary files lie that have to have a name."""
+
+_UNNAMED = getattr(os, "O_TMPFILE", 0)
+_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+_NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
+
+class TemporaryFile:
+    """An open file inside a root that no address names yet."""
+
+    __slots__ = ("_folder", "_linked", "_mode", "_placed", "_synced", "fd", "path")
+
+    def __init__(self, fd: int, path: str | None, folder: TemporaryFolder) -> None:
+        self.fd = fd
+        self.path = path
+        self._folder = folder
+        self._mode: int | None = None
+        self._synced = False
+        self._placed = False
+        self._linked = False  # to any name, if only to a spare one
+
+    @property
+    def placed(self) -> bool:
+        """Whether an address has ever named this file."""
+        return self._placed
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the names that this file has had are gone: the kernel links it no more."""
+        return (self._placed or self._linked) and os.fstat(self.fd).st_nlink == 0
+
+    def write(self, data: memoryview | bytes | bytearray) -> None:
+        """Append all of `data`."""
+        written = os.write(self.fd, data)
+        if written == len(data):
+            return
+        with memoryview(data) as view:
+            while written < len(view):
+                written += os.write(self.fd, view[written:])
+
+    def seal(self, mode: int | None, sync: bool) -> None:
+        """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
+        if mode is not None and mode != self._mode:
+            self._folder.set_mode(self.fd, self.path, mode)
+            self._mode = mode
+        if sync and not self._synced:
+            posix.sync_file(self.fd)
+            self._synced = True
+
+    def publish(
+        self, target: str, mode: int | None, dmode: int, sync: bool, over: bool = False
+    ) -> None:
+        """Name the file `target`, once it has its mode and, if asked to, is on the disk.
+
+        Args:
+            target: A path on the file's own device.
+            mode: Exact, or None to leave the file private to its owner.
+            dmode: Mode of the folder for a name in between.
+            sync: Whether to wait for the disk.
+            over: Whether it takes the place of whatever has that name now.
+
+        Raises:
+            FileExistsError: `target` exists, and this is not to replace it.
+            FileNotFoundError: Its folder does not.
+        """
+        self.seal(mode, sync)
+        if over:
+            self.replace(target, dmode)
+        else:
+            self.link(target)
+
+    def touch(self) -> None:
+        """Date the file now."""
+        if os.utime in os.supports_fd:
+            os.utime(self.fd)
+        elif self.path is not None:
+            os.utime(self.path)
+
+    def link(self, target: str) -> None:
+        """Name the file `target`; only a rename, where links are refused, may overwrite.
+
+        Raises:
+            FileExistsError: `target` exists.
+            FileNotFoundError: Its folder does not.
+        """
+        try:
+            self._link(target)
+        except OSError as error:
+            if self.path is None or self._placed or not posix.refuses_links(error):
+                raise
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+            self._rename(target)
+        self._placed = True
+
+    def replace(self, target: str, dmode: int) -> None:
+        """Name the file `target`, in the place of whatever has that name now.
+
+        Args:
+            target: A path on the file's own device.
+            dmode: Mode of the folder for a name in between.
+        """
+        try:
+            with self._folder.spare_name(self._link, dmode) as name:
+                os.replace(name, target)
+        except OSError as error:
+            if self.path is None or self._placed or not posix.refuses_links(error):
+                raise
+            self._rename(target)
+        self._placed = True
+
+    def reopen(self) -> int:
+        """Open the file once more, to read, and return the descriptor."""
+        return os.open(self.path or f"{posix.PROC}/{self.fd}", os.O_RDONLY | posix.BINARY)
+
+    def close(self) -> None:
+        """Close the file; without an address it is gone."""
+        fd, self.fd = self.fd, -1
+        if fd < 0:
+            return
+        try:
+            os.close(fd)
+        finally:
+            if self.path is not None:
+                self._folder.remove(self.path)
+
+    def _link(self, target: str) -> None:
+        if self.path is not None:
+            os.link(self.path, target)
+        else:  # CPython follows the link below /proc only when src_dir_fd is given
+            os.link(f"{posix.PROC}/{self.fd}", target, src_dir_fd=self.fd)
+        self._linked = True
+
+    def _rename(self, target: str) -> None:
+        assert self.path is not None
+        path = self.path
+        if os.name == "nt":  # renames no open file
+            os.close(self.fd)
+            os.replace(path, target)
+            self.fd = os.open(target, os.O_RDONLY | posix.BINARY)
+        else:
+            os.replace(path, target)
+        self.path = None
+        self._folder.remove(path)
+
+
+class LentFile(TemporaryFile):
+    """A file that lies under a name of its own, which it keeps whatever becomes of it here."""
+
+    __slots__ = ()
+
+    def __init__(self, fd: int, path: str, folder: TemporaryFolder) -> None:
+        super().__init__(fd, path, folder)
+        self._placed = True  # its name must stay, so where links are refused it is copied
+
+    def close(self) -> None:
+        """Close the file, and leave its name alone."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class TemporaryFolder:
+    """Where content that arrives waits for its address, inside the root `root`.
+
+    Unnamed files (``O_TMPFILE``) where the file system has them; named ones under
+    ``.hashfs/tmp`` where it does not.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.is_new = True
+        """Whether the root may have been made by this process and not be on the disk yet."""
+        self._unnamed = bool(_UNNAMED) and os.path.isdir(posix.PROC)
+        self._tells_no_modes = False
+
+    def create(self, dmode: int) -> TemporaryFile:
+        """Create an empty file; a missing root is made with `dmode`.
+
+        Raises:
+            OSError: The root cannot be made or written.
+        """
+        for _ in range(posix.ATTEMPTS):
+            if not self._unnamed:
+                break
+            try:
+                fd = os.open(self.root, _UNNAMED | os.O_RDWR | posix.BINARY, 0o600)
+            except FileNotFoundError:
+                self.is_new = True
+                posix.make_folders(self.root, dmode)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+                self._unnamed = False
+            else:
+                return TemporaryFile(fd, None, self)
+        path, fd = self._with_name(
+            lambda name: os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | posix.BINARY, 0o600),
+            dmode,
+        )
+        return TemporaryFile(fd, path, self)
+
+    @contextlib.contextmanager
+    def named(self, error: OSError) -> Iterator[None]:
+        """Make named files, since an unnamed one could not be linked; for good, if that helps.
+
+        Raises:
+            OSError: The `error`, if names would not help.
+        """
+        if not self._unnamed or error.errno == errno.EXDEV:
+            raise error
+        self._unnamed = False
+        try:
+            yield
+        except BaseException:
+            self._unnamed = True
+            raise
+
+    @contextlib.contextmanager
+    def spare_name(self, make: Callable[[str], object], dmode: int) -> Iterator[str]:
+        """Let `make` create a file under a name of its own, removed at the end if still there."""
+        name, _ = self._with_name(make, dmode)
+        try:
+            yield name
+        finally:
+            self.remove(name)
+
+    def set_mode(self, fd: int | None, path: str | None, mode: int) -> None:
+        """Give a file of the root its mode, where the file system has modes.
+
+        CIFS and others refuse it: their files have the mode of the mount.
+
+        Args:
+            fd: Of the file, if it is open.
+            path: Of the file, if it has one.
+            mode: Exact.
+        """
+        try:
+            if fd is not None and hasattr(os, "fchmod"):
+                os.fchmod(fd, mode)
+            elif path is not None:
+                os.chmod(path, mode)
+        except OSError as error:
+            if error.errno not in _NO_MODES:
+                raise
+            if not self._tells_no_modes:
+                self._tells_no_modes = True
+                logger.warning("Files below %s cannot be given modes: %s", self.root, error)
+
+    def remove(self, path: str) -> None:
+        """Remove a name made here, and the folders it leaves empty."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        posix.remove_empty_folders(os.path.dirname(path), self.root)
+
+    def _with_name(self, make: Callable[[str], T], dmode: int) -> tuple[str, T]:
+        folder = os.path.join(self.root, TEMPORARY)
+        try:
+            for _ in range(posix.ATTEMPTS):
+                name = os.path.join(folder, secrets.token_hex(16))
+                try:
+                    return name, make(name)
+                except FileNotFoundError:  # not made yet, or another put has just left it empty
+                    posix.make_folders(folder, dmode)
+            raise FileNotFoundError(errno.ENOENT, "This folder does not stay", folder)
+        except BaseException:
+            posix.remove_empty_folders(folder, self.root)
+            raise
