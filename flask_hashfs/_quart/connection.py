@@ -34,7 +34,7 @@ from quart.wrappers.response import DataBody, FileBody, IOBody
 from .body import UploadBody
 from .multiplexed import SpooledMessages
 from .request import UploadRequest, compose
-from .sender import StoredBody, send_path, sends_paths
+from .sender import StoredBody, send_path
 from .workers import finished
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class UploadConnection(ASGIHTTPConnection):
             await super()._send_response(send, response)
             return
         async with content:  # Quart enters it only when the headers are out
-            if content.path is not None and sends_paths(self.scope):
+            if content.path is not None:
                 await send_path(send, response, content.path)
             else:
                 await super()._send_response(send, response)

@@ -358,7 +358,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
         serving, workers = self._serving, self._workers
         asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
-        by_path = sends_paths(cast(Any, asked.scope))
+        by_path = serving.settings.pathsend and sends_paths(cast(Any, asked.scope))
 
         def begin() -> tuple[Answer, bytes]:
             content = serving.open(file, asked.method, is_routed=is_routed)
@@ -370,7 +370,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             first = b"" if isinstance(answer.file, FileIO) else read_first(answer)
         else:
             answer, first = await workers.run(begin, on_lost_result=close_answer)
-        response = make_response(answer, first, workers)
+        response = make_response(answer, first, by_path, workers)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
         return response

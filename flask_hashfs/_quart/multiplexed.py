@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
+from .._storage.full import full_is_told
 from ..exceptions import IncompleteUploadError
 from .batch import Batch
 from .body import UploadBody
@@ -142,6 +143,7 @@ class SpooledMessages:
 
     # In a worker thread, one at a time.
 
+    @full_is_told
     def _write(self, gathered: Batch) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="hashfs-")  # noqa: SIM115

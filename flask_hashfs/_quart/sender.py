@@ -99,7 +99,7 @@ class StoredBody(ResponseBody):
         file: Unbuffered; closed with the body.
         first: The beginning of the plan's first range, and all the file has been read of.
         executor: Where it is read.
-        path: Of the whole file, where the body is that and nothing else.
+        path: Of the whole file, where the body is that alone and the server may send it itself.
         reads_cached: Whether what is in memory can be read at once, without `executor`.
     """
 
@@ -191,13 +191,21 @@ def _path(answer: Answer) -> str | None:
     return answer.address.abspath if whole else None
 
 
-def make_response(answer: Answer, first: bytes, workers: Workers) -> Response:
+def make_response(answer: Answer, first: bytes, by_path: bool, workers: Workers) -> Response:
+    """Return the response that carries an answer out.
+
+    Args:
+        answer: From `begin_answer`, with what it read.
+        first: What has been read of the file.
+        by_path: Whether the server may be left to send a whole file by itself.
+        workers: Where the rest is read.
+    """
     plan = answer.plan
     body: ResponseBody
     if answer.file is None:
         body = DataBody(first)
     else:
-        path, reads_cached = _path(answer), answer.reads_cached
+        path, reads_cached = _path(answer) if by_path else None, answer.reads_cached
         body = StoredBody(plan, answer.file, first, workers.executor, path, reads_cached)
     response_class: Any = current_app.response_class
     response: Response = response_class(body, plan.status, Headers(plan.headers))

@@ -752,6 +752,17 @@ class TestServing:
         assert ranged.body == content[1:]
         assert await in_thread(descriptors) == before
 
+    async def test_a_middleware_that_does_not_know_pathsend_is_spared_it(self, app: Quart) -> None:
+        fs = serving(app, HASHFS_PATHSEND=False)
+        async with app.app_context():
+            address = await fs.put(LARGE)
+        target, offer = f"/files/{address.id}", {"http.response.pathsend": {}}
+        async with Exchange(app, target, method="GET", extensions=offer) as exchange:
+            await exchange.finish()
+        kinds = {message["type"] for message in exchange.sent}
+        assert kinds == {"http.response.start", "http.response.body"}
+        assert exchange.body == LARGE
+
     async def test_the_response_can_be_read_by_the_app(self, app: Quart) -> None:
         """Compressing and caching extensions do so in ``after_request``."""
         fs = serving(app)
