@@ -188,6 +188,18 @@ class Writer:
         buffer[: len(data)] = data
         return len(data)
 
+    def open_descriptor(self) -> int:
+        """Return a descriptor of the finished content, read-only and the caller's to close.
+
+        The writer's own may be that of a published file, which nobody may write to.
+        """
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        try:
+            return self.file().reopen()
+        finally:
+            self.release()
+
     def reader(self) -> ContentReader:
         """Open the finished content to read; closing the reader leaves the writer open."""
         return ContentReader(self)
@@ -273,6 +285,14 @@ class Writer:
 
 
 class _Content(RawReader):
+    """The unbuffered reader of a writer's content.
+
+    It needs no descriptor until somebody asks for one. From then on both share one position, as
+    with a file.
+    """
+
+    mode = "rb"
+
     def __init__(self, writer: Writer) -> None:
         super().__init__(writer.size)
         self._writer = writer
@@ -281,15 +301,34 @@ class _Content(RawReader):
     def read_at(self, position: int, buffer: memoryview) -> int:
         return self._writer.read_into(buffer, position)
 
+    def tell(self) -> int:
+        if self._fd >= 0:
+            self._position = os.lseek(self._fd, 0, os.SEEK_CUR)
+        return super().tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.tell()
+        position = super().seek(offset, whence)
+        self._share_position()
+        return position
+
+    def readinto(self, buffer: object) -> int:
+        self.tell()
+        count = super().readinto(buffer)
+        self._share_position()
+        return count
+
+    def _share_position(self) -> None:
+        if self._fd >= 0:
+            os.lseek(self._fd, self._position, os.SEEK_SET)
+
     def fileno(self) -> int:
         if self._fd < 0:
-            file = self._writer.spilled
-            if file is None:
-                raise io.UnsupportedOperation("fileno: this content is in memory")
-            try:  # read-only: the writer's own may be a published file
-                self._fd = file.reopen()
+            try:
+                self._fd = self._writer.open_descriptor()
             except OSError as error:
                 raise io.UnsupportedOperation(f"fileno: {error}") from error
+            self._share_position()
         return self._fd
 
     def close(self) -> None:
@@ -316,6 +355,19 @@ class UploadStream(ContentReader):
         writer.finish()
         self.writer = writer
         super().__init__(writer)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to `size` bytes, or all that is left."""
+        if self.writer.getvalue() is None:
+            return super().read(size)
+        # What is in memory makes nobody wait. ``BufferedReader.read`` is what tools that watch
+        # an event loop take for blocking, if the stream can have a descriptor, as this one can.
+        left = self.writer.size if size is None or size < 0 else size
+        pieces = []
+        while left > 0 and (piece := self.read1(left)):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the stream and its writer."""

@@ -7,9 +7,12 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -87,6 +90,17 @@ def post(app: Flask, body: bytes = b"", url: str = "/", **options: Any) -> Any:
 def promise(length: int) -> dict[str, str]:
     """Return what makes a request's Content-Length another than its body's."""
     return {"CONTENT_LENGTH": str(length)}
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Let this process have so many descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def view(app: Flask) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
@@ -459,6 +473,86 @@ class TestStreaming:
             == 200
         )
         assert (tmp_path / "saved.zip").read_bytes() == archive.getvalue()
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"small" * 100, LARGE], ids=["none", "small", "large"]
+    )
+    def test_other_programs_read_an_upload_as_a_file(
+        self, app: Flask, fs: FlaskHashFS, content: bytes
+    ) -> None:
+        """As a process's input, by its descriptor, before and after it was put."""
+
+        @view(app)
+        def read() -> Any:
+            upload = request.files["f"]
+            assert upload.mode == "rb"
+            assert upload.seekable()
+            for _ in range(2):
+                upload.seek(0)
+                assert subprocess.run(["cat"], stdin=upload, stdout=PIPE).stdout == content
+                assert os.fstat(upload.fileno()).st_size == len(content)
+                with pytest.raises(OSError, match="descriptor"):
+                    os.write(upload.fileno(), b"x")
+                upload.seek(len(content) // 2)
+                assert upload.read() == content[len(content) // 2 :]
+                assert fs.put(upload).id == hashlib.sha256(content).hexdigest()
+            return ""
+
+        assert post(app, body_of(file_part(content))).status_code == 200
+
+    @pytest.mark.parametrize("content", [b"small" * 100, LARGE], ids=["small", "large"])
+    def test_an_upload_is_sent_on_with_its_length(
+        self, app: Flask, fs: FlaskHashFS, content: bytes
+    ) -> None:
+        """As presigned URLs want it: not chunked."""
+        requests = pytest.importorskip("requests")
+
+        @view(app)
+        def send() -> Any:
+            sent = requests.Request("PUT", "http://127.0.0.1/", data=request.files["f"]).prepare()
+            assert sent.headers.get("Transfer-Encoding") is None
+            assert sent.headers["Content-Length"] == str(len(content))
+            assert b"".join(sent.body) == content
+            return ""
+
+        assert post(app, body_of(file_part(content))).status_code == 200
+
+    @pytest.mark.parametrize("size", [1000, 300_000])
+    def test_small_files_hold_no_descriptor_and_large_ones_hold_one_each(
+        self, app: Flask, fs: FlaskHashFS, size: int
+    ) -> None:
+        count, before = 20, len(os.listdir("/proc/self/fd"))
+        held = 0 if size == 1000 else count
+
+        @view(app)
+        def put() -> Any:
+            files = request.files.getlist("f")
+            assert len(os.listdir("/proc/self/fd")) == before + held
+            for extension in (None, None, "bin"):
+                for file in files:
+                    fs.put(file, extension)
+                assert len(os.listdir("/proc/self/fd")) == before + held
+            fs.delete(fs.put(files[0]).id)
+            assert not fs.put(files[0]).is_duplicate
+            assert len(os.listdir("/proc/self/fd")) == before + held
+            return ""
+
+        parts = [file_part(bytes([at]) * size) for at in range(count)]
+        assert post(app, body_of(*parts)).status_code == 200
+
+    def test_a_form_of_more_small_files_than_there_are_descriptors(
+        self, app: Flask, fs: FlaskHashFS, root: Path
+    ) -> None:
+        @view(app)
+        def put() -> Any:
+            return {"ids": [fs.put(file).id for file in request.files.getlist("f")]}
+
+        contents = [at.to_bytes(4, "big") * 250 for at in range(200)]
+        with descriptors(100):
+            answer = post(app, body_of(*(file_part(content) for content in contents)))
+        assert answer.status_code == 200
+        assert answer.json["ids"] == [hashlib.sha256(each).hexdigest() for each in contents]
+        assert len(inventory(root)) == 200
 
     def test_expected_digests_hold(self, app: Flask, fs: FlaskHashFS, root: Path) -> None:
         @view(app)
