@@ -152,6 +152,6 @@ def _second_thread(content_length: int | None) -> Executor | None:
     return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
 
 
-def _file_storage(part: FilePart) -> FileStorage:
+def _file_storage(part: FilePart[Writer]) -> FileStorage:
     stream: Any = UploadStream(part.writer)
     return FileStorage(stream, part.filename, part.name, headers=part.headers)

@@ -31,7 +31,7 @@ _STRETCH = 4 * 1024 * 1024  # copied in one hop
 class UploadedFile(FileStorage):
     """A file of a form; saving it elsewhere does not block the event loop."""
 
-    def __init__(self, workers: Workers, part: FilePart) -> None:
+    def __init__(self, workers: Workers, part: FilePart[Writer]) -> None:
         stream = UploadStream(part.writer)
         super().__init__(cast(BinaryIO, stream), part.filename, part.name, headers=part.headers)
         self._workers = workers
@@ -101,7 +101,7 @@ class UploadFormParser(FormDataParser):
                 raise
         return kind(fields), kind([(part.name, UploadedFile(self.workers, part)) for part in parts])
 
-    def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder:
+    def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder[Writer]:
         def open_writer() -> Writer:
             writer = new_writer()
             self.writers.append(writer)
@@ -112,7 +112,7 @@ class UploadFormParser(FormDataParser):
         )
         return MultipartDecoder(boundary, open_writer, limits)
 
-    async def _decode(self, body: UploadBody, decoder: MultipartDecoder) -> None:
+    async def _decode(self, body: UploadBody, decoder: MultipartDecoder[Writer]) -> None:
         """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
         while size := await body.batch():
@@ -123,7 +123,7 @@ class UploadFormParser(FormDataParser):
                 await self.workers.run(_feed, decoder, late_argument=body.take)
 
 
-def _feed(decoder: MultipartDecoder, batch: Batch) -> None:
+def _feed(decoder: MultipartDecoder[Writer], batch: Batch) -> None:
     decoder.feed(bytes(batch))
 
 

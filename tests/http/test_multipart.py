@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from multipart_cases import (
     FILENAMES,
     MALFORMED,
     NAMED,
+    NAMELESS,
     SMALL,
     WELL_FORMED,
     body_of,
@@ -30,8 +32,10 @@ from werkzeug.formparser import MultiPartParser
 from flask_hashfs import FileTooLargeError, HashFS, IncompleteUploadError
 from flask_hashfs._http.multipart import (
     MAX_BOUNDARY_LENGTH,
+    MAX_PART_HEADER_BYTES,
     Limits,
     MultipartDecoder,
+    boundary_of,
 )
 from flask_hashfs._storage.writer import Writer
 
@@ -346,3 +350,171 @@ def test_large_content_arrives_in_large_writes(
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     assert decode(pieces, writers).files[0][3] == content
     assert len(sizes) <= 3 * (len(content) // min(max(size, 16 * 1024), 64 * 1024) + 1)
+
+
+def test_parts_without_a_name_are_passed_over(writers: Writers) -> None:
+    for pieces in ([NAMELESS], one_by_one(NAMELESS)):
+        assert decode(pieces, writers) == Form([("a", "shown")], [])
+    assert writers.made == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        ("multipart/form-data; boundary=a/b:c=d", "a/b:c=d"),
+        ("multipart/form-data; Boundary==; charset=utf-8", "="),
+        ("multipart/form-data;charset=utf-8;boundary=x", "x"),
+        ('multipart/form-data; boundary="a b"', None),
+        ("multipart/form-data; boundary=", None),
+        ("multipart/form-data", None),
+    ],
+)
+def test_an_unquoted_boundary_ends_with_its_parameter(
+    content_type: str, boundary: str | None
+) -> None:
+    assert boundary_of(content_type) == boundary
+
+
+# -- work ------------------------------------------------------------------------------------------
+
+MEGABYTE = 1_000_000
+
+
+def work(pieces: list[bytes], writers: Writers) -> int:
+    """Return how many lines of Python a body takes to decode, whether it is taken or refused."""
+    lines = 0
+
+    def count(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    decoder = MultipartDecoder(BOUNDARY, writers, Limits(max_form_parts=1000))
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+        _, parts = decoder.finish()
+        for part in parts:
+            part.writer.close()
+    except HTTPException:
+        pass
+    finally:
+        sys.settrace(before)
+        decoder.close()
+    return lines
+
+
+def benign(size: int, parts: int, pieces: int) -> list[bytes]:
+    """Return a body of this size, with so many files, in so many pieces."""
+    body = body_of(*[FILE + b"\r\n" + b"x" * (size // parts)] * parts)
+    step = -(-len(body) // pieces)
+    return [body[at : at + step] for at in range(0, len(body), step)]
+
+
+def filled(head: bytes, filling: bytes, tail: bytes) -> bytes:
+    """Return a file whose one header ends in so many fillings as one part may have."""
+    room = MAX_PART_HEADER_BYTES - len(FILE) - len(head) - len(tail) - 10
+    header = FILE[:-2] + head + filling * (room // len(filling)) + tail
+    return header + b"\r\n\r\nx"
+
+
+HEADERS = {
+    "parameters": filled(b"", b"; a=b", b""),
+    "quoted parameters": filled(b"", b'; a="b"', b""),
+    "a long file name": filled(b'; filename="', b"x", b'"'),
+    "an escaped file name": filled(b'; filename="', b'\\"', b'"'),
+    "no closing quote": filled(b'; filename="', b"x", b""),
+    "no closing quotes": filled(b"", b'; filename="', b""),
+    "semicolons": filled(b"", b";", b""),
+    "semicolons and spaces": filled(b"", b"; ", b""),
+    "percent signs": filled(b"; filename*=utf-8''", b"%41", b""),
+    "malformed percent signs": filled(b"; filename*=utf-8''", b"%4x", b""),
+    "only percent signs": filled(b"; filename*=utf-8''", b"%", b""),
+    "quotes for the browser": filled(b'; filename="', b"%22", b'"'),
+    "continuations": filled(b"", b"; filename*1=b", b""),
+    "encoded continuations": filled(b"", b"; filename*1*=%41", b""),
+    "folds": filled(b"", b"\r\n ", b""),
+    "a charset": filled(b"\r\nContent-Type: text/plain", b"; charset=x", b""),
+    "spaces": filled(b";", b" ", b"a=b"),
+    "equal signs": filled(b";", b"=", b""),
+}
+CONTENTS = {
+    "delimiters that go on": b"\r\n--boundx",
+    "delimiters that go on, behind blank lines": b"\r\n\r\n--boundx",
+    "delimiters that nearly end": b"\r\n--bound-x",
+    "delimiters that nearly are lines": b"\r\n--bound\rx",
+    "beginnings of delimiters": b"\r\n--boun",
+    "carriage returns": b"\r",
+    "line breaks": b"\r\n",
+    "hyphens": b"-",
+}
+PREAMBLES = {
+    **CONTENTS,
+    "delimiters and tabs": b"--bound\tx",
+    "delimiters and many spaces": b"--bound" + b" " * 250 + b"x",
+    "delimiters alone": b"--bound",
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 50])
+@pytest.mark.parametrize("filling", CONTENTS.values(), ids=CONTENTS.keys())
+def test_no_content_takes_more_work_than_another(
+    filling: bytes, pieces: int, writers: Writers
+) -> None:
+    body = body_of(FILE + b"\r\n" + filling * (MEGABYTE // len(filling)))
+    step = -(-len(body) // pieces)
+    parts = [body[at : at + step] for at in range(0, len(body), step)]
+    assert work(parts, writers) <= 5 * work(benign(MEGABYTE, 1, pieces), writers)
+
+
+@pytest.mark.parametrize("filling", PREAMBLES.values(), ids=PREAMBLES.keys())
+def test_no_preamble_takes_more_work_than_a_file(filling: bytes, writers: Writers) -> None:
+    body = filling * (MEGABYTE // len(filling)) + b"\r\n" + SMALL
+    assert work([body], writers) <= 5 * work(benign(MEGABYTE, 4, 1), writers)
+
+
+@pytest.mark.parametrize("part", HEADERS.values(), ids=HEADERS.keys())
+def test_no_headers_take_more_work_than_a_few_parts(part: bytes, writers: Writers) -> None:
+    count = MEGABYTE // len(part)
+    assert len(part) > MAX_PART_HEADER_BYTES - 100
+    assert work([body_of(*[part] * count)], writers) <= 5 * work(
+        benign(MEGABYTE, count, 1), writers
+    )
+
+
+FRAGMENTS = [
+    *(b"\r", b"\n", b"\r\n", b"--", b"-", b"--bound", b"bound", b" ", b"\t", b"x", b";", b'"'),
+    *(b"\\", b"%", b"=", b"*", b"a=b", b"filename*=utf-8''", b": ", b"%41", b"\r\n ", b"*1"),
+]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    fragments=st.lists(
+        st.sampled_from(FRAGMENTS),
+        min_size=1,
+        max_size=12,
+    ),
+    place=st.sampled_from(["preamble", "headers", "content"]),
+    pieces=st.integers(1, 5),
+)
+def test_no_shape_is_found_that_takes_more_work(
+    fragments: list[bytes], place: str, pieces: int, shared_writers: Writers
+) -> None:
+    filling = b"".join(fragments)
+    size = 60_000
+    many = filling * (size // len(filling))
+    if place == "preamble":
+        body = many + b"\r\n" + SMALL
+    elif place == "content":
+        body = body_of(FILE + b"\r\n" + many)
+    else:
+        body = body_of(*[filled(b"", filling, b"")] * 4)
+    parts = min(1000, max(1, body.count(b"--bound\r\n") + body.count(b"--bound \r\n")))
+    step = -(-len(body) // pieces)
+    arriving = [body[at : at + step] for at in range(0, len(body), step)]
+    assert work(arriving, shared_writers) <= 5 * work(benign(size, parts, pieces), shared_writers)

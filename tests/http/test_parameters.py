@@ -1,0 +1,41 @@
+"""The parameters of a header mean what they mean to Werkzeug, and there are only so many."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.exceptions import BadRequest
+from werkzeug.http import parse_options_header
+
+from flask_hashfs._http.parameters import MAX_ESCAPES, MAX_PARAMETERS, parse_parameters
+
+FRAGMENTS = [
+    *("a=b", "name=", "=", ";", "; ", " ", "\t", '"', "\\", "x", "*", "*0", "*1*", "filename*="),
+    *("utf-8''", "iso-8859-1'en'", "utf-16''", "%", "%C5%BC", "%4", "%22", "\x00", "\u017c", "'"),
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join))
+def test_they_mean_what_they_mean_to_werkzeug(rest: str) -> None:
+    header = "form-data; " + rest
+    assert parse_parameters(header) == parse_options_header(header)[1]
+
+
+@pytest.mark.parametrize("header", ["", "form-data", ";a=b", "form-data;", " ; a=b"])
+def test_a_header_without_parameters_has_none(header: str) -> None:
+    assert parse_parameters(header) == {} == parse_options_header(header)[1]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "; a=b" * (MAX_PARAMETERS + 1),
+        ";" * 1000,
+        '; a="' + "\\x" * (MAX_ESCAPES + 1) + '"',
+        "; a*=utf-8''" + "%" * 1000,
+    ],
+)
+def test_there_are_limits(rest: str) -> None:
+    with pytest.raises(BadRequest, match="A part's header has"):
+        parse_parameters("form-data" + rest)
