@@ -69,7 +69,7 @@ class Sink(Protocol):
     def write(self, data: memoryview | bytes | bytearray, beside: Executor | None = None) -> None:
         """Take the next bytes."""
 
-    def finish(self) -> str:
+    def finish(self) -> object:
         """End the content."""
 
     def close(self) -> None:
