@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hashfs import HashAddress
-
 from ._app.upload import Upload
 from ._flask.extension import FlaskHashFS
+from ._storage.predecessor import HashAddress
 from ._storage.stored_file import StoredFile
 from ._store.store import HashFS
 from .exceptions import (

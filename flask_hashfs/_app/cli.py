@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from hashfs import HashAddress
 
 from .._storage.names import dotted
+from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
 from .._store.opening import is_url, open_like
 from .._store.store import HashFS

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
-from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest
 from werkzeug.sansio.request import Request
@@ -18,7 +17,9 @@ from .._http import digests, urls
 from .._http.cors import cors
 from .._http.resumable import VERSION
 from .._http.resumable_fields import write_digest
+from .._storage.names import File
 from .._storage.pending import UploadLimits
+from .._storage.predecessor import HashAddress
 from .._storage.writer import Writer
 from .._store.opening import open_store
 from .._store.store import HashFS
@@ -138,7 +139,7 @@ class BaseHashFS(Generic[AppT]):
 
     def url_for(
         self,
-        file: str | os.PathLike[str] | HashAddress,
+        file: File,
         external: bool = True,
         *,
         expires: timedelta | int | None = None,
@@ -166,7 +167,7 @@ class BaseHashFS(Generic[AppT]):
         """
         app = self._current_app()
         prefix = config.key_prefix(self.name)
-        path = file.relpath if isinstance(file, HashAddress) else os.fspath(file)
+        path = os.fspath(file) if isinstance(file, (str, os.PathLike)) else file.relpath
         host = config.host(prefix + "HOST", app.config[prefix + "HOST"])
         path_prefix = app.config[prefix + "PATH_PREFIX"]
         settings = self._state["config"]
@@ -321,12 +322,14 @@ class BaseHashFS(Generic[AppT]):
         """Whether any callable tells what is in use."""
         return bool(self._references)
 
-    def __getattr__(self, name: str) -> Any:
-        """Return a public attribute of the current app's store."""
-        inner = name.startswith("_") or name == "backend"
-        if inner or not (self._has_app() or name in _OFFERED):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.client, name)
+    if not TYPE_CHECKING:  # so that a name that no one has is a mistake to a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a public attribute of the current app's store."""
+            inner = name.startswith("_") or name == "backend"
+            if inner or not (self._has_app() or name in _OFFERED):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return getattr(self.client, name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name}  # apps cannot be pickled, and need not be

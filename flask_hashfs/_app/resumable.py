@@ -28,7 +28,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestTimeout
 
@@ -48,6 +47,7 @@ from .._storage.pending import (
     UnknownUploadError,
     new_id,
 )
+from .._storage.predecessor import HashAddress
 from .._storage.writer import Writer
 from .._store import checks
 from ..exceptions import DigestMismatchError, IncompleteUploadError

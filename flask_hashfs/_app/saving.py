@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import BinaryIO, cast
 
-from hashfs import HashAddress
-
 from .._http.filenames import clean_filename
 from .._http.media import check_mimetype, guess_mimetype
+from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
 from .._store.store import HashFS
 from .._store.types import type_of_file

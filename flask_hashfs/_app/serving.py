@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from hashfs import HashAddress
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import NotFound
 from werkzeug.sansio.request import Request
@@ -18,6 +17,8 @@ from .._http import plan as http
 from .._http import urls
 from .._http.media import check_mimetype, guess_mimetype, is_inline
 from .._http.plan import ByteRange, Plan
+from .._storage.names import File
+from .._storage.predecessor import HashAddress
 from .._storage.records import Content
 from .._store.store import HashFS
 from .config import StoreConfig
@@ -102,9 +103,7 @@ class Serving:
     settings: StoreConfig
     app_config: Mapping[str, Any]
 
-    def open(
-        self, file: str | os.PathLike[str] | HashAddress, method: str, *, is_routed: bool = False
-    ) -> Content:
+    def open(self, file: File, method: str, *, is_routed: bool = False) -> Content:
         """Find, open and measure a stored file.
 
         Args:
@@ -125,9 +124,7 @@ class Serving:
             raise NotFound
         return content
 
-    def open_cached(
-        self, file: str | os.PathLike[str] | HashAddress, method: str
-    ) -> Content | None:
+    def open_cached(self, file: File, method: str) -> Content | None:
         """Open a stored file as `open` does, if that takes no waiting."""
         return self.client.backend.open_cached(file) if self._reads(method) else None
 

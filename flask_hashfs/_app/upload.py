@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hashfs import HashAddress
-
 from .._http.media import guess_mimetype
+from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

@@ -9,13 +9,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from hashfs import HashAddress
-
 from .._storage import sources
 from .._storage.backend import Backend, Commit
 from .._storage.layout import Layout
 from .._storage.names import File, names_of
 from .._storage.parallel import in_threads
+from .._storage.predecessor import HashAddress
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
 from . import prune

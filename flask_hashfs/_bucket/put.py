@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hashfs import HashAddress
-
 from .._storage.layout import Layout
+from .._storage.predecessor import HashAddress
 from .._storage.spool import TemporaryFile, TemporaryFolder
 from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError

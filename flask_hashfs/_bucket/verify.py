@@ -8,10 +8,9 @@ import posixpath
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, count
 
-from hashfs import HashAddress
-
 from .._storage.first_look import FirstLook
 from .._storage.layout import Layout
+from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Progress
 from .client import CHUNK, COPIED_AT_MOST, Found, Objects
 from .hidden import QUARANTINE

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from datetime import timedelta
-from typing import IO, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from io import BufferedReader, TextIOWrapper
+from typing import IO, Any, ParamSpec, TypeVar, cast, overload
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.sansio.app import App
-from hashfs import HashAddress
 
 from .._app import saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
+from .._storage.names import BinaryMode, File, TextMode
+from .._storage.predecessor import HashAddress
 from .._storage.records import Content
+from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
-from .._store.store import HashFS
 from ..signals import file_deleted, file_served, file_stored
 from . import resumable
 from .request import upload_request_class
@@ -26,23 +27,6 @@ from .sender import send
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _OfTheStore(Generic[P, T]):
-    """A method of the current app's store: it takes an app to get it, but none to look it up."""
-
-    def __init__(self, method: Callable[Concatenate[Any, P], T]) -> None:
-        self._method = method
-
-    @overload
-    def __get__(self, extension: None, owner: type) -> Callable[Concatenate[Any, P], T]: ...
-    @overload
-    def __get__(self, extension: FlaskHashFS, owner: type) -> Callable[P, T]: ...
-    def __get__(self, extension: FlaskHashFS | None, owner: type) -> Callable[..., T]:
-        if extension is None:
-            return self._method
-        method: Callable[P, T] = getattr(extension.client, self._method.__name__)
-        return method
 
 
 class FlaskHashFS(BaseHashFS[Flask]):
@@ -60,7 +44,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def put(
         self,
-        file: Any,
+        file: Source,
         extension: str | None = None,
         *,
         expected: str | None = None,
@@ -105,34 +89,57 @@ class FlaskHashFS(BaseHashFS[Flask]):
         filename = saving.name_of(file, filename)
         return saving.describe(self.client, address, filename, content_type)
 
-    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+    def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
         return self.client.get(file)
 
-    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+    def exists(self, file: File) -> bool:
         """Tell whether `file` is stored; see `HashFS.exists`."""
         return self.client.exists(file)
 
-    def __contains__(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+    def __contains__(self, file: File) -> bool:
         return self.client.exists(file)
 
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+    @overload
+    def open(self, file: File, mode: BinaryMode = "rb") -> BufferedReader: ...
+    @overload
+    def open(self, file: File, mode: TextMode) -> TextIOWrapper: ...
+    @overload
+    def open(self, file: File, mode: str) -> IO[Any]: ...
+    def open(self, file: File, mode: str = "rb") -> IO[Any]:
         """Open a stored file to read; see `HashFS.open`."""
         return self.client.open(file, mode)
 
-    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+    def delete(self, file: File) -> None:
         """Delete a stored file; see `HashFS.delete`."""
         address = self.client.get(file) if file_deleted.receivers else None
         self.client.delete(file)
         if address is not None:
             file_deleted.send(_app(), extension=self, address=address)
 
-    files = _OfTheStore(HashFS.files)
-    folders = _OfTheStore(HashFS.folders)
-    corrupted = _OfTheStore(HashFS.corrupted)
-    repair = _OfTheStore(HashFS.repair)
-    count = _OfTheStore(HashFS.count)
-    size = _OfTheStore(HashFS.size)
+    def files(self) -> Generator[str]:
+        """Iterate over the absolute paths of all files; see `HashFS.files`."""
+        return self.client.files()
+
+    def folders(self) -> Generator[str]:
+        """Iterate over the absolute paths of all folders that hold files; see `HashFS.folders`."""
+        return self.client.folders()
+
+    def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
+        """Iterate over the files that lie in a wrong place; see `HashFS.corrupted`."""
+        return self.client.corrupted(extensions)
+
+    def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
+        """Move every file to where its bytes belong; see `HashFS.repair`."""
+        return self.client.repair(extensions)
+
+    def count(self) -> int:
+        """Return the number of files."""
+        return self.client.count()
+
+    def size(self) -> int:
+        """Return the total size in bytes of all files."""
+        return self.client.size()
 
     def verify(self, *, quarantine: bool = False, force: bool = False) -> Generator[HashAddress]:
         """Hash every content again to find what is damaged; see `HashFS.verify`."""
@@ -140,7 +147,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        keep: Iterable[File] = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,
@@ -160,7 +167,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def send_file(
         self,
-        file: str | os.PathLike[str] | HashAddress,
+        file: File,
         *,
         mimetype: str | None = None,
         as_attachment: bool | None = None,
@@ -200,8 +207,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
             answer.close()
             raise
         if answer.serves_content and file_served.receivers:
-            what = {"address": answer.address, "status": answer.plan.status}
-            file_served.send(_app(), extension=self, **what)
+            address, status = answer.address, answer.plan.status
+            file_served.send(_app(), extension=self, address=address, status=status)
         return response
 
     def _check_app(self, app: object) -> None:

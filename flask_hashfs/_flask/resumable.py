@@ -31,7 +31,7 @@ from .._storage.pending import Taken
 from .body import open_body
 
 if TYPE_CHECKING:
-    from hashfs import HashAddress
+    from .._storage.predecessor import HashAddress
 
 SILENCE = 60.0
 """Seconds after which a client that sends nothing is given up."""

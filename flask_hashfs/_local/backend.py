@@ -10,12 +10,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from hashfs import HashAddress
-
 from .._storage import posix
 from .._storage.backend import Commit
 from .._storage.full import full_is_told
 from .._storage.layout import Layout
+from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
 from . import group_put, listing, repair

@@ -9,11 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hashfs import HashAddress
-
 from .._storage import posix, sources
 from .._storage.backend import Backend, Commit
 from .._storage.full import full_is_told
+from .._storage.predecessor import HashAddress
 from .._storage.writer import Writer
 
 _FILES = 128  # of one group: each may hold a descriptor

@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hashfs import HashAddress
-
 from .._storage import posix
+from .._storage.predecessor import HashAddress
 from .lookup import Tree
 from .set_aside import SetAside
 

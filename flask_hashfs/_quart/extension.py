@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,11 +16,10 @@ from datetime import timedelta
 from functools import partial
 from io import FileIO
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from blinker import NamedSignal
 from flask.sansio.app import App
-from hashfs import HashAddress
 from quart import (
     Quart,
     Request,
@@ -39,7 +37,10 @@ from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
+from .._storage.names import BinaryMode, File, TextMode
+from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Stats
+from .._storage.sources import AsyncSource, Source
 from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
 from .._store import checks
@@ -48,7 +49,7 @@ from ..signals import file_deleted, file_served, file_stored
 from . import resumable, sources
 from .batch import Batch
 from .connection import connection_class
-from .reader import Opening
+from .reader import BinaryReader, Opening, TextReader
 from .request import upload_request_class
 from .sender import begin_answer, close_answer, make_response, read_first, sends_paths
 from .workers import Workers, finished
@@ -81,7 +82,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def put(
         self,
-        file: Any,
+        file: Source | AsyncSource,
         extension: str | None = None,
         *,
         expected: str | None = None,
@@ -141,15 +142,21 @@ class QuartHashFS(BaseHashFS[Quart]):
         describe = partial(saving.describe, self.client, address)
         return await self._workers.run(describe, filename, content_type)
 
-    async def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+    async def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
         return await self._workers.run(self.client.get, file)
 
-    async def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+    async def exists(self, file: File) -> bool:
         """Tell whether `file` is stored; see `HashFS.exists`."""
         return await self._workers.run(self.client.exists, file)
 
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> Opening:
+    @overload
+    def open(self, file: File, mode: BinaryMode = "rb") -> Opening[BinaryReader]: ...
+    @overload
+    def open(self, file: File, mode: TextMode) -> Opening[TextReader]: ...
+    @overload
+    def open(self, file: File, mode: str) -> Opening[Any]: ...
+    def open(self, file: File, mode: str = "rb") -> Opening[Any]:
         """Open a stored file to read; see `HashFS.open`.
 
         Returns:
@@ -157,7 +164,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         """
         return Opening(self._workers, partial(self.client.open, file, mode))
 
-    async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+    async def delete(self, file: File) -> None:
         """Delete a stored file; see `HashFS.delete`."""
         address = await self.get(file) if file_deleted.receivers else None
         await self._workers.run(self.client.delete, file)
@@ -202,7 +209,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Store many files for few waits for the disk; see `HashFS.put_files`."""
         return self._iterate(partial(self.client.put_files, files), _PUT)
 
-    async def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+    async def realpath(self, file: File) -> str | None:
         """Return the absolute path of a stored file, or None; see `HashFS.realpath`."""
         return await self._workers.run(self.client.realpath, file)
 
@@ -234,7 +241,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        keep: Iterable[File] = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,
@@ -257,7 +264,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def send_file(
         self,
-        file: str | os.PathLike[str] | HashAddress,
+        file: File,
         *,
         mimetype: str | None = None,
         as_attachment: bool | None = None,
@@ -350,7 +357,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def _respond(
         self,
-        file: str | os.PathLike[str] | HashAddress,
+        file: File,
         options: SendOptions,
         *,
         is_routed: bool = False,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from io import TextIOBase
 from types import TracebackType
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, Generic, TypeVar, cast
 
 from aiofiles.threadpool.binary import AsyncBufferedReader
 from aiofiles.threadpool.text import AsyncTextIOWrapper
@@ -43,18 +43,21 @@ class TextReader(_Closing, AsyncTextIOWrapper):
     """A stored file, open to read text."""
 
 
-class Opening:
+ReaderT = TypeVar("ReaderT", bound=BinaryReader | TextReader)
+
+
+class Opening(Generic[ReaderT]):
     """A stored file about to be opened: await it, or enter it with ``async with``."""
 
     def __init__(self, workers: Workers, opens: Callable[[], IO[Any]]) -> None:
         self._workers = workers
         self._opens = opens
-        self._file: BinaryReader | TextReader | None = None
+        self._file: ReaderT | None = None
 
-    def __await__(self) -> Generator[Any, None, BinaryReader | TextReader]:
+    def __await__(self) -> Generator[Any, None, ReaderT]:
         return self._open().__await__()
 
-    async def __aenter__(self) -> BinaryReader | TextReader:
+    async def __aenter__(self) -> ReaderT:
         self._file = await self
         return self._file
 
@@ -67,10 +70,10 @@ class Opening:
         if self._file is not None:
             await self._file.close()
 
-    async def _open(self) -> BinaryReader | TextReader:
+    async def _open(self) -> ReaderT:
         file = await self._workers.run(self._opens, on_lost_result=close)
         kind = TextReader if isinstance(file, TextIOBase) else BinaryReader
-        return kind(cast(Any, file), None, self._workers.executor)
+        return cast(ReaderT, kind(cast(Any, file), None, self._workers.executor))
 
 
 def close(file: IO[Any]) -> None:

@@ -33,7 +33,7 @@ from .request import UploadRequest
 from .workers import Workers, undisturbed
 
 if TYPE_CHECKING:
-    from hashfs import HashAddress
+    from .._storage.predecessor import HashAddress
 
 _HEADERS = "_hashfs_upload_headers"
 

@@ -13,11 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, Protocol
 
-from hashfs import HashAddress
-
 from .layout import Layout
 from .names import File
 from .pending import PendingUploads
+from .predecessor import HashAddress
 from .records import Content, Damaged, Entry, InUse, Progress, Stats
 from .writer import Writer
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TypeAlias
-
-from hashfs import HashAddress
+from typing import Literal, TypeAlias
 
 from ..exceptions import InvalidExtensionError
+from .predecessor import HashAddress
 from .stored_file import StoredFile
 
 File: TypeAlias = str | os.PathLike[str] | HashAddress | StoredFile
 """What a look-up takes."""
+
+BinaryMode: TypeAlias = Literal["rb", "br"]
+TextMode: TypeAlias = Literal["r", "rt", "tr"]
 
 _EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from hashfs import HashAddress
-
+from .predecessor import HashAddress
 from .stored_file import StoredFile
 
 

@@ -6,11 +6,33 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from .writer import Bytes, Writer
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import FileStorage
+
+
+class Readable(Protocol):
+    """A binary or text file object."""
+
+    def read(self, size: int = ..., /) -> bytes | str: ...
+
+
+class AsyncReadable(Protocol):
+    """An asynchronous binary file object."""
+
+    def read(self, size: int = ..., /) -> Awaitable[bytes]: ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | FileStorage | Iterable[Bytes]"  # noqa: E501
+"""What ``put`` takes."""
+
+AsyncSource: TypeAlias = "AsyncIterable[bytes] | AsyncReadable"
+"""What ``put`` of the Quart half takes beside."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Generator, Iterable, Iterator
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, overload
 
-import hashfs
-from hashfs import HashAddress
 from werkzeug.datastructures import FileStorage
 
 from .._local.backend import LocalBackend
 from .._storage import sources
 from .._storage.backend import Backend
 from .._storage.layout import Layout
-from .._storage.names import check_mode, names_of
+from .._storage.names import BinaryMode, File, TextMode, check_mode, names_of
+from .._storage.predecessor import HashAddress, PredecessorHashFS
 from .._storage.records import Damaged, Entry, InUse, NothingInUseError, Stats
+from .._storage.sources import Source
 from .._storage.writer import UploadStream, Writer
 from ..exceptions import NotStoredError
 from . import checks
 
 
-class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
+class HashFS(PredecessorHashFS):
     """Content-addressed files below `root`.
 
     Args:
@@ -115,7 +116,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def put(
         self,
-        file: Any,
+        file: Source,
         extension: str | None = None,
         *,
         expected: str | None = None,
@@ -229,7 +230,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     # -- looking up ------------------------------------------------------------------------
 
-    def get(self, file: str | os.PathLike[str] | HashAddress) -> HashAddress | None:
+    def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None.
 
         Args:
@@ -241,16 +242,22 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
         """
         return self.backend.find(file)
 
-    def exists(self, file: str | os.PathLike[str] | HashAddress) -> bool:
+    def exists(self, file: File) -> bool:
         """Tell whether `file` is stored; it takes what `get` takes."""
         return self.backend.find(file) is not None
 
-    def realpath(self, file: str | os.PathLike[str] | HashAddress) -> str | None:
+    def realpath(self, file: File) -> str | None:
         """Return the absolute path of a stored file, or None; it takes what `get` takes."""
         address = self.backend.find(file)
         return None if address is None else address.abspath
 
-    def open(self, file: str | os.PathLike[str] | HashAddress, mode: str = "rb") -> IO[Any]:
+    @overload
+    def open(self, file: File, mode: BinaryMode = "rb") -> io.BufferedReader: ...
+    @overload
+    def open(self, file: File, mode: TextMode) -> io.TextIOWrapper: ...
+    @overload
+    def open(self, file: File, mode: str) -> IO[Any]: ...
+    def open(self, file: File, mode: str = "rb") -> IO[Any]:
         """Open a stored file to read.
 
         In an object store it is read by ranges as they are needed: it has no ``fileno``, and
@@ -275,7 +282,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     # -- deleting --------------------------------------------------------------------------
 
-    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
+    def delete(self, file: File) -> None:
         """Delete a stored file and the folders it leaves empty; a missing one is no error.
 
         Args:
@@ -400,7 +407,7 @@ class HashFS(hashfs.HashFS):  # type: ignore[misc,unused-ignore]
 
     def prune(
         self,
-        keep: Iterable[str | os.PathLike[str] | HashAddress] = (),
+        keep: Iterable[File] = (),
         *,
         older_than: timedelta = timedelta(hours=24),
         dry_run: bool = False,
