@@ -68,6 +68,7 @@ class Writer:
         self._id: str | None = None
         if begun is not None:
             self._file, self.size, self._hash = begun
+            self._memory = None
 
     @full_is_told
     def write(self, data: Bytes, beside: Executor | None = None) -> None:

@@ -1,0 +1,49 @@
+"""The app that tests send resumable uploads to, on real servers; configured by the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _prepare(app: Any, fs: Any) -> None:
+    @fs.after_upload  # type: ignore[untyped-decorator,unused-ignore]
+    def stored(upload: Any) -> Any:
+        return {"id": upload.address.id, "upload": upload.id}
+
+
+def flask_app() -> Any:
+    """Make a Flask app from ``FLASK_*``."""
+    from flask import Flask, request
+
+    from flask_hashfs import FlaskHashFS
+
+    app = Flask(__name__)
+    app.config.from_prefixed_env("FLASK")
+    fs = FlaskHashFS(app)
+    _prepare(app, fs)
+
+    @app.post("/put")
+    def put() -> Any:
+        """Store the body, for comparison."""
+        return {"id": fs.put(request.stream).id}
+
+    return app
+
+
+def quart_app() -> Any:
+    """Make the same app for Quart."""
+    from quart import Quart, request
+
+    from flask_hashfs import QuartHashFS
+
+    app = Quart(__name__)
+    app.config.from_prefixed_env("FLASK")
+    fs = QuartHashFS(app)
+    _prepare(app, fs)
+
+    @app.post("/put")
+    async def put() -> Any:
+        """Store the body, for comparison."""
+        return {"id": (await fs.put(request.body)).id}
+
+    return app
