@@ -187,7 +187,9 @@ def _takes_interim_responses(scope: HTTPScope, send: ASGISendCallable) -> bool:
     """Tell whether the server sends interim responses; one that does not ends the connection."""
     if INFORMATIONAL in (scope.get("extensions") or {}):
         return True
-    return getattr(send, "__module__", "").startswith("gunicorn.")  # which does not announce it
+    return str(getattr(send, "__module__", "")).startswith(
+        "gunicorn."
+    )  # which does not announce it
 
 
 async def _send_informational(

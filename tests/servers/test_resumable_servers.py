@@ -1,0 +1,311 @@
+"""Resumable uploads on real servers: over workers, broken connections, and killed processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Answer, Server, serve
+
+CONTENT = random.Random(11).randbytes(700_000)
+ID = hashlib.sha256(CONTENT).hexdigest()
+SIZE = len(CONTENT)
+TUS = [("Tus-Resumable", "1.0.0")]
+TUS_CONTENT = [*TUS, ("Content-Type", "application/offset+octet-stream")]
+DRAFT_CONTENT = [("Content-Type", "application/partial-upload")]
+KINDS = {
+    "gunicorn": ("gthread", "flask", ["--workers", "2"]),
+    "gunicorn-asgi": ("gunicorn-asgi", "quart", ["--workers", "2"]),
+    "uvicorn": ("uvicorn", "quart", ["--workers", "2"]),
+    "hypercorn": ("hypercorn", "quart", ["--workers", "2"]),
+    "granian": ("granian", "quart", []),
+    "granian-wsgi": ("granian-wsgi", "flask", []),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def server(name: str, root: Path) -> Iterator[Server]:
+    kind, framework, options = KINDS[name]
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(root / name),
+        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
+        "FLASK_HASHFS_FSYNC": "false",
+    }
+    with serve(kind, f"resumable_app:{framework}_app()", env=env, options=options) as running:
+        yield running
+
+
+def send(
+    server: Server, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b""
+) -> Answer:
+    """Send one request on a connection of its own, so that any worker may get it."""
+    if method in ("POST", "PATCH") and not body:
+        headers = [*headers, ("Content-Length", "0")]
+    with server.connect() as client:
+        return client.request(method, path, headers, body)
+
+
+def create(server: Server, length: int = SIZE) -> str:
+    answer = send(server, "POST", "/uploads", [*TUS, ("Upload-Length", str(length))])
+    assert answer.status == 201, answer
+    location = answer.get("Location")
+    assert location is not None
+    return location
+
+
+def offset_of(server: Server, location: str) -> int:
+    answer = send(server, "HEAD", location, TUS)
+    assert answer.status == 200, answer
+    return int(answer.get("Upload-Offset") or "")
+
+
+def append(server: Server, location: str, offset: int, body: bytes) -> Answer:
+    headers = [*TUS_CONTENT, ("Upload-Offset", str(offset))]
+    return send(server, "PATCH", location, headers, body)
+
+
+def final_answer(server: Server, location: str) -> Any:
+    """Ask the draft's way for the answer of the app."""
+    headers = [*DRAFT_CONTENT, ("Upload-Offset", str(SIZE)), ("Upload-Complete", "?1")]
+    answer = send(server, "PATCH", location, headers)
+    assert answer.status == 200, answer
+    return json.loads(answer.body)
+
+
+def begin(server: Server, location: str, offset: int, length: int) -> socket.socket:
+    """Open a connection and send the head of an append, whose body is yet to come."""
+    connection = socket.create_connection(("127.0.0.1", server.port), 60)
+    head = [
+        f"PATCH {location} HTTP/1.1",
+        "Host: localhost",
+        "Tus-Resumable: 1.0.0",
+        "Content-Type: application/offset+octet-stream",
+        f"Upload-Offset: {offset}",
+        f"Content-Length: {length}",
+    ]
+    connection.sendall("\r\n".join([*head, "", ""]).encode())
+    return connection
+
+
+def status_of(connection: socket.socket) -> int:
+    data = b""
+    while b"\r\n\r\n" not in data and (piece := connection.recv(4096)):
+        data += piece
+    return int(data.split(b" ", 2)[1]) if data else 0
+
+
+def test_an_upload_in_pieces_over_the_workers(server: Server) -> None:
+    location = create(server)
+    for start in range(0, SIZE, 90_000):
+        answer = append(server, location, start, CONTENT[start : start + 90_000])
+        assert answer.status == 204, answer
+        assert answer.get("Upload-Offset") == str(min(start + 90_000, SIZE))
+    assert final_answer(server, location)["id"] == ID
+
+
+def test_an_upload_in_one_request_of_the_draft(server: Server) -> None:
+    answer = send(server, "POST", "/uploads", [("Upload-Complete", "?1")], CONTENT)
+    assert (answer.status, answer.get("Upload-Complete")) == (200, "?1")
+    assert json.loads(answer.body)["id"] == ID
+
+
+@pytest.mark.parametrize("complete", ["?0", "?1"])
+def test_a_chunked_body(server: Server, name: str, complete: str) -> None:
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(piece), piece)
+        for piece in (CONTENT[start : start + 50_000] for start in range(0, SIZE, 50_000))
+    )
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+        head = f"POST /uploads HTTP/1.1\r\nHost: x\r\nUpload-Complete: {complete}\r\n"
+        head += "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+        try:
+            connection.sendall(chunks + b"0\r\n\r\n")
+        except OSError:
+            assert name == "granian-wsgi"
+        status = status_of(connection)
+    if name == "granian-wsgi" and complete == "?1":
+        assert status == 411, "a body that broke off would look like a whole one"
+    else:
+        assert status == (200 if complete == "?1" else 201)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_connection_that_breaks_costs_little(server: Server, name: str, reset: bool) -> None:
+    location = create(server)
+    sent = 600_000
+    connection = begin(server, location, 0, SIZE)
+    connection.sendall(CONTENT[:sent])
+    deadline = time.monotonic() + 60
+    time.sleep(1.0)  # what was sent has arrived, and nothing waits longer than 0.1 s for company
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.close()
+    offset = offset_of(server, location)
+    while offset < sent - 128 * 1024 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        offset = offset_of(server, location)
+    assert sent - 128 * 1024 <= offset <= sent
+    answer = append(server, location, offset, CONTENT[offset:])
+    assert answer.status == 204, answer
+    assert final_answer(server, location)["id"] == ID
+
+
+def test_a_connection_that_hangs_never_stands_in_the_way(server: Server) -> None:
+    location = create(server)
+    with begin(server, location, 0, SIZE) as hanging:
+        hanging.sendall(CONTENT[:100_000])
+        time.sleep(0.5)
+        offset = offset_of(server, location)
+        assert offset <= 100_000
+        answer = append(server, location, offset, CONTENT[offset:])
+        assert answer.status == 204, answer
+        try:
+            hanging.sendall(CONTENT[100_000:300_000])
+            status = status_of(hanging)
+        except OSError:
+            status = 0
+        assert status in (409, 0), "the connection was closed, or told"
+    assert final_answer(server, location)["id"] == ID
+
+
+def test_two_clients_never_mix_bytes(server: Server) -> None:
+    location = create(server)
+    errors: list[BaseException] = []
+
+    def upload(seed: int) -> None:
+        rng = random.Random(seed)
+        try:
+            while (offset := offset_of(server, location)) < SIZE:
+                size = rng.choice([20_000, 100_000])
+                answer = append(server, location, offset, CONTENT[offset : offset + size])
+                assert answer.status in (204, 409, 413), answer
+        except BaseException as error:
+            errors.append(error)
+
+    clients = [threading.Thread(target=upload, args=(seed,)) for seed in range(2)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(120)
+    assert errors == []
+    assert final_answer(server, location)["id"] == ID
+
+
+def test_an_early_answer_reaches_the_client(server: Server) -> None:
+    location = create(server)
+    answer = append(server, location, 7, CONTENT)
+    assert (answer.status, answer.get("Upload-Offset")) == (409, "0")
+    answer = append(server, location, 0, CONTENT + b"more")
+    assert answer.status == 413
+    assert offset_of(server, location) == 0
+
+
+@pytest.mark.parametrize("version", [None, 5, 6, 8])
+def test_104_tells_where_the_upload_is_before_its_content_is_sent(
+    server: Server, name: str, version: int | None
+) -> None:
+    sends = name.startswith("gunicorn") and version in (6, 8)
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+        head = "POST /uploads HTTP/1.1\r\nHost: x\r\nUpload-Complete: ?1\r\nConnection: close\r\n"
+        head += f"Content-Length: {SIZE}\r\n"
+        head += f"Upload-Draft-Interop-Version: {version}\r\n" if version else ""
+        connection.sendall((head + "\r\n").encode())
+        interim = b""
+        if sends:
+            while b"\r\n\r\n" not in interim:
+                interim += connection.recv(4096)
+        connection.sendall(CONTENT)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert (b" 104 " in interim + answer.partition(b"\r\n\r\n")[0]) is sends
+    if sends:
+        fields = dict(line.lower().split(b": ", 1) for line in interim.split(b"\r\n")[1:-2])
+        assert fields[b"location"] in answer
+        assert b"max-age=" in fields[b"upload-limit"]
+        assert fields[b"upload-draft-interop-version"] == str(version).encode()
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a server's process has started."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(each) for each in text.split()]
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi"])
+def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> None:
+    worker, framework, options = KINDS[kind]
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "root"),
+        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
+        "FLASK_HASHFS_FSYNC": "false",
+    }
+    app = f"resumable_app:{framework}_app()"
+    over = threading.Event()
+    with serve(worker, app, env=env, options=options) as server:
+
+        def kill() -> None:
+            rng = random.Random(5)
+            while not over.wait(rng.uniform(0.5, 3.0)):
+                workers = children(server.process.pid)
+                if workers:
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            for number in range(4):
+                _upload_through_kills(server, number)
+        finally:
+            over.set()
+            killer.join()
+
+
+def _upload_through_kills(server: Server, number: int) -> None:
+    content = random.Random(number).randbytes(400_000)
+    told, location = 0, None
+    deadline = time.monotonic() + 240
+    while told < len(content):
+        assert time.monotonic() < deadline
+        try:
+            if location is None:
+                location = create(server, len(content))
+            told, before = offset_of(server, location), told
+            assert told >= before, "what was told is lost"
+            answer = append(server, location, told, content[told : told + 60_000])
+            if answer.status == 204:
+                told = int(answer.get("Upload-Offset") or "")
+        except (OSError, EOFError, ValueError):
+            time.sleep(0.05)
+    id = hashlib.sha256(content).hexdigest()
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            headers = [*DRAFT_CONTENT, ("Upload-Offset", str(told)), ("Upload-Complete", "?1")]
+            answer = send(server, "PATCH", str(location), headers)
+            assert (answer.status, json.loads(answer.body)["id"]) == (200, id)
+            return
+        except (OSError, EOFError, ValueError):
+            time.sleep(0.05)
