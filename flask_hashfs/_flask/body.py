@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired
 
-from .._http.body_rules import BodyRules
+from .._http.body_rules import BodyRules, read_already
+from .._storage.sources import ReadOnce
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -83,7 +84,7 @@ def _content_length(environ: WSGIEnvironment) -> int | None:
     return int(length)
 
 
-class Body(io.RawIOBase):
+class Body(ReadOnce):
     """A request's body, read from the server and checked.
 
     Args:
@@ -103,6 +104,24 @@ class Body(io.RawIOBase):
         self._last = None if terminated else rules.expected
         self._position = 0
         self._failure: HTTPException | None = None
+        self._has_ended = False
+        self._kept: bytes | None = None
+
+    def keep(self, data: bytes) -> None:
+        """Take note of what the request keeps of the bytes that it has read."""
+        self._kept = data
+
+    def unread(self) -> object:
+        """Return what `put` stores: this body, or the bytes kept by who has read it.
+
+        Raises:
+            IncompleteUploadError: It has been read to its end, and nothing was kept.
+        """
+        if not self._position or not (self._has_ended or self.is_exhausted):
+            return self
+        if self._kept is None:
+            raise read_already()
+        return self._kept
 
     def readable(self) -> bool:
         return True
@@ -162,7 +181,8 @@ class Body(io.RawIOBase):
         try:
             data = self._received(read, size)
             self._position += len(data)
-            self._rules.check(self._position, ended=not data)
+            self._has_ended = not data
+            self._rules.check(self._position, ended=self._has_ended)
         except HTTPException as error:
             self._failure = error
             raise

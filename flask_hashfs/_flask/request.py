@@ -47,6 +47,13 @@ class _CheckedBody(Request):
             return super().stream
         return open_body(self.environ, self.max_content_length)
 
+    def get_data(self, *args: Any, **kwargs: Any) -> Any:
+        data = super().get_data(*args, **kwargs)
+        kept, stream = self.__dict__.get("_cached_data"), self.__dict__.get("stream")
+        if kept is not None and isinstance(stream, Body):
+            stream.keep(kept)  # a later put of the stream finds nothing left in it
+        return data
+
 
 class _Uploads(Request):
     """A request that parses multipart forms into the app's store."""

@@ -54,6 +54,18 @@ _NO_FILE = {  # what opening a path that names no file ends with
 }
 
 
+class ReadOnce(io.RawIOBase):
+    """A stream that cannot be read again, and that something else may have read already."""
+
+    def unread(self) -> object:
+        """Return what is to be stored: this stream, or what was kept of its bytes.
+
+        Raises:
+            HashFSError: All of it has been read, and nothing was kept.
+        """
+        raise NotImplementedError
+
+
 def copy(source: object, writer: Writer) -> None:
     """Write the bytes of `source` to `writer`.
 
@@ -66,6 +78,9 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
+    once = source if isinstance(source, ReadOnce) else None
+    if once is not None:
+        source = once.unread()
     whole = _whole(source)
     if whole is not None and len(whole) <= max(_LARGE, writer.memory_limit):
         # It is in memory and stays there: nothing is written before it turns out to be new.
@@ -77,6 +92,8 @@ def copy(source: object, writer: Writer) -> None:
         _copy(source, pump)
     finally:
         pump.close()
+    if once is not None and not writer.size:
+        once.unread()  # only now is it known that nothing was left
 
 
 def _whole(source: object) -> bytes | None:

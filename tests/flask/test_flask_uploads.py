@@ -1115,6 +1115,67 @@ def test_raw_bodies_are_put_whole_or_not_at_all(app: Flask, fs: FlaskHashFS, roo
     assert len(inventory(root)) == 1
 
 
+class TestABodyReadBefore:
+    """What a hook has read is stored from what it kept, or not at all; never as the empty file."""
+
+    URLENCODED = "application/x-www-form-urlencoded"
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    @pytest.mark.parametrize(
+        ("hook", "status"),
+        [
+            (lambda: request.get_data(), 200),
+            (lambda: request.get_data(as_text=True), 200),
+            (lambda: request.get_json(silent=True), 200),
+            (lambda: (request.get_data(), request.form), 200),
+            (lambda: request.content_length, 200),
+            (lambda: request.get_data(cache=False), 400),
+            (lambda: request.form, 400),
+            (lambda: request.stream.read(), 400),
+            (lambda: request.stream.read(7), 400),  # all there is, but not asked for the end
+            (lambda: request.stream.readline(), 400),
+        ],
+    )
+    def test_raw(
+        self,
+        app: Flask,
+        fs: FlaskHashFS,
+        root: Path,
+        hook: Callable[[], Any],
+        status: int,
+        terminated: bool,
+    ) -> None:
+        @app.before_request
+        def read() -> None:
+            hook()
+
+        @view(app)
+        def put() -> Any:
+            return fs.put(request.stream).id
+
+        body = b"a=1&b=2"
+        options: Any = {"environ_overrides": {"wsgi.input_terminated": terminated}}
+        answer = post(app, body, content_type=self.URLENCODED, **options)
+        assert answer.status_code == status
+        if status == 200:
+            assert answer.text == hashlib.sha256(body).hexdigest()
+        else:
+            assert "read already" in answer.text
+            assert not inventory(root)
+
+    def test_the_rest_of_a_body_and_an_empty_one_are_stored(
+        self, app: Flask, fs: FlaskHashFS
+    ) -> None:
+        @view(app)
+        def put() -> Any:
+            request.stream.read(2)
+            return fs.put(request.stream).id
+
+        for body in (b"a=1&b=2", b""):
+            answer = post(app, body, content_type="text/plain")
+            assert answer.text == hashlib.sha256(body[2:]).hexdigest()
+
+
 def test_outside_an_app_a_request_is_a_stock_one(fs: FlaskHashFS, app: Flask) -> None:
     environ = {"method": "POST", "content_type": FORM}
     with app.request_class.from_values(input_stream=io.BytesIO(SMALL), **environ) as req:
