@@ -17,9 +17,10 @@ from .._http import digests, urls
 from .._http.cors import cors
 from .._http.resumable import VERSION
 from .._http.resumable_fields import write_digest
-from .._storage.names import File
+from .._storage.names import File, names_of
 from .._storage.pending import UploadLimits
 from .._storage.predecessor import HashAddress
+from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
 from .._store.opening import open_store
 from .._store.store import HashFS
@@ -149,12 +150,13 @@ class BaseHashFS(Generic[AppT]):
         """Return the URL of a stored file; whether it exists is not checked.
 
         Args:
-            file: A path relative to the root, an id where this app serves the files, or an
-                address.
+            file: A path relative to the root, an id where this app serves the files, an
+                address or a `StoredFile`.
             external: Whether to begin with ``HASHFS_HOST`` or the request's host.
             expires: For how long it works, as a timedelta or in seconds, where
                 ``HASHFS_SERVE_FILES`` is ``"signed"``; without it such a URL answers 403.
             download_name: The name that the file is saved under; signed, so with `expires` only.
+                That of a `StoredFile` if None.
             as_attachment: Whether the browser downloads it; signed, so with `expires` only.
 
         Raises:
@@ -167,7 +169,7 @@ class BaseHashFS(Generic[AppT]):
         """
         app = self._current_app()
         prefix = config.key_prefix(self.name)
-        path = os.fspath(file) if isinstance(file, (str, os.PathLike)) else file.relpath
+        path = names_of(file)[0]
         host = config.host(prefix + "HOST", app.config[prefix + "HOST"])
         path_prefix = app.config[prefix + "PATH_PREFIX"]
         settings = self._state["config"]
@@ -191,6 +193,8 @@ class BaseHashFS(Generic[AppT]):
                 f'nobody would check expires: {prefix}SERVE_FILES is not "signed" but '
                 f"{settings.serve_files!r}"
             )
+        if download_name is None and isinstance(file, StoredFile):
+            download_name = file.filename
         path = path.replace(os.sep, "/").lstrip("/")
         wishes = expires, download_name, as_attachment
         return f"{url}?token={signed_urls.new_token(app.config, self.name, path, *wishes)}"

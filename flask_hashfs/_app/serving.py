@@ -20,6 +20,7 @@ from .._http.plan import ByteRange, Plan
 from .._storage.names import File
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content
+from .._storage.stored_file import StoredFile
 from .._store.store import HashFS
 from .config import StoreConfig
 
@@ -56,6 +57,16 @@ class SendOptions:
     def __post_init__(self) -> None:
         if self.mimetype is not None:
             check_mimetype(self.mimetype)
+
+    def of(self, file: object) -> SendOptions:
+        """Return these options with what a `StoredFile` knows where they leave it out."""
+        if not isinstance(file, StoredFile):
+            return self
+        return replace(
+            self,
+            mimetype=file.content_type if self.mimetype is None else self.mimetype,
+            download_name=file.filename if self.download_name is None else self.download_name,
+        )
 
     @property
     def is_default(self) -> bool:

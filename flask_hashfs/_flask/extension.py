@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 from datetime import timedelta
 from io import BufferedReader, TextIOWrapper
@@ -110,7 +111,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         """Open a stored file to read; see `HashFS.open`."""
         return self.client.open(file, mode)
 
-    def delete(self, file: File) -> None:
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
         """Delete a stored file; see `HashFS.delete`."""
         address = self.client.get(file) if file_deleted.receivers else None
         self.client.delete(file)
@@ -179,11 +180,12 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         Args:
             file: What `get` takes.
-            mimetype: A type and subtype, which parameters may follow; guessed from the stored
-                name, or from `download_name`, if None.
+            mimetype: A type and subtype, which parameters may follow. If None, that of a
+                `StoredFile`; for others guessed from the stored name, or from `download_name`.
             as_attachment: Whether the browser downloads rather than shows it; if None, as
                 ``HASHFS_INLINE_TYPES`` says for its type.
-            download_name: The name it is saved under; its id and extension if None.
+            download_name: The name it is saved under. If None, that of a `StoredFile`, and
+                otherwise its id and extension.
             max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's
                 path has the file's id or relpath in it; elsewhere caches ask each time, since
                 such a URL may mean another file tomorrow.
@@ -196,7 +198,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
             NotFound: It is not stored.
             ValueError: `mimetype` is not a type.
         """
-        options = SendOptions(mimetype, as_attachment, download_name, max_age, private)
+        options = SendOptions(mimetype, as_attachment, download_name, max_age, private).of(file)
         return self._respond(self._serving.open(file, request.method), options)
 
     def _respond(self, content: Content, options: SendOptions) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -164,7 +165,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         """
         return Opening(self._workers, partial(self.client.open, file, mode))
 
-    async def delete(self, file: File) -> None:
+    async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
         """Delete a stored file; see `HashFS.delete`."""
         address = await self.get(file) if file_deleted.receivers else None
         await self._workers.run(self.client.delete, file)
@@ -276,11 +277,12 @@ class QuartHashFS(BaseHashFS[Quart]):
 
         Args:
             file: What `get` takes.
-            mimetype: A type and subtype, which parameters may follow; guessed from the stored
-                name, or from `download_name`, if None.
+            mimetype: A type and subtype, which parameters may follow. If None, that of a
+                `StoredFile`; for others guessed from the stored name, or from `download_name`.
             as_attachment: Whether the browser downloads rather than shows it; if None, as
                 ``HASHFS_INLINE_TYPES`` says for its type.
-            download_name: The name it is saved under; its id and extension if None.
+            download_name: The name it is saved under. If None, that of a `StoredFile`, and
+                otherwise its id and extension.
             max_age: Seconds it may be cached. If None: ``HASHFS_MAX_AGE`` where the request's
                 path has the file's id or relpath in it; elsewhere caches ask each time, since
                 such a URL may mean another file tomorrow.
@@ -293,7 +295,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             NotFound: It is not stored.
             ValueError: `mimetype` is not a type.
         """
-        options = SendOptions(mimetype, as_attachment, download_name, max_age, private)
+        options = SendOptions(mimetype, as_attachment, download_name, max_age, private).of(file)
         return await self._respond(file, options)
 
     # -- within ----------------------------------------------------------------------------

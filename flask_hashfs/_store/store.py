@@ -20,6 +20,7 @@ from .._storage.names import BinaryMode, File, TextMode, check_mode, names_of
 from .._storage.predecessor import HashAddress, PredecessorHashFS
 from .._storage.records import Damaged, Entry, InUse, NothingInUseError, Stats
 from .._storage.sources import Source
+from .._storage.stored_file import StoredFile
 from .._storage.writer import UploadStream, Writer
 from ..exceptions import NotStoredError
 from . import checks
@@ -235,7 +236,7 @@ class HashFS(PredecessorHashFS):
 
         Args:
             file: A hash id, a path relative to the root, an absolute path inside the root,
-                or an address.
+                an address or a `StoredFile`.
 
         Raises:
             TypeError: Anything else.
@@ -282,7 +283,7 @@ class HashFS(PredecessorHashFS):
 
     # -- deleting --------------------------------------------------------------------------
 
-    def delete(self, file: File) -> None:
+    def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
         """Delete a stored file and the folders it leaves empty; a missing one is no error.
 
         Args:
@@ -290,8 +291,14 @@ class HashFS(PredecessorHashFS):
                 one name it stands for.
 
         Raises:
+            TypeError: A `StoredFile`, since another row may mean the same content.
             OSError: The file system refuses.
         """
+        if isinstance(file, StoredFile):
+            raise TypeError(
+                "delete takes no StoredFile, since another row may mean the same content: delete "
+                "the row, and let prune delete what no row has (or name the content by its id)"
+            )
         self.backend.delete(file)
 
     # -- paths -----------------------------------------------------------------------------
@@ -418,7 +425,7 @@ class HashFS(PredecessorHashFS):
         Files that are no content are left alone. Nothing is lost to a put at the same time.
 
         Args:
-            keep: What is in use: ids, paths or addresses. It need not be stored.
+            keep: What is in use: ids, paths, addresses or stored files. It need not be stored.
             older_than: The time since its last put that a content must have had.
             dry_run: Whether to delete nothing and only tell what would be deleted.
             allow_empty: Whether nothing at all may be in use.
