@@ -14,7 +14,7 @@ from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request
 
 from .._app.extension import upload_writer
-from .._http.multipart import FilePart, Limits, MultipartDecoder
+from .._http.multipart import FilePart, Limits, MultipartDecoder, with_boundary
 from .._storage.writer import UploadStream, Writer
 from .body import READ_SIZE, Body, open_body
 
@@ -60,6 +60,11 @@ class _Uploads(Request):
 
     _writers: list[Writer] | None = None
     _form_error: HTTPException | None = None
+
+    @property
+    def mimetype_params(self) -> dict[str, str]:
+        """Parameters of the Content-Type, with a boundary that needs no quotes."""
+        return with_boundary(super().mimetype_params, self.headers.get("Content-Type", ""))
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()

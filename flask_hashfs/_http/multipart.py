@@ -434,14 +434,14 @@ class _StreamedPart(Generic[SinkT]):
         self._file.writer.close()
 
 
-def boundary_of(content_type: str) -> str | None:
-    """Return the boundary parameter of a Content-Type where it is not quoted, or None.
+def with_boundary(parameters: dict[str, str], content_type: str) -> dict[str, str]:
+    """Return the parameters of a Content-Type, with the whole of a boundary that is not quoted.
 
     Some clients leave out the quotes that a boundary with ``/``, ``:`` or ``=`` should have. It
-    still ends where the next parameter begins.
+    still ends where the next parameter begins; Werkzeug ends it at the first such character.
     """
     match = _UNQUOTED_BOUNDARY.search(content_type)
-    return None if match is None else match[1]
+    return parameters if match is None else {**parameters, "boundary": match[1]}
 
 
 def _check_boundary(boundary: str | bytes) -> bytes:

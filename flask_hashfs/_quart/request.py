@@ -10,6 +10,7 @@ from quart.formparser import FormDataParser
 from quart.wrappers import Request
 from werkzeug.exceptions import HTTPException
 
+from .._http.multipart import with_boundary
 from .._storage.writer import Writer
 from .body import UploadBody
 from .forms import UploadFormParser, close_writers
@@ -75,6 +76,11 @@ class UploadRequest(Request):
         except HTTPException as error:
             self._form_error = error
             raise
+
+    @property
+    def mimetype_params(self) -> dict[str, str]:
+        """Parameters of the Content-Type, with a boundary that needs no quotes."""
+        return with_boundary(super().mimetype_params, self.headers.get("Content-Type", ""))
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()

@@ -225,6 +225,18 @@ class TestParity:
         answer = app.test_client().get("/", environ_overrides=environ)
         assert answer.json == [[], [], ""]
 
+    @pytest.mark.parametrize("boundary", ["a/b", "a:b", "==a=", "bound"])
+    def test_a_boundary_needs_no_quotes(self, app: Flask, fs: FlaskHashFS, boundary: str) -> None:
+        @view(app)
+        def seen() -> Any:
+            return fs.put(request.files["f"]).id
+
+        body = body_of(file_part(b"content")).replace(b"bound", boundary.encode())
+        for quoted in (boundary, f'"{boundary}"'):
+            kind = f"multipart/form-data; boundary={quoted}; charset=utf-8"
+            answer = post(app, body, content_type=kind)
+            assert answer.text == hashlib.sha256(b"content").hexdigest()
+
     def test_the_test_client_uploads(self, app: Flask, fs: FlaskHashFS) -> None:
         @view(app)
         def seen() -> Any:

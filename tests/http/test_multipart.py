@@ -35,7 +35,7 @@ from flask_hashfs._http.multipart import (
     MAX_PART_HEADER_BYTES,
     Limits,
     MultipartDecoder,
-    boundary_of,
+    with_boundary,
 )
 from flask_hashfs._storage.writer import Writer
 
@@ -372,7 +372,7 @@ def test_parts_without_a_name_are_passed_over(writers: Writers) -> None:
 def test_an_unquoted_boundary_ends_with_its_parameter(
     content_type: str, boundary: str | None
 ) -> None:
-    assert boundary_of(content_type) == boundary
+    assert with_boundary({}, content_type).get("boundary") == boundary
 
 
 # -- work ------------------------------------------------------------------------------------------

@@ -147,6 +147,20 @@ class TestParity:
         ours, stock = await self.both(app, body)
         assert ours == stock
 
+    async def test_a_boundary_needs_no_quotes(self, app: Quart, fs: QuartHashFS) -> None:
+        names = []
+
+        @view(app)
+        async def seen() -> str:
+            names.append(list(await request.files))
+            return ""
+
+        body = SMALL.replace(b"bound", b"a/b:c=d")
+        for quoted in ("a/b:c=d", '"a/b:c=d"'):
+            kind = f"multipart/form-data; boundary={quoted}; charset=utf-8"
+            await post(app, body, **{"Content-Type": kind})
+        assert names == [["f"], ["f"]]
+
     @pytest.mark.parametrize(
         ("content_type", "body"),
         [
