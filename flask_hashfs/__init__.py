@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._app.upload import Upload
 from ._flask.extension import FlaskHashFS
+from ._storage.names import AUTO
 from ._storage.predecessor import HashAddress
 from ._storage.stored_file import StoredFile
 from ._store.store import HashFS
@@ -17,15 +18,18 @@ from .exceptions import (
     IncompleteUploadError,
     InvalidExtensionError,
     NotStoredError,
+    RejectedError,
     StoreFullError,
     StoreUnavailableError,
+    UnsupportedTypeError,
 )
-from .signals import file_deleted, file_served, file_stored
+from .signals import file_deleted, file_rejected, file_served, file_stored
 
 if TYPE_CHECKING:
     from ._quart.extension import QuartHashFS
 
 __all__ = [
+    "AUTO",
     "ConfigError",
     "DigestMismatchError",
     "FileTooLargeError",
@@ -37,11 +41,14 @@ __all__ = [
     "InvalidExtensionError",
     "NotStoredError",
     "QuartHashFS",
+    "RejectedError",
     "StoreFullError",
     "StoreUnavailableError",
     "StoredFile",
+    "UnsupportedTypeError",
     "Upload",
     "file_deleted",
+    "file_rejected",
     "file_served",
     "file_stored",
 ]

@@ -7,6 +7,8 @@
       ├─ InvalidExtensionError   (ValueError, BadRequest) 400: an extension that is not one
       ├─ NotStoredError          (FileNotFoundError)      nothing is stored under that name
       ├─ FileTooLargeError       (RequestEntityTooLarge)  413: over max_size
+      ├─ UnsupportedTypeError    (UnsupportedMediaType)   415: not one of the types accepted
+      ├─ RejectedError           (UnprocessableEntity)    422: an inspector refuses it
       ├─ DigestMismatchError     (BadRequest)             400: the content has another digest
       ├─ IncompleteUploadError   (BadRequest)             400: the request's body ended early
       ├─ StoreFullError          (OSError, HTTPException) 507: the disk, or a quota, is full
@@ -19,8 +21,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnprocessableEntity,
+    UnsupportedMediaType,
+)
 
 from . import _units
 
@@ -32,8 +42,10 @@ __all__ = [
     "IncompleteUploadError",
     "InvalidExtensionError",
     "NotStoredError",
+    "RejectedError",
     "StoreFullError",
     "StoreUnavailableError",
+    "UnsupportedTypeError",
 ]
 
 _RETRY_AFTER = 5  # seconds
@@ -82,6 +94,30 @@ class FileTooLargeError(HashFSError, RequestEntityTooLarge):
 
     def __reduce__(self) -> tuple[type[FileTooLargeError], tuple[int]]:
         return type(self), (self.max_size,)
+
+
+class UnsupportedTypeError(HashFSError, UnsupportedMediaType):
+    """The content's type, told by its bytes, is not one of those accepted."""
+
+    def __init__(self, mimetype: str, accepted: Iterable[str]) -> None:
+        self.mimetype = mimetype
+        self.accepted = tuple(accepted)
+        wanted = ", ".join(self.accepted)
+        super().__init__(f"The content is {mimetype}; accepted is only {wanted}.")
+
+    def __reduce__(self) -> tuple[type[UnsupportedTypeError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.mimetype, self.accepted)
+
+
+class RejectedError(HashFSError, UnprocessableEntity):
+    """An inspector refuses the content; for inspectors to raise, with the reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+    def __reduce__(self) -> tuple[type[RejectedError], tuple[str]]:
+        return type(self), (self.reason,)
 
 
 class DigestMismatchError(HashFSError, BadRequest):

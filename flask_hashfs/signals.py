@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from blinker import Namespace
 
-__all__ = ["file_deleted", "file_served", "file_stored"]
+__all__ = ["file_deleted", "file_rejected", "file_served", "file_stored"]
 
 _signals = Namespace()
 
@@ -20,3 +20,6 @@ file_deleted = _signals.signal("hashfs-file-deleted")
 
 file_served = _signals.signal("hashfs-file-served")
 """A response with (a part of) the file's content begins; ``status`` is 200 or 206."""
+
+file_rejected = _signals.signal("hashfs-file-rejected")
+"""An inspector has refused a file; ``address`` is as it saw it, ``error`` what it raised."""

@@ -201,6 +201,15 @@ def _origins(key: str, value: object) -> tuple[str, ...] | str:
     return tuple(found)
 
 
+def _accept(key: str, value: object) -> tuple[str, ...]:
+    wanted = 'MIME types such as "image/*, application/pdf"'
+    try:
+        types = parse_types(value)
+    except ValueError as error:
+        _refuse(key, error.args[0], wanted)
+    return types or _refuse(key, value, wanted)
+
+
 def _options(key: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         _refuse(key, value, "a dict of options of the object store")
@@ -279,6 +288,9 @@ class StoreConfig:
     max_file_size: int | None = _key(
         None, _or_none(_integer(0, "bytes")),
         "bytes of one file")
+    accept: tuple[str, ...] | None = _key(
+        None, _or_none(_accept),
+        "MIME types of what may be put, told by the bytes")
     stream_uploads: bool = _key(
         True, _switch,
         "form files go straight into the store")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
@@ -22,12 +23,15 @@ from .._storage.pending import UploadLimits
 from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
+from .._store import types
+from .._store.checks import EVERYTHING, Accepted, accepted, watch
 from .._store.opening import open_store
 from .._store.store import HashFS
 from ..exceptions import ConfigError
 from . import cli, config, signed_urls
 from . import state as app_state
 from .config import StoreConfig
+from .inspection import Inspection
 from .resumable import UploadFlow
 from .serving import SendOptions, Serving
 from .state import StoreState
@@ -61,6 +65,7 @@ class BaseHashFS(Generic[AppT]):
     _references: tuple[Callable[[], Any], ...] = ()
     _before_upload: tuple[Callable[[Upload], Any], ...] = ()
     _after_upload: tuple[Callable[[Upload], Any], ...] = ()
+    _inspectors: tuple[Callable[..., Any], ...] = ()
 
     def __init__(self, app: AppT | None = None, *, name: str | None = None) -> None:
         config.key_prefix(name)
@@ -86,6 +91,10 @@ class BaseHashFS(Generic[AppT]):
             )
         settings = config.load(app.config, self.name)
         client = _make_client(settings, config.key_prefix(self.name))
+        if settings.accept is not None:
+            client.accept = settings.accept
+            types.detector()  # now, and not on the event loop when a form arrives
+        client.inspection = Inspection(self, app)
         state = StoreState(client=client, config=settings, extension=self)
         app.extensions[self._key] = state
         self._install(app, state)
@@ -321,6 +330,32 @@ class BaseHashFS(Generic[AppT]):
         self._after_upload = (*self._after_upload, _callable("after_upload", function))
         return function
 
+    def inspector(self, function: CallableT) -> CallableT:
+        """Register a callable that looks at new content before it is stored.
+
+        Several are called in the order of their registration, each with the whole content,
+        readable from its start, and the `HashAddress` that it is to have. What raises
+        `RejectedError`, or any other ``HTTPException``, refuses the content.
+
+        Args:
+            function: Called within the app's context, once for each new content. Under Quart a
+                plain function is called in a worker thread of its own; a coroutine function is
+                awaited, and so are the methods of the file that it is given.
+
+        Returns:
+            The callable itself, so that this is a decorator.
+
+        Raises:
+            TypeError: It cannot be called.
+        """
+        self._inspectors = (*self._inspectors, _callable("inspector", function))
+        return function
+
+    @property
+    def has_inspectors(self) -> bool:
+        """Whether anybody looks at new content."""
+        return bool(self._inspectors)
+
     @property
     def has_references(self) -> bool:
         """Whether any callable tells what is in use."""
@@ -421,6 +456,14 @@ class BaseHashFS(Generic[AppT]):
         """Install the request class that takes uploads, once for each app."""
         raise NotImplementedError
 
+    def inspect_now(self, app: AppT, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
+        """Have every inspector look at new content of the store of `app`, here and now.
+
+        Raises:
+            HTTPException: An inspector refuses the content.
+        """
+        raise NotImplementedError
+
     def _serve(self, file: str) -> Any:
         """Answer a request of the file route."""
         raise NotImplementedError
@@ -452,21 +495,40 @@ class BaseHashFS(Generic[AppT]):
         raise NotImplementedError
 
 
-def upload_writer(app: App) -> Callable[[], Writer] | None:
-    """Return what makes writers for the files of a form, or None where they do not stream.
+@dataclass(frozen=True, slots=True)
+class UploadWriters:
+    """What makes the writers for the files of a form.
 
-    They go to the first store of `app` that takes them, and may be as large as the largest
-    of its stores allows: each put checks its own store's limit.
+    They go to the first store of the app that takes them. Each may be as large as the largest of
+    the app's stores allows, and of a type that any of them accepts: each put checks its own
+    store's rules.
     """
-    states = app_state.states(app).values()
-    streaming = [state["client"] for state in states if state["config"].stream_uploads]
-    if not streaming:
-        return None
-    limits = [state["client"].max_size for state in states]
-    sizes = [limit for limit in limits if limit is not None]
-    limit = max(sizes) if len(sizes) == len(limits) else None
-    client = streaming[0]
-    return lambda: client.backend.new_writer(limit)
+
+    client: HashFS
+    max_size: int | None
+    accepted: Accepted
+
+    @classmethod
+    def of(cls, app: App) -> UploadWriters | None:
+        """Return those of `app`, or None where its forms do not stream."""
+        states = app_state.states(app).values()
+        streaming = [state["client"] for state in states if state["config"].stream_uploads]
+        if not streaming:
+            return None
+        clients = [state["client"] for state in states]
+        sizes = [each.max_size for each in clients if each.max_size is not None]
+        lists = [each.accept for each in clients if each.accept is not None]
+        every = len(clients)
+        return cls(
+            streaming[0],
+            max(sizes) if len(sizes) == every else None,
+            accepted([mimetype for each in lists for mimetype in each])
+            if len(lists) == every
+            else EVERYTHING,
+        )
+
+    def __call__(self) -> Writer:
+        return watch(self.client.backend.new_writer(self.max_size), self.accepted)
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:

@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 from .._storage import sources
 from .._storage.backend import Backend, Commit
 from .._storage.layout import Layout
-from .._storage.names import File, names_of
+from .._storage.names import Extension, File, names_of
 from .._storage.parallel import in_threads
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
@@ -82,13 +82,13 @@ class BucketBackend(Backend):
 
     def put_files(
         self,
-        files: Iterable[tuple[Any, str | None]],
+        files: Iterable[tuple[Any, Extension]],
         begin: Callable[[], Writer],
         commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
         """Store many files, several at once."""
 
-        def put(file: tuple[Any, str | None]) -> HashAddress | Exception:
+        def put(file: tuple[Any, Extension]) -> HashAddress | Exception:
             source, extension = file
             try:
                 with begin() as writer:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import nullcontext
 from datetime import timedelta
 from io import BufferedReader, TextIOWrapper
-from typing import IO, Any, ParamSpec, TypeVar, cast, overload
+from typing import IO, Any, BinaryIO, ParamSpec, TypeVar, cast, overload
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.sansio.app import App
+from werkzeug.exceptions import HTTPException
 
 from .._app import saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
-from .._storage.names import BinaryMode, File, TextMode
+from .._storage.names import BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content
 from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
-from ..signals import file_deleted, file_served, file_stored
+from ..signals import file_deleted, file_rejected, file_served, file_stored
 from . import resumable
 from .request import upload_request_class
 from .sender import send
@@ -46,13 +48,16 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def put(
         self,
         file: Source,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         expected: str | None = None,
         max_size: int | None = None,
+        accept: str | Iterable[str] | None = None,
     ) -> HashAddress:
         """Store the content of `file` under its hash; see `HashFS.put`."""
-        address = self.client.put(file, extension, expected=expected, max_size=max_size)
+        address = self.client.put(
+            file, extension, expected=expected, max_size=max_size, accept=accept
+        )
         if file_stored.receivers:
             file_stored.send(_app(), extension=self, address=address)
         return address
@@ -93,6 +98,10 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
         return self.client.get(file)
+
+    def type_of(self, file: Any) -> str:
+        """Return the type of a stored or an uploaded file, by its bytes; see `HashFS.type_of`."""
+        return self.client.type_of(file)
 
     def exists(self, file: File) -> bool:
         """Tell whether `file` is stored; see `HashFS.exists`."""
@@ -221,6 +230,18 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def _install(self, app: Flask, state: StoreState) -> None:
         app.request_class = upload_request_class(app.request_class)
+
+    def inspect_now(self, app: Flask, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
+        """Have every inspector look at new content; see `inspector`."""
+        is_current = has_app_context() and _app() is app
+        with nullcontext() if is_current else app.app_context():
+            try:
+                for function in self._inspectors:
+                    with opens() as file:
+                        function(file, address)
+            except HTTPException as error:
+                file_rejected.send(app, extension=self, address=address, error=error)
+                raise
 
     def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -13,8 +12,9 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request
 
-from .._app.extension import upload_writer
+from .._app.extension import UploadWriters
 from .._http.multipart import FilePart, Limits, MultipartDecoder, with_boundary
+from .._http.sniffing import HEAD_SIZE
 from .._storage.writer import UploadStream, Writer
 from .body import READ_SIZE, Body, open_body
 
@@ -68,7 +68,7 @@ class _Uploads(Request):
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()
-        new_writer = upload_writer(cast(Any, current_app)) if current_app else None
+        new_writer = UploadWriters.of(cast(Any, current_app)) if current_app else None
         if new_writer is None or not _is_stock(parser):
             return parser
         if self._writers is None:
@@ -97,7 +97,7 @@ class _UploadParser(FormDataParser):
     """Parses multipart forms with `MultipartDecoder`, and any other as `stock` does."""
 
     def __init__(
-        self, stock: FormDataParser, new_writer: Callable[[], Writer], writers: list[Writer]
+        self, stock: FormDataParser, new_writer: UploadWriters, writers: list[Writer]
     ) -> None:
         super().__init__(
             stock.stream_factory,
@@ -127,7 +127,8 @@ class _UploadParser(FormDataParser):
     ) -> tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]:
         if isinstance(stream, Body) and stream.tell():  # the app has read it itself
             return [], []
-        data = stream.read(READ_SIZE)
+        judges = bool(self._new_writer.accepted)
+        data = stream.read(HEAD_SIZE if judges else READ_SIZE)
         if not data and content_length is None:  # a request without a body
             return [], []
         limits = Limits(None, self.max_form_memory_size, self.max_form_parts)
@@ -137,7 +138,8 @@ class _UploadParser(FormDataParser):
         try:
             while data:
                 decoder.feed(data)
-                data = stream.read(READ_SIZE)
+                # A file of a wrong type is refused by its head, even if the client stops there.
+                data = stream.read(HEAD_SIZE if judges and decoder.awaits_head else READ_SIZE)
             fields, parts = decoder.finish()
         finally:
             decoder.close()

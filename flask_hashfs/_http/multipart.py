@@ -66,8 +66,15 @@ class Sink(Protocol):
     def max_size(self) -> int | None:
         """Bytes it takes, or None."""
 
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the first bytes will decide if the content is taken."""
+
     def write(self, data: memoryview | bytes | bytearray, beside: Executor | None = None) -> None:
         """Take the next bytes."""
+
+    def end_head(self) -> None:
+        """Decide now: there are no more bytes."""
 
     def finish(self) -> object:
         """End the content."""
@@ -204,6 +211,11 @@ class MultipartDecoder(Generic[SinkT]):
         files, self._files = self._files, []
         self.close()
         return self._fields, files
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the next bytes decide about a file: it is better to feed few than to wait."""
+        return not (isinstance(self._part, _StreamedPart) and not self._part.awaits_head)
 
     def close(self) -> None:
         """Drop every writer that ``finish`` has not handed over."""
@@ -420,6 +432,10 @@ class _StreamedPart(Generic[SinkT]):
             self._flush()
             self._file.writer.write(memoryview(data)[start:end], self._beside)
 
+    @property
+    def awaits_head(self) -> bool:
+        return self._file.writer.awaits_head
+
     def _flush(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, bytearray()
@@ -427,6 +443,8 @@ class _StreamedPart(Generic[SinkT]):
 
     def finish(self) -> FilePart[SinkT]:
         self._flush()
+        if self._file.filename or self._size:  # else no file was chosen
+            self._file.writer.end_head()
         self._file.writer.finish()
         return self._file
 

@@ -216,7 +216,7 @@ def refine(head: bytes, detected: str) -> str:
         return detected
     if b"%PDF-" in head[: _PDF_WITHIN + 5]:
         return _PDF
-    return _text_type(head, detected)
+    return _text_type(head)
 
 
 # What the detector does not know, or knows under another's name.
@@ -250,7 +250,7 @@ def _signature(head: bytes, detected: str) -> str | None:
     for signature, mimetype in _SIGNATURES:
         if head.startswith(signature):
             return mimetype
-    if detected == UNKNOWN and (match := _FIRST_BYTES.match(head)):
+    if detected in (UNKNOWN, _TEXT) and (match := _FIRST_BYTES.match(head)):
         return str(match.lastgroup).replace("_", "/")
     is_sfnt = head.startswith((b"\0\1\0\0", b"true")) and head[4:5] == b"\0"
     if is_sfnt and detected == UNKNOWN and re.fullmatch(rb"[ -~]{4}", head[12:16]):
@@ -266,9 +266,9 @@ _TEXT_SIGNATURES = {
 }
 
 
-def _text_type(head: bytes, detected: str) -> str:
+def _text_type(head: bytes) -> str:
     if not _is_text(head):
-        return _TEXT if detected == _TEXT else UNKNOWN
+        return UNKNOWN
     text = head.removeprefix(codecs.BOM_UTF8)
     for signature, mimetype in _TEXT_SIGNATURES.items():
         if text.startswith(signature):

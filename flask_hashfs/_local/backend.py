@@ -14,6 +14,7 @@ from .._storage import posix
 from .._storage.backend import Commit
 from .._storage.full import full_is_told
 from .._storage.layout import Layout
+from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
@@ -49,7 +50,7 @@ class LocalBackend(Tree):
 
     def put_files(
         self,
-        files: Iterable[tuple[Any, str | None]],
+        files: Iterable[tuple[Any, Extension]],
         begin: Callable[[], Writer],
         commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:

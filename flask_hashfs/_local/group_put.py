@@ -12,6 +12,7 @@ from typing import Any
 from .._storage import posix, sources
 from .._storage.backend import Backend, Commit
 from .._storage.full import full_is_told
+from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
 from .._storage.writer import Writer
 
@@ -22,14 +23,14 @@ _BYTES = 256 * 1024 * 1024
 @dataclass(slots=True)
 class _Item:
     source: Any
-    extension: str | None
+    extension: Extension
     writer: Writer
     result: HashAddress | Exception | None = None
 
 
 def put_files(
     store: Backend,
-    files: Iterable[tuple[Any, str | None]],
+    files: Iterable[tuple[Any, Extension]],
     begin: Callable[[], Writer],
     commit: Commit,
 ) -> Generator[tuple[Any, HashAddress | Exception]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import (
@@ -17,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from io import FileIO
 from itertools import islice
-from typing import Any, TypeVar, cast, overload
+from typing import Any, BinaryIO, TypeVar, cast, overload
 
 from blinker import NamedSignal
 from flask.sansio.app import App
@@ -32,21 +33,22 @@ from quart import (
     request,
     websocket,
 )
+from werkzeug.exceptions import HTTPException
 
 from .._app import saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
-from .._storage.names import BinaryMode, File, TextMode
+from .._storage.names import AUTO, BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Stats
 from .._storage.sources import AsyncSource, Source
 from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
-from .._store import checks
-from .._store.store import HashFS
-from ..signals import file_deleted, file_served, file_stored
+from .._store import types
+from .._store.putting import Put
+from ..signals import file_deleted, file_rejected, file_served, file_stored
 from . import resumable, sources
 from .batch import Batch
 from .connection import connection_class
@@ -59,6 +61,7 @@ T = TypeVar("T")
 
 _LISTED = 256  # names in one call
 _PUT = 128  # files in one call, as many as share the syncs of the disk
+_INLINE = 128 * 1024  # bytes hashed sooner than a thread would begin, and kept in memory
 _STEPS = 8  # of a verify in one call: a cancelled one ends in less than a second
 
 
@@ -66,6 +69,7 @@ class _State(StoreState):
     """One store of a Quart app, with the threads that work for it."""
 
     workers: Workers
+    inspecting: Workers
 
 
 class QuartHashFS(BaseHashFS[Quart]):
@@ -84,28 +88,41 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def put(
         self,
         file: Source | AsyncSource,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         expected: str | None = None,
         max_size: int | None = None,
+        accept: str | Iterable[str] | None = None,
     ) -> HashAddress:
         """Store the content of `file` under its hash; see `HashFS.put`.
 
         Args:
             file: Besides what `HashFS.put` takes an async iterable of bytes, such as
                 ``request.body``, or an object with an async ``read``.
-            extension: Added to the stored file's name; no part of its identity.
+            extension: Added to the stored file's name; no part of its identity. ``AUTO``: that
+                of the content's type.
             expected: The hex id that the content must have.
             max_size: Bytes allowed; the store's own limit holds as well.
+            accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
         Raises:
             IncompleteUploadError: ``request.body`` ended before it was complete.
         """
-        if sources.is_async(file):
-            address = await self._put_async(file, extension, expected, max_size)
-        else:
-            put = partial(self.client.put, expected=expected, max_size=max_size)
-            address = await self._workers.run(put, file, extension)
+        workers = self._workers
+        if (accept is not None or extension is AUTO) and not types.is_loaded():
+            await workers.run(types.detector)
+        step = Put(self.client, extension, expected, max_size, accept)
+        try:
+            if sources.is_async(file):
+                address = await self._receive(step, file)
+            else:
+                address = await workers.run(_take, step, file)
+            if address is None:
+                await self._inspect(step.open, step.address)
+                address = await workers.run(_publish, step)
+        except BaseException:
+            await finished(workers.run(step.close))
+            raise
         await self._tell(file_stored, address=address)
         return address
 
@@ -142,6 +159,10 @@ class QuartHashFS(BaseHashFS[Quart]):
         filename = saving.name_of(file, filename)
         describe = partial(saving.describe, self.client, address)
         return await self._workers.run(describe, filename, content_type)
+
+    async def type_of(self, file: Any) -> str:
+        """Return the type of a stored or an uploaded file, by its bytes; see `HashFS.type_of`."""
+        return await self._workers.run(self.client.type_of, file)
 
     async def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None; see `HashFS.get`."""
@@ -205,7 +226,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         return await self._workers.run(self.client.stats)
 
     def put_files(
-        self, files: Iterable[tuple[Any, str | None]]
+        self, files: Iterable[tuple[Any, Extension]]
     ) -> AsyncIterator[tuple[Any, HashAddress | Exception]]:
         """Store many files for few waits for the disk; see `HashFS.put_files`."""
         return self._iterate(partial(self.client.put_files, files), _PUT)
@@ -328,21 +349,47 @@ class QuartHashFS(BaseHashFS[Quart]):
                 batch = []
         await self._workers.run(update, batch)
 
-    async def _put_async(
-        self, source: Any, extension: str | None, expected: str | None, max_size: int | None
-    ) -> HashAddress:
-        client, workers = self.client, self._workers
-        checks.before(extension, expected)
-        writer = client.writer(max_size)
-        try:
-            async with sources.opened(source) as batches:
-                while await batches.batch() and not batches.ended:
+    async def _receive(self, step: Put, source: Any) -> HashAddress | None:
+        """Take and check what has to be awaited; see `_finish` for what is returned."""
+        workers = self._workers
+        async with sources.opened(source) as batches:
+            writer = step.begin()
+            while (size := await sources.next_batch(batches, step.awaits_head)) and (
+                not batches.ended
+            ):
+                if step.awaits_head and size <= _INLINE:
+                    _write(writer, batches.take())
+                else:
                     await workers.run(_write, writer, late_argument=batches.take)
-                store = partial(_store, client, writer, extension, expected)
-                return await workers.run(store, late_argument=batches.take)
-        except BaseException:
-            await finished(workers.run(writer.close))
+            return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
+
+    async def _inspect(self, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
+        """Have every inspector look at new content; see `inspector`.
+
+        Raises:
+            HTTPException: An inspector refuses the content.
+        """
+        inspecting = cast(_State, self._state)["inspecting"]
+        try:
+            for function in self._inspectors:
+                if inspect.iscoroutinefunction(function):
+                    opening: Opening[BinaryReader] = Opening(inspecting, opens)
+                    async with opening as file:
+                        await function(file, address)
+                else:
+                    await inspecting.run(_look, function, opens, address)
+        except HTTPException as error:
+            await self._tell(file_rejected, address=address, error=error)
             raise
+
+    def inspect_now(self, app: Quart, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
+        """Have every inspector look at new content, for a caller that is in no event loop."""
+
+        async def run() -> None:
+            async with app.app_context():
+                await self._inspect(opens, address)
+
+        asyncio.run(run())
 
     async def _iterate(
         self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
@@ -396,6 +443,8 @@ class QuartHashFS(BaseHashFS[Quart]):
     def _install(self, app: Quart, state: StoreState) -> None:
         workers = Workers(state["config"].worker_threads)
         cast(_State, state)["workers"] = workers
+        # A slow inspector holds up no upload.
+        cast(_State, state)["inspecting"] = Workers(state["config"].worker_threads)
         app.request_class = upload_request_class(app.request_class, workers)
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
@@ -457,13 +506,33 @@ def _write(writer: Writer, batch: Batch) -> None:
     writer.write(bytes(batch))
 
 
-def _store(
-    client: HashFS, writer: Writer, extension: str | None, expected: str | None, last: Batch
-) -> HashAddress:
-    """Do in one hop what remains when the last bytes are there."""
-    with writer:
-        _write(writer, last)
-        return client.commit(writer, extension, expected=expected)
+def _take(step: Put, file: Any) -> HashAddress | None:
+    """Take what can be read here, and go on as `_finish`."""
+    step.take(file)
+    return None if step.must_be_inspected() else _publish(step)
+
+
+def _finish(step: Put, writer: Writer, last: Batch) -> HashAddress | None:
+    """Do in one call what remains when the last bytes are there.
+
+    Returns:
+        The address; None where the content has to be inspected before it gets one.
+    """
+    _write(writer, last)
+    step.check(writer)
+    return None if step.must_be_inspected() else _publish(step)
+
+
+def _publish(step: Put) -> HashAddress:
+    with step:
+        return step.publish()
+
+
+def _look(
+    function: Callable[..., Any], opens: Callable[[], BinaryIO], address: HashAddress
+) -> None:
+    with opens() as file:
+        function(file, address)
 
 
 def _runs_on_trio(app: Quart) -> bool:

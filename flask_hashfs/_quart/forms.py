@@ -12,8 +12,9 @@ from quart.datastructures import FileStorage
 from quart.formparser import FormDataParser, ParserFunc
 from werkzeug.datastructures import MultiDict
 
-from .._app.extension import upload_writer
+from .._app.extension import UploadWriters
 from .._http.multipart import FilePart, Limits, MultipartDecoder
+from .._http.sniffing import HEAD_SIZE
 from .._storage.writer import UploadStream, Writer
 from .batch import Batch
 from .body import UploadBody
@@ -83,18 +84,20 @@ class UploadFormParser(FormDataParser):
     async def _parse_multipart(
         self, body: Body, mimetype: str, content_length: int | None, options: dict[str, str]
     ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
-        new_writer = upload_writer(_app())
+        new_writer = UploadWriters.of(_app())
         if new_writer is None or not isinstance(body, UploadBody):
             return await super()._parse_multipart(body, mimetype, content_length, options)
         kind = self.cls or MultiDict
         if body.is_begun:  # the app has read it itself
             return kind(), kind()
         with body.reading():
-            if not await body.batch() and content_length is None:  # a request without a body
+            judges = bool(new_writer.accepted)
+            size = await _batch(body, judges)
+            if not size and content_length is None:  # a request without a body
                 return kind(), kind()
             decoder = self._decoder(options.get("boundary", ""), new_writer)
             try:
-                await self._decode(body, decoder)
+                await self._decode(body, decoder, judges)
                 fields, parts = decoder.finish()
             except BaseException:
                 await close_writers(self.workers, self.writers)
@@ -112,15 +115,27 @@ class UploadFormParser(FormDataParser):
         )
         return MultipartDecoder(boundary, open_writer, limits)
 
-    async def _decode(self, body: UploadBody, decoder: MultipartDecoder[Writer]) -> None:
-        """Parse, hash and write one batch in another thread while the next one arrives."""
+    async def _decode(
+        self, body: UploadBody, decoder: MultipartDecoder[Writer], judges: bool
+    ) -> None:
+        """Parse, hash and write one batch in another thread while the next one arrives.
+
+        Args:
+            body: Of the request.
+            decoder: Of the body.
+            judges: Whether a file may be refused by its head, even if the client stops there.
+        """
         fed = 0
-        while size := await body.batch():
+        while size := await _batch(body, judges and decoder.awaits_head):
             fed += size
             if fed <= _INLINE:
                 _feed(decoder, body.take())
             else:
                 await self.workers.run(_feed, decoder, late_argument=body.take)
+
+
+async def _batch(body: UploadBody, promptly: bool) -> int:
+    return await (body.prompt_batch(HEAD_SIZE) if promptly else body.batch())
 
 
 def _feed(decoder: MultipartDecoder[Writer], batch: Batch) -> None:

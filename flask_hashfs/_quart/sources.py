@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from .._http.sniffing import HEAD_SIZE
 from .batch import BATCH, Batch
 from .body import UploadBody
 
@@ -35,6 +36,20 @@ async def opened(source: Any) -> AsyncIterator[UploadBody | Gathered]:
         yield Gathered(aiter(source))
 
 
+async def next_batch(batches: UploadBody | Gathered, promptly: bool) -> int:
+    """Wait until there is enough to take, and return how much: nothing at the end.
+
+    Args:
+        batches: From `opened`.
+        promptly: Whether the beginning of a content is enough.
+    """
+    if not promptly:
+        return await batches.batch()
+    if isinstance(batches, UploadBody):
+        return await batches.prompt_batch(HEAD_SIZE)
+    return await batches.batch(HEAD_SIZE)
+
+
 class Gathered:
     """Pieces of any size, gathered.
 
@@ -47,9 +62,9 @@ class Gathered:
         self._unread = Batch()
         self.ended = False
 
-    async def batch(self) -> int:
+    async def batch(self, least: int = BATCH) -> int:
         """Wait until there is enough to `take`, and return how much: nothing at the end."""
-        while not self.ended and len(self._unread) < BATCH:
+        while not self.ended and len(self._unread) < least:
             try:
                 self._unread.append(_bytes(await anext(self._pieces)))
             except StopAsyncIteration:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import IO, Any, Protocol
 
 from .layout import Layout
-from .names import File
+from .names import Extension, File
 from .pending import PendingUploads
 from .predecessor import HashAddress
 from .records import Content, Damaged, Entry, InUse, Progress, Stats
@@ -25,7 +25,7 @@ class Commit(Protocol):
     """A store's commit: it checks what a writer took before the backend publishes it."""
 
     def __call__(
-        self, writer: Writer, extension: str | None = None, *, sync: bool = True
+        self, writer: Writer, extension: Extension = None, *, sync: bool = True
     ) -> HashAddress:
         """Publish what `writer` took; see `Backend.commit` for `sync`."""
         ...
@@ -89,7 +89,7 @@ class Backend(ABC):
     @abstractmethod
     def put_files(
         self,
-        files: Iterable[tuple[Any, str | None]],
+        files: Iterable[tuple[Any, Extension]],
         begin: Callable[[], Writer],
         commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 from typing import Literal, TypeAlias
@@ -15,6 +16,19 @@ File: TypeAlias = str | os.PathLike[str] | HashAddress | StoredFile
 
 BinaryMode: TypeAlias = Literal["rb", "br"]
 TextMode: TypeAlias = Literal["r", "rt", "tr"]
+
+
+class Auto(enum.Enum):
+    """The type of `AUTO`."""
+
+    AUTO = "auto"
+
+
+AUTO = Auto.AUTO
+"""For `put`: the extension is that of the content's type, none where that is unknown."""
+
+Extension: TypeAlias = str | Auto | None
+"""What a put takes as the extension."""
 
 _EXTENSION = re.compile(r"\.?(?=.{1,64}\Z)(?!\.*\Z)[A-Za-z0-9._+-]+", re.ASCII)
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from types import TracebackType
@@ -38,11 +39,14 @@ class Writer:
         max_size: Bytes allowed, or None.
         memory_limit: Bytes kept in memory before a file is opened.
         begun: What it begins with: a file, the bytes in it and their hash, instead of nothing.
+
+    Attributes:
+        head_type: For those who judge the content by its beginning: what they found.
     """
 
     __slots__ = (
-        *("algorithm", "closed", "max_size", "memory_limit", "size"),
-        *("_dmode", "_file", "_folder", "_hash", "_id", "_memory"),
+        *("algorithm", "closed", "head_type", "max_size", "memory_limit", "size"),
+        *("_dmode", "_file", "_folder", "_hash", "_head", "_id", "_memory"),
     )
 
     def __init__(
@@ -59,6 +63,8 @@ class Writer:
         self.max_size = max_size
         self.size = 0
         self.closed = False
+        self.head_type: str | None = None
+        self._head: tuple[int, Callable[[bytes], None]] | None = None
         self._folder = folder
         self.memory_limit = memory_limit
         self._dmode = dmode
@@ -90,6 +96,8 @@ class Writer:
             size = self.size + len(data)
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
+            if self._head is not None and size >= self._head[0]:
+                self._show_head(data)
             self.size = size
             if self._memory is not None and size <= self.memory_limit:
                 self._hash.update(data)
@@ -99,6 +107,52 @@ class Writer:
         except BaseException:
             self.close()  # hash and file may differ now: never to be published
             raise
+
+    def look_at_head(self, size: int, look: Callable[[bytes], None]) -> None:
+        """Have the beginning of the content looked at, as soon as it is there.
+
+        Args:
+            size: Bytes that the beginning has, if the content is not shorter.
+            look: Called with them before more is written; what it raises, `write` raises.
+        """
+        self._head = (size, look)
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the beginning of the content is still to be looked at."""
+        return self._head is not None
+
+    def end_head(self) -> None:
+        """Have the beginning looked at now, if it has not been: there is no more content.
+
+        Raises:
+            Exception: What the look raises; the writer is closed then.
+        """
+        if self._head is not None:
+            try:
+                self._show_head(b"")
+            except BaseException:
+                self.close()
+                raise
+
+    def _show_head(self, more: Bytes) -> None:
+        assert self._head is not None
+        size, look = self._head
+        self._head = None
+        head = self.read_head(size)
+        look(head + bytes(memoryview(more)[: size - len(head)]))
+
+    def read_head(self, size: int) -> bytes:
+        """Return the first `size` bytes of the content, or all of a shorter one."""
+        memory = self._memory
+        if memory is not None:
+            return bytes(memoryview(memory)[:size])
+        buffer = bytearray(min(size, self.size))
+        with memoryview(buffer) as view:
+            position = 0
+            while count := self.read_into(view[position:], position):
+                position += count
+        return bytes(buffer[:position])
 
     def _remember(self, memory: bytes | bytearray, data: Bytes) -> None:
         if not memory and type(data) is bytes:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from collections.abc import Generator, Iterable, Iterator
 from datetime import timedelta
-from typing import IO, Any, overload
+from typing import IO, Any, BinaryIO, cast, overload
 
 from werkzeug.datastructures import FileStorage
 
 from .._local.backend import LocalBackend
-from .._storage import sources
 from .._storage.backend import Backend
 from .._storage.layout import Layout
-from .._storage.names import BinaryMode, File, TextMode, check_mode, names_of
+from .._storage.names import BinaryMode, Extension, File, TextMode, check_mode, names_of
 from .._storage.predecessor import HashAddress, PredecessorHashFS
 from .._storage.records import Damaged, Entry, InUse, NothingInUseError, Stats
 from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
-from .._storage.writer import UploadStream, Writer
+from .._storage.writer import Writer
 from ..exceptions import NotStoredError
-from . import checks
+from . import checks, types
+from .putting import Inspection, Put
 
 
 class HashFS(PredecessorHashFS):
@@ -47,6 +46,12 @@ class HashFS(PredecessorHashFS):
     """Where the content lies: for those who write a backend, not for an app."""
 
     max_size: int | None
+
+    accept: tuple[str, ...] | None = None
+    """The types of content, told by its bytes, that are accepted; None accepts all."""
+
+    inspection: Inspection | None = None
+    """What has new content looked at, before it is published."""
 
     def __init__(
         self,
@@ -118,10 +123,11 @@ class HashFS(PredecessorHashFS):
     def put(
         self,
         file: Source,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         expected: str | None = None,
         max_size: int | None = None,
+        accept: str | Iterable[str] | None = None,
     ) -> HashAddress:
         """Store the content of `file` under its hash.
 
@@ -129,41 +135,34 @@ class HashFS(PredecessorHashFS):
             file: A path, bytes, a binary or text file object, a werkzeug ``FileStorage`` or
                 an iterable of bytes. What can be sought is read from its start and its
                 position restored.
-            extension: Added to the stored file's name; no part of its identity.
+            extension: Added to the stored file's name; no part of its identity. ``AUTO``: that
+                of the content's type.
             expected: The hex id that the content must have.
             max_size: Bytes allowed; the store's own ``max_size`` holds as well.
+            accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
         Returns:
             The address; ``is_duplicate`` tells whether the content was there already.
 
         Raises:
+            ConfigError: `accept` is not a list of types, or no detector is installed.
             InvalidExtensionError: `extension` cannot be part of a name.
             FileTooLargeError: The content is larger than allowed.
+            UnsupportedTypeError: The content is of no accepted type.
             DigestMismatchError: The content is not the `expected` one.
+            RejectedError: An inspector refuses the content.
             ValueError: A path that names no file, or a file object that is closed.
             TypeError: Nothing that can be stored.
             StoreFullError: The disk is full.
             OSError: The content cannot be read, or the disk cannot take it.
         """
-        suffix = checks.before(extension, expected)
-        if isinstance(file, FileStorage):
-            file = file.stream
-        limit = self._limit(max_size)
-        if isinstance(file, UploadStream) and self.backend.takes(file.writer):
-            try:
-                return self._commit(file.writer, suffix, expected, limit)
-            except OSError as error:
-                if error.errno != errno.EXDEV:  # one device, but mounted twice
-                    raise
-        writer = self.backend.new_writer(limit)
-        try:
-            sources.copy(file, writer)
-            return self._commit(writer, suffix, expected, limit)
-        finally:
-            writer.close()
+        with Put(self, extension, expected, max_size, accept) as step:
+            step.take(file)
+            step.inspect()
+            return step.publish()
 
     def put_files(
-        self, files: Iterable[tuple[Any, str | None]]
+        self, files: Iterable[tuple[Any, Extension]]
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
         """Store many files: as durable as a put of each, but in less time.
 
@@ -183,12 +182,13 @@ class HashFS(PredecessorHashFS):
         Args:
             max_size: Bytes allowed; the store's own ``max_size`` holds as well.
         """
-        return self.backend.new_writer(self._limit(max_size))
+        writer = self.backend.new_writer(checks.smaller(max_size, self.max_size))
+        return checks.watch(writer, checks.accepted(self.accept))
 
     def commit(
         self,
         writer: Writer,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         expected: str | None = None,
         sync: bool = True,
@@ -210,24 +210,35 @@ class HashFS(PredecessorHashFS):
             StoreFullError: The disk is full.
             OSError: The disk cannot take it.
         """
-        suffix = checks.before(extension, expected)
-        return self._commit(writer, suffix, expected, None, sync)
+        step = Put(self, extension, expected, writer.max_size)
+        step.check(writer)
+        step.inspect()
+        return step.publish(sync=sync)
 
-    def _commit(
-        self,
-        writer: Writer,
-        suffix: str,
-        expected: str | None,
-        limit: int | None,
-        sync: bool = True,
-    ) -> HashAddress:
-        checks.complete(writer, expected, limit)
-        return self.backend.commit(writer, suffix, sync=sync)
+    # -- types -----------------------------------------------------------------------------
 
-    def _limit(self, max_size: int | None) -> int | None:
-        if max_size is None or self.max_size is None:
-            return self.max_size if max_size is None else max_size
-        return min(max_size, self.max_size)
+    def type_of(self, file: Any) -> str:
+        """Return the type of a stored file, or of a file to be stored, by its bytes alone.
+
+        Args:
+            file: What `get` takes; or an upload or another binary file that can be sought, whose
+                position is kept.
+
+        Returns:
+            A MIME type in lower case, without parameters; ``application/octet-stream`` where it
+            is unknown.
+
+        Raises:
+            ConfigError: No detector is installed: ``pip install 'Flask-HashFS[types]'``.
+            NotStoredError: It is not stored.
+            TypeError: Anything else, or a file of text.
+        """
+        if isinstance(file, FileStorage):
+            file = file.stream
+        if hasattr(file, "read"):
+            return types.type_of_file(file)
+        with self.open(file) as stored:
+            return types.type_of_file(cast(BinaryIO, stored))
 
     # -- looking up ------------------------------------------------------------------------
 

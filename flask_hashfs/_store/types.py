@@ -43,6 +43,11 @@ def detector() -> MagicDb:
     return MagicDb()
 
 
+def is_loaded() -> bool:
+    """Tell whether `detector` returns at once, without reading from the disk."""
+    return detector.cache_info().currsize > 0
+
+
 def type_of_head(head: bytes) -> str:
     """Return the type that a content's beginning tells.
 

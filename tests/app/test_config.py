@@ -220,6 +220,7 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "DIR_MODE": "0o700",
         "FSYNC": "false",
         "MAX_FILE_SIZE": "1000",
+        "ACCEPT": "image/*, application/pdf",
         "STREAM_UPLOADS": "false",
         "UPLOADS_PATH": "/uploads",
         "UPLOADS_EXPIRE": "60",
@@ -246,6 +247,7 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
     assert config.dir_mode == 0o700
     assert config.fsync is False
     assert config.max_file_size == 1000
+    assert config.accept == ("image/*", "application/pdf")
     assert config.inline_types == ("image/png",)
     assert config.store_options == {"a": "b"}
     assert config.serve_files is True

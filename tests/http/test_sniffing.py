@@ -192,6 +192,8 @@ def test_a_type_has_one_extension_or_none(mimetype: str, extension: str | None) 
         (b"x" * 1024 + b"%PDF-1.4", UNKNOWN, "application/pdf"),
         (b"x" * 1025 + b"%PDF-1.4", UNKNOWN, "text/plain"),
         (b"\x89PNG\r\n\x1a\n" + bytes(9), UNKNOWN, "image/png"),
+        (b"\x89PNG\r\n\x1a\n" + b"text" * 9, "text/plain", "image/png"),
+        (b"h\x00llo", "text/plain", UNKNOWN),
         (b"PK\x03\x04", UNKNOWN, ZIP),
         (b"\0asm\1\0\0\0", UNKNOWN, "application/wasm"),
         (b"MZ" + bytes(9), "application/x-dosexec", guess_mimetype("a.exe")),
