@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     event,
     inspect,
     literal,
+    null,
     select,
     type_coerce,
     union_all,
@@ -121,6 +123,8 @@ class Row(NamedTuple):
     table: str
     column: str
     value: StoredFile | str
+    key: str | None
+    """The primary key, its parts joined by commas; None where there is none, or nobody asked."""
 
 
 class _Tracked(NamedTuple):
@@ -133,7 +137,7 @@ class _Tracked(NamedTuple):
     def table(self) -> Table:
         return self.column.table
 
-    def rows(self, value: str) -> Iterator[Row]:
+    def rows(self, value: str, key: str | None) -> Iterator[Row]:
         """Yield the row that has `value`, which was read as text; none for a JSON null.
 
         Raises:
@@ -141,11 +145,11 @@ class _Tracked(NamedTuple):
         """
         table, column = self.table.fullname, self.column.name
         if not isinstance(self.column.type, StoredFileType):
-            yield Row(table, column, value)
+            yield Row(table, column, value, key)
         elif value != "null":
             with _named(f"{table}.{column}", value):
                 file = StoredFile.from_dict(json.loads(value))
-            yield Row(table, column, file)
+            yield Row(table, column, file, key)
 
 
 @dataclass(frozen=True)
@@ -190,37 +194,40 @@ class Tracked:
                 found.setdefault(tracked.column, tracked)
         return list(found.values())
 
-    def rows(self) -> Iterator[Row] | AsyncIterator[Row]:
+    def rows(self, *, keyed: bool = False) -> Iterator[Row] | AsyncIterator[Row]:
         """Return every row that is not NULL: of each database in one statement, so as of one time.
+
+        Args:
+            keyed: Whether to read the primary keys as well.
 
         Raises:
             TypeError: `bind` is, or returns, nothing that can be read from.
         """
         bind = _resolve(self.bind)
         if isinstance(bind, (AsyncEngine, AsyncConnection, AsyncSession)):
-            return self._read_async(bind)
-        return self._read(bind)
+            return self._read_async(bind, keyed)
+        return self._read(bind, keyed)
 
-    def _read(self, bind: Engine | Connection | Session) -> Iterator[Row]:
+    def _read(self, bind: Engine | Connection | Session, keyed: bool) -> Iterator[Row]:
         for source, columns in self._by_database(bind).items():
             with _connected(source) as connection:
                 options = connection.execution_options(stream_results=True, yield_per=_AT_ONCE)
-                with options.execute(_statement(columns)) as result:
+                with options.execute(_statement(columns, keyed)) as result:
                     for row in result:
-                        yield from columns[row.place].rows(row.value)
+                        yield from columns[row.place].rows(row.value, row.key)
 
     async def _read_async(
-        self, bind: AsyncEngine | AsyncConnection | AsyncSession
+        self, bind: AsyncEngine | AsyncConnection | AsyncSession, keyed: bool
     ) -> AsyncIterator[Row]:
         sync = bind.sync_session if isinstance(bind, AsyncSession) else bind
         for source, columns in self._by_database(sync).items():
             if isinstance(source, AsyncConnection):
-                async for row in _stream(source, columns):
+                async for row in _stream(source, _statement(columns, keyed), columns):
                     yield row
                 continue
             engine = source if isinstance(source, AsyncEngine) else AsyncEngine(source)
             async with engine.connect() as connection:
-                async for row in _stream(connection, columns):
+                async for row in _stream(connection, _statement(columns, keyed), columns):
                     yield row
 
     def _by_database(self, bind: Any) -> dict[Any, list[_Tracked]]:
@@ -234,29 +241,39 @@ class Tracked:
         return databases
 
 
-async def _stream(connection: AsyncConnection, columns: list[_Tracked]) -> AsyncIterator[Row]:
+async def _stream(
+    connection: AsyncConnection, statement: Any, columns: list[_Tracked]
+) -> AsyncIterator[Row]:
     options = {"yield_per": _AT_ONCE}
-    result = await connection.stream(_statement(columns), execution_options=options)
+    result = await connection.stream(statement, execution_options=options)
     try:
         async for read in result:
-            for row in columns[read.place].rows(read.value):
+            for row in columns[read.place].rows(read.value, read.key):
                 yield row
     finally:
         await result.close()
 
 
-def _statement(columns: list[_Tracked]) -> Any:
+def _statement(columns: list[_Tracked], keyed: bool) -> Any:
     """Return one statement for all columns, so that they are read as of one moment."""
     parts: list[Any] = [
-        select(literal(index).label("place"), _as_text(each.column).label("value")).where(
-            each.column.is_not(None)
-        )
+        select(
+            literal(index).label("place"),
+            _as_text(each.column).label("value"),
+            _key(each.table if keyed else None).label("key"),
+        ).where(each.column.is_not(None))
         for index, each in enumerate(columns)
     ]
     return parts[0] if len(parts) == 1 else union_all(*parts)
 
 
-def _as_text(column: Column[Any]) -> Any:
+def _key(table: Table | None) -> Any:
+    """Return the primary key as text, or NULL where it has none."""
+    parts = [_as_text(column) for column in table.primary_key] if table is not None else []
+    return reduce(lambda key, part: key + "," + part, parts) if parts else _as_text(null())
+
+
+def _as_text(column: Any) -> Any:
     """Return a column as text, so that columns of all types fit into one statement."""
     return type_coerce(sql_cast(column, Text), Text)
 

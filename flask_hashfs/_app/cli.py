@@ -19,12 +19,14 @@ import click
 from .._storage.names import dotted
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
+from .._storage.stored_file import StoredFile
 from .._store.opening import is_url, open_like
 from .._store.store import HashFS
 from .._units import counted
 from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
+from .refs import Refs
 from .state import StoreState, states
 from .transfer import Outcome
 
@@ -100,10 +102,15 @@ class _Target:
         root = root_folder("SOURCE or TARGET", name)
         return open_like(self.client, root, self.state["config"].store_options)
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the app is one of Quart."""
+        return hasattr(self.app.app_context(), "__aenter__")
+
     def run(self, call: Callable[[], Any]) -> Any:
         """Return what `call` does in the app's context, awaited where the app is asynchronous."""
         context = self.app.app_context()
-        if not hasattr(context, "__aenter__"):
+        if not self.is_asynchronous:
             with context:
                 return call()
 
@@ -136,7 +143,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 def hashfs(context: click.Context, store: str | None) -> None:
     """Look after the content-addressed file store of this app.
 
-    Exit codes: 0 all went well; 1 verify found damage, or some files could not be put;
+    Exit codes: 0 all went well; 1 verify found damage, refs a row without its file, or some
+    files could not be put;
     2 the command line is wrong, or a refusal; 3 it could not be done.
     """
     context.obj = _Target.load(context)
@@ -385,6 +393,63 @@ def prune(
             click.echo(id)
     number = counted(len(deleted), "content")
     click.echo(f"{number} {'would be ' if dry_run else ''}deleted", err=True)
+
+
+@hashfs.command()
+@click.option("--missing", is_flag=True, help="List the rows whose file is not stored.")
+@as_json
+@pass_target
+def refs(target: _Target, missing: bool, as_json: bool) -> None:
+    """Count what is in use by each column that @fs.track has, or list the rows without a file.
+
+    The rows are listed with table, column, primary key and what they have; end with 1 if
+    there are any.
+    """
+    if not target.extension.tracked:
+        raise click.UsageError("No columns are tracked: register them with fs.track.")
+    found = Refs(target.client, target.extension.tracked)
+    lost = 0
+
+    def look(row: Any) -> None:
+        nonlocal lost
+        if missing and not target.client.exists(row.value):
+            lost += 1
+            _print_missing(row, as_json)
+
+    read = found.read_async if target.is_asynchronous else found.read
+    try:
+        target.run(lambda: read(look))
+    except ValueError as error:
+        raise click.UsageError(_message(error)) from error
+    if not missing:
+        _print_columns(found, as_json)
+        return
+    number = sum(column.rows for column in found.columns.values())
+    click.echo(f"{counted(number, 'row')} looked at, {lost} without a file", err=True)
+    if lost:
+        raise click.exceptions.Exit(1)
+
+
+def _print_missing(row: Any, as_json: bool) -> None:
+    value = row.value
+    if as_json:
+        value = value.as_dict() if isinstance(value, StoredFile) else value
+        _print_json({**row._asdict(), "value": value})
+        return
+    name = value.relpath if isinstance(value, StoredFile) else value
+    place = f"{row.table}.{row.column}"
+    click.echo(f"{_text(place)}  {_text(row.key or '-')}  {_text(name)}")
+
+
+def _print_columns(found: Refs, as_json: bool) -> None:
+    for column in found.columns.values():
+        rows, contents = column.rows, len(column.contents)
+        if as_json:
+            names = {"table": column.table, "column": column.name}
+            _print_json({**names, "rows": rows, "contents": contents})
+        else:
+            place = _text(f"{column.table}.{column.name}")
+            click.echo(f"{place}  {counted(rows, 'row')}, {counted(contents, 'content')}")
 
 
 # -- moving ------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ from .upload import Upload
 if TYPE_CHECKING:
     from flask.sansio.app import App
 
+    from ..sqlalchemy import Tracked
+
 AppT = TypeVar("AppT", bound="App")
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 SelfT = TypeVar("SelfT", bound="BaseHashFS[Any]")
@@ -63,6 +65,9 @@ class BaseHashFS(Generic[AppT]):
     app: AppT | None = None
     name: str | None = None
     _references: tuple[Callable[[], Any], ...] = ()
+    tracked: tuple[Tracked, ...] = ()
+    """What `track` has registered."""
+
     _before_upload: tuple[Callable[[Upload], Any], ...] = ()
     _after_upload: tuple[Callable[[Upload], Any], ...] = ()
     _inspectors: tuple[Callable[..., Any], ...] = ()
@@ -293,7 +298,9 @@ class BaseHashFS(Generic[AppT]):
             raise ConfigError(
                 f"track needs SQLAlchemy: pip install 'Flask-HashFS[sqlalchemy]' ({error})"
             ) from error
-        self.references(Tracked(what, bind))
+        tracked = Tracked(what, bind)
+        self.tracked = (*self.tracked, tracked)
+        self.references(tracked)
 
     def before_upload(self, function: CallableT) -> CallableT:
         """Register a callable that is asked before each request to a resumable upload.
