@@ -188,6 +188,31 @@ def ls(target: _Target, as_json: bool) -> None:
             click.echo(f"{entry.id or '-'}  {entry.size:>12}  {date}  {_text(entry.relpath)}")
 
 
+@hashfs.command()
+@click.option("--prune", is_flag=True, help="Delete those that have expired, too.")
+@as_json
+@pass_target
+def uploads(target: _Target, prune: bool, as_json: bool) -> None:
+    """List resumable uploads: id, bytes, length, when it expires, owner. Ended ones are marked."""
+    pending = getattr(target.client.backend, "pending", None)
+    if pending is None:
+        raise click.UsageError("This store keeps no unfinished uploads.")
+    swept = pending.sweep() if prune else 0
+    for listed in pending.listed():
+        record = listed.record
+        ended = record.final is not None
+        if as_json:
+            values = {"id": listed.id, "offset": listed.offset, "length": record.length}
+            values |= {"owner": record.owner, "expires": listed.expires, "ended": ended}
+            _print_json(values)
+            continue
+        length = "?" if record.length is None else record.length
+        numbers = f"{listed.offset:>12}  {length:>12}  {_date(listed.expires)}"
+        click.echo(f"{listed.id}  {numbers}  {_text(record.owner or '-')}{'  ended' * ended}")
+    if prune:
+        click.echo(f"{swept} expired and deleted.", err=True)
+
+
 # -- putting -----------------------------------------------------------------------------------
 
 

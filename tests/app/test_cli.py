@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from runners import make_runner
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
 from flask_hashfs._app.cli import hashfs as command
 from flask_hashfs._storage import posix
+from flask_hashfs._storage.pending import Record, new_id
 
 APP = """
 from {framework} import {App}
@@ -302,6 +304,25 @@ def test_ls_lists_every_name(run: Run, store: HashFS) -> None:
     assert found[one.relpath]["size"] == 3
     plain = run("ls").stdout.splitlines()
     assert sorted(line.split()[-1] for line in plain) == sorted(found)
+
+
+def test_uploads_lists_the_resumable_ones_and_sweeps(run: Run, store: HashFS) -> None:
+    uploads = store.backend.pending
+    ids = [new_id() for _ in range(2)]
+    for id in ids:
+        with contextlib.closing(uploads.create(id, Record(owner="ada", length=9))) as taken:
+            taken.begin(9, True, marked=False, brings=4)
+            taken.write(b"four")
+    found = {each["id"]: each for each in lines(run("uploads", "--json"))}
+    assert found.keys() == set(ids)
+    one = found[ids[0]]
+    assert (one["offset"], one["length"], one["owner"], one["ended"]) == (4, 9, "ada", False)
+    assert ids[0] in run("uploads").stdout
+    make_old(os.path.join(store.root, ".hashfs", "uploads", ids[0], "data"))
+    result = run("uploads", "--prune")
+    assert result.stdout.split()[0] == ids[1]
+    assert "1 expired" in result.stderr
+    assert not os.path.exists(os.path.join(store.root, ".hashfs", "uploads", ids[0]))
 
 
 def test_stats_counts(run: Run, store: HashFS) -> None:
