@@ -15,17 +15,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
+from werkzeug.exceptions import HTTPException
 
-from .._storage.names import dotted
+from .._storage.names import AUTO, Extension, dotted
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
 from .._storage.stored_file import StoredFile
+from .._store.checks import before
 from .._store.opening import is_url, open_like
 from .._store.store import HashFS
 from .._units import counted
 from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
+from .inspection import inspect_stored
 from .refs import Refs
 from .state import StoreState, states
 from .transfer import Outcome
@@ -129,7 +132,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (HashFSError, OSError) as error:
+        except (HashFSError, HTTPException, OSError) as error:
             raise _Failure(_message(error)) from error
 
 
@@ -225,9 +228,16 @@ def uploads(target: _Target, prune: bool, as_json: bool) -> None:
     type=click.Path(exists=True, allow_dash=True),
 )
 @click.option("--extension", help="For all of them, in place of that of each file's name.")
+@click.option("--auto-extension", is_flag=True, help="Told by the bytes of each file.")
 @as_json
 @pass_target
-def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_json: bool) -> None:
+def put(
+    target: _Target,
+    sources: tuple[str, ...],
+    extension: str | None,
+    auto_extension: bool,
+    as_json: bool,
+) -> None:
     """Store files, folders with all files in them, or - for the standard input.
 
     A line is printed for each file once it would survive a power cut: its id and its path.
@@ -238,6 +248,10 @@ def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_jso
     except InvalidExtensionError as error:
         raise click.BadParameter(str(error), param_hint="--extension") from error
 
+    if auto_extension and extension is not None:
+        raise click.UsageError("--extension and --auto-extension exclude each other")
+    before(AUTO if auto_extension else None, None)
+
     failed = False
 
     def report(path: str, error: Exception) -> None:
@@ -245,12 +259,15 @@ def put(target: _Target, sources: tuple[str, ...], extension: str | None, as_jso
         failed = True
         click.echo(f"{_text(path)}: {_message(error)}", err=True)
 
-    def files() -> Iterator[tuple[Any, str | None]]:
+    def files() -> Iterator[tuple[Any, Extension]]:
         for path in _expand(sources, client.root, report):
-            if path == "-":
-                yield sys.stdin.buffer, extension
+            source = sys.stdin.buffer if path == "-" else path
+            if auto_extension:
+                yield source, AUTO
+            elif path == "-":
+                yield source, extension
             else:
-                yield path, extension or _extension(client, path)
+                yield source, extension or _extension(client, path)
 
     length = None
     if _is_terminal():
@@ -343,6 +360,34 @@ def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> Non
         raise click.UsageError(str(error)) from error
     click.echo(f"{counted(looked_at, 'file')} looked at, {damaged} damaged", err=True)
     if damaged:
+        raise click.exceptions.Exit(1)
+
+
+@hashfs.command()
+@click.option("--quarantine", is_flag=True, help="Move what is refused to .hashfs/quarantine.")
+@as_json
+@pass_target
+def inspect(target: _Target, quarantine: bool, as_json: bool) -> None:
+    """Have the functions registered with @fs.inspector look at all that is stored.
+
+    Ends with 1 if something is refused.
+    """
+    if not target.extension.has_inspectors:
+        raise click.UsageError("Nobody looks: register a function with @fs.inspector.")
+    looked_at = refused = 0
+    length = target.client.count() if _is_terminal() else None
+    with _bar(length, "Inspecting") as (advance, echo):
+        for step in inspect_stored(target.client, quarantine):
+            looked_at += 1
+            if step.error is not None:
+                refused += 1
+                reason = step.error.description or step.error.name
+                names = {"id": step.entry.id, "relpath": step.entry.relpath, "reason": reason}
+                line = f"{step.entry.id}  {_text(step.entry.relpath)}  {_text(reason)}"
+                echo(json.dumps(names) if as_json else line)
+            advance(1)
+    click.echo(f"{counted(looked_at, 'file')} looked at, {refused} refused", err=True)
+    if refused:
         raise click.exceptions.Exit(1)
 
 

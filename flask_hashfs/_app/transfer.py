@@ -6,10 +6,17 @@ import enum
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from werkzeug.exceptions import HTTPException
+
 from .._storage.parallel import THREADS, in_threads
 from .._storage.records import Entry
 from .._store.store import HashFS
-from ..exceptions import ConfigError, DigestMismatchError, InvalidExtensionError
+from ..exceptions import (
+    ConfigError,
+    DigestMismatchError,
+    InvalidExtensionError,
+    StoreUnavailableError,
+)
 
 
 class Outcome(enum.Enum):
@@ -78,6 +85,10 @@ def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
         return Step(entry, Outcome.DAMAGED, error.description or "")
     except InvalidExtensionError as error:
         return Step(entry, Outcome.REFUSED, str(error))
+    except HTTPException as error:
+        if isinstance(error, StoreUnavailableError) or (error.code or 500) >= 500:
+            raise
+        return Step(entry, Outcome.REFUSED, error.description or "")
     return Step(entry, Outcome.COPIED)
 
 

@@ -267,6 +267,10 @@ class BucketBackend(Backend):
         self._pruning.delete_left_overs()
         yield from self._upkeep.verify(self._all(), quarantine, force)
 
+    def quarantine(self, relpath: str) -> None:
+        """Move the object at a relative path to where `verify` moves what is damaged."""
+        self._upkeep.quarantine(relpath)
+
     def check_age(self, older_than: timedelta) -> None:
         """Refuse an age below two hours.
 

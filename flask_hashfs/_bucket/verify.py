@@ -63,12 +63,19 @@ class Upkeep:
 
     def _settle(self, damaged: Found, quarantine: bool) -> Iterator[Damaged]:
         """Move a damaged object aside, if that is wished, and yield the address that it has."""
-        if quarantine:
-            try:
-                self._move_object(damaged, self._place_in_quarantine(damaged.key))
-            except FileNotFoundError:  # deleted meanwhile
-                return
-        yield Damaged(self._address_of(damaged.key))
+        if not quarantine or self.quarantine(damaged.key):
+            yield Damaged(self._address_of(damaged.key))
+
+    def quarantine(self, key: str) -> bool:
+        """Move an object into quarantine; tell whether it was still there."""
+        found = self._objects.head(key)
+        if found is None:
+            return False
+        try:
+            self._move_object(found, self._place_in_quarantine(key))
+        except FileNotFoundError:  # deleted meanwhile
+            return False
+        return True
 
     def misplaced(
         self, listed: Iterable[Found], extensions: bool

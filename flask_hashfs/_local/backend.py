@@ -22,6 +22,7 @@ from . import group_put, listing, repair
 from . import prune as pruning
 from . import verify as verifying
 from .lookup import Tree
+from .quarantine import isolate
 
 logger = logging.getLogger("flask_hashfs")
 
@@ -209,6 +210,18 @@ class LocalBackend(Tree):
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
         """Hash every content again, in several threads."""
         return verifying.verify(self, quarantine, force)
+
+    def quarantine(self, relpath: str) -> None:
+        """Move the file at a relative path out of the tree."""
+        path = self.prefix + relpath
+        try:
+            fd = posix.open_regular(path, os.O_RDONLY | posix.BINARY)
+        except FileNotFoundError:
+            return
+        try:
+            isolate(self, self.layout.unshard(relpath), path, fd)
+        finally:
+            os.close(fd)
 
     def prune(self, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
         """Delete every content that is neither in use nor young, and return the ids."""

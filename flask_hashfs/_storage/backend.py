@@ -246,6 +246,13 @@ class Backend(ABC):
             ConfigError: None of the first 20 files is whole, and nothing was moved.
         """
 
+    @abstractmethod
+    def quarantine(self, relpath: str) -> None:
+        """Move the file at a relative path to where `verify` moves what is damaged.
+
+        It is not an error if it has been deleted meanwhile.
+        """
+
     def in_use(self) -> InUse:
         """Return an empty collection of what is in use, to be filled and given to `prune`."""
         return InUse(self.id_named)
