@@ -57,7 +57,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
                 raise ValueError(value)
             return timedelta(**{_UNITS[match[2]]: float(match[1])})
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no duration such as 90s, 30m, 24h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 30m, 24h or 7d", param, ctx)
 
 
 @dataclasses.dataclass
