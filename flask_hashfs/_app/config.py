@@ -27,6 +27,7 @@ Check: TypeAlias = Callable[[str, Any], T]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+|null")
 _DIGITS = re.compile(r"[0-9]{1,100}")  # of more, int() may refuse to read any
+_PATH = re.compile(r"/(?:[^/<>?#\s][^<>?#\s]*)?")
 _HOST = re.compile(r"(https?:)?//[^/?#\s]", re.IGNORECASE)
 # Other URLs are known by their slashes, these also without: a path may have a colon.
 _URL = re.compile(r"\s*(?:([a-z][a-z0-9+.-]+)://|(s3|gs|gcs|az|azure|memory|file|https?):)", re.I)
@@ -186,6 +187,14 @@ def _uploads_path(key: str, value: object) -> str | None:
     return value.rstrip("/") or _refuse(key, value, wanted)
 
 
+def _health_path(key: str, value: object) -> str | None:
+    if value == "":
+        return None
+    if isinstance(value, str) and _PATH.fullmatch(value):
+        return value
+    _refuse(key, value, 'a path such as "/-/files"')
+
+
 def _origins(key: str, value: object) -> tuple[str, ...] | str:
     if value == "*":
         return "*"
@@ -303,6 +312,9 @@ class StoreConfig:
     dir_mode: int = _key(
         0o755, _mode,
         "mode of new folders, less the umask", "`0o755`")
+    health_path: str | None = _key(
+        None, _or_none(_health_path),
+        "path that answers whether the store works")
     uploads_path: str | None = _key(
         None, _or_none(_uploads_path),
         "path at which resumable uploads are created")

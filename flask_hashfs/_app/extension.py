@@ -31,6 +31,7 @@ from ..exceptions import ConfigError
 from . import cli, config, signed_urls
 from . import state as app_state
 from .config import StoreConfig
+from .health import Health
 from .inspection import Inspection
 from .resumable import UploadFlow
 from .serving import SendOptions, Serving
@@ -100,7 +101,8 @@ class BaseHashFS(Generic[AppT]):
             client.accept = settings.accept
             types.detector()  # now, and not on the event loop when a form arrives
         client.inspection = Inspection(self, app)
-        state = StoreState(client=client, config=settings, extension=self)
+        health = Health(f"The store {self._key}", client.backend.probe)
+        state = StoreState(client=client, config=settings, extension=self, health=health)
         app.extensions[self._key] = state
         self._install(app, state)
         if cli.hashfs.name not in app.cli.commands:
@@ -111,6 +113,13 @@ class BaseHashFS(Generic[AppT]):
                 settings.path_prefix.rstrip("/") + "/<path:file>",
                 endpoint=f"{self._key}.file",
                 view_func=self._serve,
+                methods=["GET"],
+            )
+        if settings.health_path is not None:
+            app.add_url_rule(
+                settings.health_path,
+                endpoint=f"{self._key}.health",
+                view_func=self._answer_health,
                 methods=["GET"],
             )
         if settings.uploads_path is not None:
@@ -473,6 +482,10 @@ class BaseHashFS(Generic[AppT]):
 
     def _serve(self, file: str) -> Any:
         """Answer a request of the file route."""
+        raise NotImplementedError
+
+    def _answer_health(self) -> Any:
+        """Answer a request of the health path."""
         raise NotImplementedError
 
     def _uploads(self) -> Any:

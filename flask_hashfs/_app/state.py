@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .._store.store import HashFS
 from .config import StoreConfig
+from .health import Health
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
@@ -17,6 +18,7 @@ class StoreState(TypedDict):
     client: HashFS
     config: StoreConfig
     extension: Any
+    health: Health
 
 
 def key(name: str | None) -> str:

@@ -15,11 +15,13 @@ from .._storage.layout import Layout
 from .._storage.names import Extension, File, names_of
 from .._storage.parallel import in_threads
 from .._storage.predecessor import HashAddress
+from .._storage.probe import ProbeError
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
+from ..exceptions import HashFSError
 from . import prune
 from .client import Found, Objects
-from .hidden import HIDDEN, QUARANTINE, RENEWING
+from .hidden import HIDDEN, PROBE, QUARANTINE, RENEWING
 from .put import Puts
 from .reader import ObjectFile
 from .verify import Upkeep
@@ -261,6 +263,13 @@ class BucketBackend(Backend):
         return (found for found in self._objects.list() if not found.key.startswith(HIDDEN))
 
     # -- keeping in order ------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Ask for one object by a HEAD, whether it is there or not: the bucket may be read-only."""
+        try:
+            self._objects.head_once(PROBE)
+        except (HashFSError, RuntimeError) as error:
+            raise ProbeError("reach", error) from error
 
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
         """Hash every object again, one after the other."""

@@ -95,6 +95,11 @@ class Objects:
             return None
         return Found(meta["path"], meta["size"], meta["last_modified"])
 
+    def head_once(self, key: str) -> None:
+        """Ask for an object, there or not, by a request that is not repeated."""
+        with contextlib.suppress(FileNotFoundError), self._call():
+            self._obstore.head(self._once, key)
+
     def put(self, key: str, data: Any, attributes: dict[str, str], *, create: bool) -> None:
         """Store `data` atomically.
 

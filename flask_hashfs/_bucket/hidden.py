@@ -15,3 +15,6 @@ QUARANTINE = HIDDEN + "quarantine"
 
 PRUNING = HIDDEN + "pruning"
 """The ids that a prune is about to delete, one a line after a first line of its own."""
+
+PROBE = HIDDEN + "probe"
+"""What a health check asks for, and the diagnosis writes and takes away."""

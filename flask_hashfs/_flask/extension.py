@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from werkzeug.exceptions import HTTPException
 
-from .._app import saving
+from .._app import health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
@@ -175,6 +175,13 @@ class FlaskHashFS(BaseHashFS[Flask]):
             in_use, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
         )
 
+    def healthy(self) -> bool:
+        """Tell whether the store works; it is asked at most once a second, and for two at most.
+
+        A folder is written and read, an object store is only asked, by one HEAD.
+        """
+        return not self._state["health"].failed()
+
     def send_file(
         self,
         file: File,
@@ -246,6 +253,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return self._respond(self._serving.open(file, request.method, is_routed=True), options)
+
+    def _answer_health(self) -> health.Answer:
+        return health.answer(self._state["health"].failed())
 
     def _uploads(self) -> Response:
         return self._respond_to_upload(None)

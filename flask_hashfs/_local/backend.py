@@ -22,6 +22,7 @@ from . import group_put, listing, repair
 from . import prune as pruning
 from . import verify as verifying
 from .lookup import Tree
+from .probe import Probe
 from .quarantine import isolate
 
 logger = logging.getLogger("flask_hashfs")
@@ -42,6 +43,7 @@ class LocalBackend(Tree):
     ) -> None:
         super().__init__(root, layout, fmode, dmode, fsync)
         self._synced = posix.SyncedFolders()
+        self._probe = Probe(self._temporary)
 
     # -- putting ---------------------------------------------------------------------------
 
@@ -197,6 +199,10 @@ class LocalBackend(Tree):
         return listing.stats(self)
 
     # -- keeping in order ------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Write a temporary file, and read it back."""
+        self._probe(self.dmode, self.fsync)
 
     def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
         """Yield the path of every file that lies in a wrong place, with the right address."""

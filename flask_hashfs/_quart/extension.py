@@ -35,7 +35,7 @@ from quart import (
 )
 from werkzeug.exceptions import HTTPException
 
-from .._app import saving
+from .._app import health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
@@ -284,6 +284,13 @@ class QuartHashFS(BaseHashFS[Quart]):
         prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
         return await self._workers.run(partial(prune, allow_empty=allow_empty), in_use)
 
+    async def healthy(self) -> bool:
+        """Tell whether the store works; it is asked at most once a second, and for two at most.
+
+        A folder is written and read, an object store is only asked, by one HEAD.
+        """
+        return not await self._state["health"].failed_async()
+
     async def send_file(
         self,
         file: File,
@@ -451,6 +458,15 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return await self._respond(file, options, is_routed=True)
+
+    async def _answer_health(self) -> Response:
+        answer = health.answer(await self._state["health"].failed_async())
+        response = cast(Response, await current_app.make_response(answer))
+        if request.method == "HEAD":  # which Quart would send the body to
+            length = response.content_length
+            response.set_data(b"")
+            response.content_length = length
+        return response
 
     async def _uploads(self) -> Response:
         return await self._respond_to_upload(None)

@@ -227,6 +227,14 @@ class Backend(ABC):
     # -- keeping in order ------------------------------------------------------------------
 
     @abstractmethod
+    def probe(self) -> None:
+        """Return if the store works, as far as little work can show.
+
+        Raises:
+            ProbeError: It does not.
+        """
+
+    @abstractmethod
     def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
         """Yield the path of every file that lies in a wrong place, with the right address."""
 

@@ -222,6 +222,7 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "MAX_FILE_SIZE": "1000",
         "ACCEPT": "image/*, application/pdf",
         "STREAM_UPLOADS": "false",
+        "HEALTH_PATH": "/-/files",
         "UPLOADS_PATH": "/uploads",
         "UPLOADS_EXPIRE": "60",
         "UPLOADS_MAX": "10",
