@@ -273,7 +273,8 @@ class StoreConfig:
         "how many characters the name of each of these folders has")
     algorithm: str = _key(
         "sha256", _algorithm,
-        "any algorithm of `hashlib` with a digest of fixed length")
+        "any algorithm of `hashlib` with a digest of fixed length; see [](security.md) about "
+        "`md5` and `sha1`")
     host: str | None = _key(
         None, host,
         'where `url_for` says the files are, as `"https://cdn.example.com"`; '
