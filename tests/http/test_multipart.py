@@ -192,7 +192,7 @@ def test_any_chunking_gives_what_werkzeug_gives(
     assert decode(cut(body, at), shared_writers) == stock(body)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies())
 def test_a_cut_at_any_byte_changes_nothing(body: bytes, shared_writers: Writers) -> None:
     whole = stock(body)

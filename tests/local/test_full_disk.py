@@ -35,7 +35,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root: no disk is filled")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test may hold a file
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -104,7 +104,7 @@ def test_a_root_that_cannot_be_made(disk: Path, store: HashFS) -> None:
             list(HashFS(folder / "root").put_files([(SMALL, None)]))
         assert os.listdir(folder) == ["last"]
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
         folder.rmdir()
 
 

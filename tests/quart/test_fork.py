@@ -54,6 +54,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {"FLASK_HASHFS_ROOT_FOLDER": store.root, "CONTENT_ID": store.put(CONTENT).id}
 
 
+@pytest.mark.servers
 def test_a_preloading_server_reads_what_the_app_has_read_before(
     environment: dict[str, str],
 ) -> None:

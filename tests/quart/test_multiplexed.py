@@ -251,6 +251,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[servers.S
         yield server
 
 
+@pytest.mark.servers
 async def test_no_stream_of_a_connection_waits_for_an_upload_that_nobody_reads(
     server: servers.Server,
 ) -> None:

@@ -36,6 +36,7 @@ def app_with_middleware() -> Quart:
     return app
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("pathsend", "status"), [("false", 200), ("true", 500)])
 def test_a_middleware_that_knows_no_pathsend(tmp_path: Path, pathsend: str, status: int) -> None:
     store = HashFS(tmp_path / "store", fsync=False)
