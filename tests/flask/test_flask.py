@@ -172,9 +172,12 @@ class TestInit:
 
 class TestProxy:
     def test_names_of_the_store_need_an_app(self, fs):
-        for name in ("files", "root", "fsync", "client", "count"):
+        for name in ("root", "fsync", "client", "stats"):
             with pytest.raises(RuntimeError, match="application context"):
                 getattr(fs, name)
+        for method in (fs.files, fs.folders, fs.corrupted, fs.repair, fs.count, fs.size):
+            with pytest.raises(RuntimeError, match="application context"):
+                method()
 
     def test_other_names_are_attribute_errors(self, app, fs):
         with pytest.raises(AttributeError, match="nonsense"):

@@ -109,6 +109,8 @@ class TestParity:
         hints = [dict(getattr(kind, name).__annotations__) for kind in (QuartHashFS, FlaskHashFS)]
         for hint in hints:
             del hint["return"]
+        if name == "put":  # the one that takes more on Quart
+            assert hints[0].pop("file") == f"{hints[1].pop('file')} | AsyncSource"
         assert hints[0] == hints[1]
 
     def test_the_two_extensions_have_the_same_names(self) -> None:
