@@ -7,7 +7,7 @@ import object_stores
 import pytest
 from blockbuster import blockbuster_ctx
 
-pytest.register_assert_rewrite("store_contract", "local_stores")
+pytest.register_assert_rewrite("store_contract", "pending_contract", "local_stores")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)

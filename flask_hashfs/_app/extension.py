@@ -129,12 +129,6 @@ class BaseHashFS(Generic[AppT]):
         self, app: AppT, path: str, settings: StoreConfig, client: HashFS
     ) -> None:
         """Register the routes of resumable uploads."""
-        prefix = config.key_prefix(self.name)
-        if not client.backend.is_local:
-            raise ConfigError(
-                f"{prefix}UPLOADS_PATH is {path!r}, but must be None: an object store "
-                "keeps no unfinished uploads"
-            )
         client.backend.pending.limits = UploadLimits(
             settings.uploads_expire, settings.uploads_max, settings.uploads_bytes
         )

@@ -22,6 +22,7 @@ from ..exceptions import HashFSError
 from . import prune
 from .client import Found, Objects
 from .hidden import HIDDEN, PROBE, QUARANTINE, RENEWING
+from .pending import BucketUploads
 from .put import Puts
 from .reader import ObjectFile
 from .verify import Upkeep
@@ -74,6 +75,7 @@ class BucketBackend(Backend):
         self._pruning = prune.Pruning(objects)
         self._puts = Puts(objects, layout, self.prefix, self._keys, describe, self._pruning)
         self._upkeep = Upkeep(objects, layout, self._puts, self.address_of)
+        self.pending = BucketUploads(objects, layout, self.root, self._puts.go_on)
         self._signed: dict[_Slot, str] = {}
 
     # -- putting ---------------------------------------------------------------------------
@@ -273,7 +275,7 @@ class BucketBackend(Backend):
 
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
         """Hash every object again, one after the other."""
-        self._pruning.delete_left_overs()
+        self._delete_left_overs()
         yield from self._upkeep.verify(self._all(), quarantine, force)
 
     def quarantine(self, relpath: str) -> None:
@@ -297,8 +299,12 @@ class BucketBackend(Backend):
         old = prune.old_contents(self._all(), self.layout, in_use, older_than)
         if dry_run:
             return list(old)
-        self._pruning.delete_left_overs()
+        self._delete_left_overs()
         return self._pruning.delete(old, in_use.since, older_than)
+
+    def _delete_left_overs(self) -> None:
+        self._pruning.delete_left_overs()
+        self.pending.sweep()
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over all objects with their sizes and dates, hidden ones left out."""

@@ -18,3 +18,6 @@ PRUNING = HIDDEN + "pruning"
 
 PROBE = HIDDEN + "probe"
 """What a health check asks for, and the diagnosis writes and takes away."""
+
+UPLOADS = HIDDEN + "uploads"
+"""Folder of unfinished uploads, each in a folder named by its id."""

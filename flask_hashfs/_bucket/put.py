@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import errno
+import hashlib
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .._storage.layout import Layout
@@ -31,6 +34,44 @@ class _Spool(TemporaryFolder):
     def create(self, dmode: int) -> TemporaryFile:
         with tempfile.TemporaryFile(buffering=0) as file:
             return TemporaryFile(os.dup(file.fileno()), None, self)
+
+
+class ReadFile(TemporaryFile):
+    """What a writer reads as its file, and what lies elsewhere.
+
+    Args:
+        read: Returns up to so many bytes from a position on. It is called in a thread of its own:
+            obstore asks for bytes to send while it is in a call, and can begin no other one there.
+        folder: Where the writer would make files.
+    """
+
+    __slots__ = ("_read", "_thread")
+
+    def __init__(self, read: Callable[[int, int], bytes], folder: TemporaryFolder) -> None:
+        super().__init__(-1, None, folder)
+        self._read = read
+        self._thread = ThreadPoolExecutor(1, "hashfs-reading")
+
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Read from byte `position` on, and return how many bytes were read."""
+        data = self._thread.submit(self._read, len(buffer), position).result()
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False)
+
+    def touch(self) -> None:
+        """Leave the date alone: what is sent is new."""
+
+    def reopen(self) -> int:
+        """Refuse: there is nothing to open.
+
+        Raises:
+            OSError: Always.
+        """
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
 
 class _Placing(enum.Enum):
@@ -74,6 +115,17 @@ class Puts:
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes."""
         return Writer(self._layout.algorithm, self._temporary, _MODE, limit, memory_limit=SMALL)
+
+    def go_on(self, read: Callable[[int, int], bytes], size: int, state: hashlib._Hash) -> Writer:
+        """Return a writer that has its content already, in objects.
+
+        Args:
+            read: Returns so many bytes of the content from a position on.
+            size: Of the content.
+            state: Its hash.
+        """
+        begun = (ReadFile(read, self._temporary), size, state)
+        return Writer(self._layout.algorithm, self._temporary, _MODE, begun=begun)
 
     def commit(self, writer: Writer, suffix: str) -> HashAddress:
         """Store what `writer` took, atomically; content that is there already is not sent.

@@ -57,6 +57,15 @@ class TemporaryFile:
             while written < len(view):
                 written += os.write(self.fd, view[written:])
 
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Read from byte `position` on, and return how many bytes were read."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fd, [buffer], position)
+        os.lseek(self.fd, position, os.SEEK_SET)
+        data = os.read(self.fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
         if mode is not None and mode != self._mode:

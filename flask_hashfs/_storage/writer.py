@@ -236,12 +236,7 @@ class Writer:
             buffer[: len(piece)] = piece
             return len(piece)
         assert self._file is not None
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file.fd, [buffer], position)
-        os.lseek(self._file.fd, position, os.SEEK_SET)
-        data = os.read(self._file.fd, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        return self._file.read_into(buffer, position)
 
     def open_descriptor(self) -> int:
         """Return a descriptor of the finished content, read-only and the caller's to close.
