@@ -14,11 +14,12 @@ from werkzeug.wrappers import Request
 
 from .._app.extension import UploadWriters
 from .._http.multipart import FilePart, Limits, MultipartDecoder, with_boundary
-from .._http.sniffing import HEAD_SIZE
 from .._storage.writer import UploadStream, Writer
 from .body import READ_SIZE, Body, open_body
 
 LARGE_BODY = 4 * 1024 * 1024
+
+_HEAD_READ = 16 * 1024  # a server waits for all of a larger read, and its client may have stopped
 
 RequestT = TypeVar("RequestT", bound=Request)
 
@@ -128,7 +129,7 @@ class _UploadParser(FormDataParser):
         if isinstance(stream, Body) and stream.tell():  # the app has read it itself
             return [], []
         judges = bool(self._new_writer.accepted)
-        data = stream.read(HEAD_SIZE if judges else READ_SIZE)
+        data = stream.read(_HEAD_READ if judges else READ_SIZE)
         if not data and content_length is None:  # a request without a body
             return [], []
         limits = Limits(None, self.max_form_memory_size, self.max_form_parts)
@@ -139,7 +140,7 @@ class _UploadParser(FormDataParser):
             while data:
                 decoder.feed(data)
                 # A file of a wrong type is refused by its head, even if the client stops there.
-                data = stream.read(HEAD_SIZE if judges and decoder.awaits_head else READ_SIZE)
+                data = stream.read(_HEAD_READ if judges and decoder.awaits_head else READ_SIZE)
             fields, parts = decoder.finish()
         finally:
             decoder.close()

@@ -424,7 +424,7 @@ class _StreamedPart(Generic[SinkT]):
         self._size += end - start
         if self._max_size is not None and self._size > self._max_size:
             raise FileTooLargeError(self._max_size)
-        if end - start < SMALL_PIECE:
+        if end - start < SMALL_PIECE and not self.awaits_head:
             self._batch += memoryview(data)[start:end]
             if len(self._batch) >= BATCH_SIZE:
                 self._flush()
