@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._app.upload import Upload
 from ._flask.extension import FlaskHashFS
+from ._storage.findings import Finding
 from ._storage.names import AUTO
 from ._storage.predecessor import HashAddress
 from ._storage.stored_file import StoredFile
@@ -33,6 +34,7 @@ __all__ = [
     "ConfigError",
     "DigestMismatchError",
     "FileTooLargeError",
+    "Finding",
     "FlaskHashFS",
     "HashAddress",
     "HashFS",

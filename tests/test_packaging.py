@@ -48,6 +48,7 @@ PUBLIC = {
     "ConfigError",
     "DigestMismatchError",
     "FileTooLargeError",
+    "Finding",
     "FlaskHashFS",
     "HashAddress",
     "HashFS",

@@ -146,9 +146,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 def hashfs(context: click.Context, store: str | None) -> None:
     """Look after the content-addressed file store of this app.
 
-    Exit codes: 0 all went well; 1 verify found damage, refs a row without its file, or some
-    files could not be put;
-    2 the command line is wrong, or a refusal; 3 it could not be done.
+    \b
+    Exit codes:
+      0  all went well
+      1  verify or sync found damage, inspect a refused file, doctor an error,
+         refs a row without its file; put or sync could not store some of
+         the files; or it was interrupted
+      2  the command line is wrong, or it was refused: no such store, nothing
+         in use, a reference that is no address
+      3  it could not be done: no permission, disk full, no object store
     """
     context.obj = _Target.load(context)
 
@@ -214,6 +220,32 @@ def uploads(target: _Target, prune: bool, as_json: bool) -> None:
         click.echo(f"{listed.id}  {numbers}  {_text(record.owner or '-')}{'  ended' * ended}")
     if prune:
         click.echo(f"{swept} expired and deleted.", err=True)
+
+
+@hashfs.command()
+@as_json
+@pass_target
+def doctor(target: _Target, as_json: bool) -> None:
+    """Tell what works, what does not, and what to do; end with 1 if there is an error.
+
+    It changes nothing but a probe that it writes and takes away again.
+    """
+    findings = target.run(lambda: target.extension.diagnose())
+    for finding in findings:
+        if as_json:
+            _print_json(dataclasses.asdict(finding))
+            continue
+        click.echo(f"{finding.level:<8} {finding.check}: {_message(finding.message)}")
+        if finding.remedy:
+            click.echo(f"{'':<8} -> {_message(finding.remedy)}")
+    levels = Counter(finding.level for finding in findings)
+    click.echo(
+        f"{counted(levels['error'], 'error')}, {counted(levels['warning'], 'warning')}, "
+        f"{counted(levels['note'], 'note')}",
+        err=True,
+    )
+    if levels["error"]:
+        raise click.exceptions.Exit(1)
 
 
 # -- putting -----------------------------------------------------------------------------------

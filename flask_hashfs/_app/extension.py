@@ -31,6 +31,7 @@ from ..exceptions import ConfigError
 from . import cli, config, signed_urls
 from . import state as app_state
 from .config import StoreConfig
+from .doctor import Patient
 from .health import Health
 from .inspection import Inspection
 from .resumable import UploadFlow
@@ -365,6 +366,18 @@ class BaseHashFS(Generic[AppT]):
     def has_inspectors(self) -> bool:
         """Whether anybody looks at new content."""
         return bool(self._inspectors)
+
+    def _patient(self) -> Patient:
+        """Return what a diagnosis looks at."""
+        state = self._state
+        return Patient(
+            self.name,
+            state["client"],
+            state["config"],
+            self._current_app().config,
+            has_references=bool(self._references),
+            has_before_upload=bool(self._before_upload),
+        )
 
     @property
     def has_references(self) -> bool:

@@ -11,6 +11,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from .._storage import sources
 from .._storage.backend import Backend, Commit
+from .._storage.findings import Finding
 from .._storage.layout import Layout
 from .._storage.names import Extension, File, names_of
 from .._storage.parallel import in_threads
@@ -19,7 +20,7 @@ from .._storage.probe import ProbeError
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
 from ..exceptions import HashFSError
-from . import prune
+from . import diagnosis, prune
 from .client import Found, Objects
 from .hidden import HIDDEN, PROBE, QUARANTINE, RENEWING
 from .pending import BucketUploads
@@ -71,6 +72,7 @@ class BucketBackend(Backend):
         scheme, _, rest = url.partition("://")
         super().__init__(f"{scheme}://{rest.strip('/')}", layout)
         self._longest_key = _LONGEST_KEY - len(rest.encode())
+        self._options = options
         self._objects = objects = Objects(url, options)
         self._pruning = prune.Pruning(objects)
         self._puts = Puts(objects, layout, self.prefix, self._keys, describe, self._pruning)
@@ -265,6 +267,10 @@ class BucketBackend(Backend):
         return (found for found in self._objects.list() if not found.key.startswith(HIDDEN))
 
     # -- keeping in order ------------------------------------------------------------------
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Yield what works of the bucket and what does not."""
+        return diagnosis.diagnose(self.root, self._objects, self._options)
 
     def probe(self) -> None:
         """Ask for one object by a HEAD, whether it is there or not: the bucket may be read-only."""

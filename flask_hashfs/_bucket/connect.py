@@ -153,14 +153,14 @@ def _endpoints(options: Mapping[str, Any]) -> dict[str, str]:
 def _allows_http(options: Mapping[str, Any]) -> bool:
     """Whether plain HTTP will do, by the endpoint or by obstore's own switch."""
     allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
-    return allowed or _is_plain(options)
+    return allowed or endpoint_is_plain(options)
 
 
 def _is_encrypted(options: Mapping[str, Any]) -> bool:
     given = {"unsigned_payload", "aws_unsigned_payload"} & options.keys()
-    return not given and not _is_plain(options)
+    return not given and not endpoint_is_plain(options)
 
 
-def _is_plain(options: Mapping[str, Any]) -> bool:
-    """Whether the endpoint was given as plain HTTP."""
+def endpoint_is_plain(options: Mapping[str, Any]) -> bool:
+    """Tell whether the endpoint was given as plain HTTP."""
     return any(each.lower().startswith("http://") for each in _endpoints(options).values())

@@ -13,11 +13,12 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from werkzeug.exceptions import HTTPException
 
-from .._app import health, saving
+from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import SendOptions
 from .._app.state import StoreState
+from .._storage.findings import Finding
 from .._storage.names import BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content
@@ -174,6 +175,13 @@ class FlaskHashFS(BaseHashFS[Flask]):
         return self.client.prune(
             in_use, older_than=older_than, dry_run=dry_run, allow_empty=allow_empty
         )
+
+    def diagnose(self) -> list[Finding]:
+        """Look at the store and its settings: what works, what does not, and what to do.
+
+        It changes nothing but a probe that it writes and takes away again.
+        """
+        return doctor.diagnose(self._patient())
 
     def healthy(self) -> bool:
         """Tell whether the store works; it is asked at most once a second, and for two at most.

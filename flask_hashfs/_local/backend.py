@@ -12,13 +12,14 @@ from typing import Any
 
 from .._storage import posix
 from .._storage.backend import Commit
+from .._storage.findings import Finding
 from .._storage.full import full_is_told
 from .._storage.layout import Layout
 from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
-from . import group_put, listing, repair
+from . import diagnosis, group_put, listing, repair
 from . import prune as pruning
 from . import verify as verifying
 from .lookup import Tree
@@ -199,6 +200,10 @@ class LocalBackend(Tree):
         return listing.stats(self)
 
     # -- keeping in order ------------------------------------------------------------------
+
+    def diagnose(self) -> Iterator[Finding]:
+        """Yield what works of the folder and what does not."""
+        return diagnosis.diagnose(self)
 
     def probe(self) -> None:
         """Write a temporary file, and read it back."""

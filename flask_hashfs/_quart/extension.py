@@ -35,11 +35,12 @@ from quart import (
 )
 from werkzeug.exceptions import HTTPException
 
-from .._app import health, saving
+from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
+from .._storage.findings import Finding
 from .._storage.names import AUTO, BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Stats
@@ -283,6 +284,13 @@ class QuartHashFS(BaseHashFS[Quart]):
                 await self._add(in_use, await self._workers.run(function), function)
         prune = partial(self.client.prune, older_than=older_than, dry_run=dry_run)
         return await self._workers.run(partial(prune, allow_empty=allow_empty), in_use)
+
+    async def diagnose(self) -> list[Finding]:
+        """Look at the store and its settings: what works, what does not, and what to do.
+
+        It changes nothing but a probe that it writes and takes away again.
+        """
+        return await self._workers.run(doctor.diagnose, self._patient())
 
     async def healthy(self) -> bool:
         """Tell whether the store works; it is asked at most once a second, and for two at most.

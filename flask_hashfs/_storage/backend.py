@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, Protocol
 
+from .findings import Finding
 from .layout import Layout
 from .names import Extension, File
 from .pending import PendingUploads
@@ -225,6 +226,10 @@ class Backend(ABC):
         """Return the store in numbers."""
 
     # -- keeping in order ------------------------------------------------------------------
+
+    @abstractmethod
+    def diagnose(self) -> Iterator[Finding]:
+        """Yield what works and what does not, and change nothing but a probe that goes again."""
 
     @abstractmethod
     def probe(self) -> None:

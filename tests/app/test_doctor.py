@@ -1,0 +1,380 @@
+"""The doctor: each check is broken for real, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from both_apps import FRAMEWORKS, Site
+from odd_s3 import CREDENTIALS, OddS3, odd_store, page
+from permissions import permissions_hold
+from runners import make_runner
+
+from flask_hashfs import Finding, HashFS
+from flask_hashfs._local import diagnosis, page_cache
+
+ROOM = {"HASHFS_MAX_FILE_SIZE": 1000, "MAX_CONTENT_LENGTH": 5000}
+
+
+def found(root: object, framework: str = "flask", **config: Any) -> dict[str, Finding]:
+    site = Site(framework, {"HASHFS_ROOT_FOLDER": str(root), **ROOM, **config})
+    return {finding.check: finding for finding in site.call(site.fs.diagnose)}
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root: no disk is filled")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_store_in_order_has_no_error_and_is_left_as_it_was(
+    framework: str, tmp_path: Path
+) -> None:
+    HashFS(tmp_path).put(b"content", "txt")
+    before = tree(tmp_path)
+    findings = found(tmp_path, framework)
+    assert not [each for each in findings.values() if each.level == "error"]
+    assert all(each.remedy for each in findings.values() if each.level != "ok")
+    assert tree(tmp_path) == before
+    assert {"root", "write", "hard links", "rename", "fsync", "free space"} <= set(findings)
+
+
+def test_a_finding_that_is_not_ok_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="says nothing of what to do"):
+        Finding("root", "error", "is missing")
+
+
+# -- the folder --------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_missing_is_not_made(tmp_path: Path) -> None:
+    assert found(tmp_path / "none")["root"].level == "note"
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").touch()
+    assert found(tmp_path / "file" / "root")["root"].level == "error"
+    assert found(tmp_path / "file")["root"].level == "error"
+
+
+def test_a_root_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with permissions_hold():
+            assert found(tmp_path)["write"].level == "error"
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_disk_that_is_full_or_read_only(disk: Path) -> None:
+    assert found(disk)["file system"].message.startswith("tmpfs")
+    filler = disk / "filler"
+    filler.write_bytes(bytes(1024 * 1024 - 100 * 1024))
+    assert found(disk)["free space"].level == "ok"
+    filler.write_bytes(bytes(1024 * 1024 - 20 * 1024))
+    assert found(disk)["free space"].level == "error"
+    filler.unlink()
+    for number in range(30):
+        try:
+            (disk / str(number)).touch()
+        except OSError:
+            break
+    findings = found(disk)
+    assert findings["free inodes"].level == "error"
+    assert findings["write"].level == "error"
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert "read-only" in found(disk)["write"].remedy
+
+
+def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+
+    def little(path: str) -> os.statvfs_result:
+        values = list(real)
+        frames = 1024 * 1024 // real.f_frsize  # of one MiB
+        values[2], values[4], values[5], values[7] = 10_000 * frames, 100 * frames, 10_000, 10
+        return os.statvfs_result(values)
+
+    monkeypatch.setattr(os, "statvfs", little)  # no disk here can be filled to its last percent
+    findings = found(tmp_path)
+    assert findings["free space"].level == "warning"
+    assert findings["free inodes"].level == "warning"
+
+
+def refusing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, name, refuse)
+
+
+@pytest.mark.parametrize(
+    ("call", "check", "level"),
+    [
+        ("link", "hard links", "note"),
+        ("rename", "rename", "error"),
+        ("fchmod", "new files", "warning"),
+    ],
+)
+def test_a_file_system_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, check: str, level: str
+) -> None:
+    refusing(call, monkeypatch)
+    assert found(tmp_path)[check].level == level
+    assert tree(tmp_path) == []
+
+
+def test_a_file_system_without_unnamed_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_hashfs._storage.spool._UNNAMED", 0)
+    assert found(tmp_path)["unnamed files"].level == "note"
+    assert tree(tmp_path) == []
+
+
+def test_a_slow_disk_and_no_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(tmp_path, HASHFS_FSYNC=False)["fsync"].level == "note"
+    monkeypatch.setattr("flask_hashfs._storage.posix.sync_file", lambda _: time.sleep(0.3))
+    assert found(tmp_path)["fsync"].level == "warning"
+
+
+def test_names_that_fold_and_reads_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_cache, "reads_cached", lambda *_: False)
+    assert found(tmp_path)["reads without waiting"].level == "note"
+    monkeypatch.setattr(os.path, "lexists", lambda _: True)
+    assert diagnosis._case(str(tmp_path / "abc")).level == "note"
+
+
+def test_stored_files_of_another_mode_or_that_cannot_be_read(tmp_path: Path) -> None:
+    address = HashFS(tmp_path).put(b"content")
+    assert found(tmp_path)["stored files"].level == "ok"
+    assert found(tmp_path, HASHFS_FILE_MODE=0o640)["stored files"].level == "warning"
+    os.chmod(address.abspath, 0o200)
+    with permissions_hold():
+        findings = found(tmp_path)
+    assert findings["stored files"].level == "error"
+
+
+@pytest.mark.parametrize(
+    ("folder", "check"),
+    [
+        ("tmp", "temporary files"),
+        ("quarantine", "quarantine"),
+        ("uploads/0123", "unfinished uploads"),
+    ],
+)
+def test_left_overs_are_told_with_age_and_size(tmp_path: Path, folder: str, check: str) -> None:
+    inside = tmp_path / ".hashfs" / folder
+    inside.mkdir(parents=True)
+    (inside / "file").write_bytes(b"12345")
+    os.utime(inside / "file", (time.time() - 3 * 86400,) * 2)
+    finding = found(tmp_path)[check]
+    assert finding.level == "note"
+    assert finding.message == "1, 5 bytes, the oldest of 3 days"
+    assert "hashfs" in finding.remedy
+    assert (inside / "file").exists()
+
+
+def test_files_set_aside_are_told(tmp_path: Path) -> None:
+    from flask_hashfs._local.set_aside import SetAside
+
+    store = HashFS(tmp_path)
+    address = store.put(b"content")
+    SetAside.make(store.backend, address.id).move_in(address.abspath)
+    assert found(tmp_path)["files set aside"].message.startswith("1, 7 bytes")
+    assert not os.path.exists(address.abspath)
+
+
+# -- the settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_request_smaller_than_a_file(framework: str, tmp_path: Path) -> None:
+    config = {"HASHFS_MAX_FILE_SIZE": 1024**3}
+    if framework == "flask":
+        config["MAX_CONTENT_LENGTH"] = 1000
+        finding = found(tmp_path, framework, **config)["upload limit"]
+    else:  # of Quart's own default
+        site = Site("quart", {"HASHFS_ROOT_FOLDER": str(tmp_path), **config})
+        [finding] = [x for x in site.call(site.fs.diagnose) if x.check == "upload limit"]
+    assert finding.level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("check", "level", "config"),
+    [
+        ("upload limit", "warning", {"HASHFS_MAX_FILE_SIZE": None, "MAX_CONTENT_LENGTH": None}),
+        (
+            "signed URLs",
+            "error",
+            {"HASHFS_SERVE_FILES": "signed", "HASHFS_PATH_PREFIX": "/files"},
+        ),
+        ("resumable uploads", "warning", {"HASHFS_UPLOADS_PATH": "/uploads"}),
+        ("algorithm", "warning", {"HASHFS_ALGORITHM": "md5"}),
+        ("algorithm", "warning", {"HASHFS_ALGORITHM": "sha1"}),
+        ("references", "note", {}),
+    ],
+)
+def test_settings_that_bite(tmp_path: Path, check: str, level: str, config: dict[str, Any]) -> None:
+    assert found(tmp_path, **config)[check].level == level
+
+
+def test_settings_in_order(tmp_path: Path) -> None:
+    config = {
+        "HASHFS_ROOT_FOLDER": str(tmp_path),
+        "HASHFS_SERVE_FILES": "signed",
+        "HASHFS_PATH_PREFIX": "/files",
+        "HASHFS_UPLOADS_PATH": "/uploads",
+        "SECRET_KEY": "secret",
+        **ROOM,
+    }
+    site = Site("flask", config)
+    site.fs.references(list)
+    site.fs.before_upload(print)
+    levels = {each.check: each.level for each in site.call(site.fs.diagnose)}
+    for check in ("upload limit", "signed URLs", "resumable uploads", "algorithm", "references"):
+        assert levels[check] == "ok"
+
+
+def test_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert found("files")["root setting"].level == "warning"
+    assert found(tmp_path)["root setting"].level == "ok"
+
+
+def test_a_limit_of_open_files(tmp_path: Path) -> None:
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, old[1]))
+    try:
+        assert found(tmp_path)["open files"].level == "warning"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+
+
+@pytest.mark.parametrize(
+    ("check", "config"),
+    [
+        ("layout", {"HASHFS_DEPTH": 2}),
+        ("layout", {"HASHFS_WIDTH": 2}),
+        ("stored ids", {"HASHFS_ALGORITHM": "sha512"}),
+        ("stored ids", {"HASHFS_ALGORITHM": "sha3_256"}),
+    ],
+)
+def test_a_layout_that_does_not_fit_what_is_stored(
+    tmp_path: Path, check: str, config: dict[str, Any]
+) -> None:
+    HashFS(tmp_path).put(b"content", "tar.gz")
+    assert found(tmp_path)[check].level == "ok"
+    assert found(tmp_path, **config)[check].level == "error"
+
+
+# -- the object store --------------------------------------------------------------------------
+
+
+def bucket(handler: type[OddS3]) -> dict[str, Finding]:
+    with odd_store(handler) as store:
+        return {each.check: each for each in store.backend.diagnose()}
+
+
+def test_a_bucket_in_memory_is_in_order() -> None:
+    findings = found("memory://")
+    assert {each.level for each in findings.values()} <= {"ok", "note"}
+    for check in ("endpoint", "list", "put", "conditional puts", "delete", "clock"):
+        assert findings[check].level == "ok"
+
+
+def test_an_endpoint_that_is_dead() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        options = {"endpoint": f"http://127.0.0.1:{nobody.getsockname()[1]}", **CREDENTIALS}
+        options["retry_config"] = {"max_retries": 0}
+        findings = found("s3://bucket", HASHFS_STORE_OPTIONS=options)
+    assert findings["endpoint"].level == "error"
+    assert "put" not in findings
+
+
+def test_a_bucket_without_tls_that_replaces_and_keeps_what_is_deleted() -> None:
+    findings = bucket(OddS3)  # takes any put, dates all of it in January, deletes nothing
+    assert findings["TLS"].level == "warning"
+    assert findings["conditional puts"].level == "warning"
+    assert findings["clock"].level == "error"
+    assert findings["delete"].level == "error"
+
+
+def test_a_bucket_that_refuses() -> None:
+    class Refusing(OddS3):
+        written = (403, b"")
+
+        def listing(self, query: dict[str, list[str]]) -> bytes:
+            return b"no listing"
+
+    findings = bucket(Refusing)
+    assert findings["put"].level == "error"
+    assert findings["list"].level == "error"
+
+    class Closed(OddS3):
+        def do_HEAD(self) -> None:
+            self._send(403, b"")
+
+    assert bucket(Closed)["endpoint"].level == "error"
+
+
+def test_what_is_left_over_in_a_bucket() -> None:
+    class LeftOver(OddS3):
+        def listing(self, query: dict[str, list[str]]) -> bytes:
+            folder = query.get("prefix", [""])[0]
+            return page([f"{folder}x"])
+
+    findings = bucket(LeftOver)
+    for check in ("renewals", "interrupted prunes", "quarantine"):
+        assert findings[check].message.startswith("1, 5 bytes, the oldest of ")
+
+
+# -- the command -------------------------------------------------------------------------------
+
+
+class Info:
+    """What click's commands of both frameworks are given."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def load_app(self) -> Any:
+        """Return the app."""
+        return self.app
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(("root", "code"), [("root", 0), ("file", 1)])
+def test_the_command_ends_with_1_where_something_does_not_work(
+    framework: str, tmp_path: Path, root: str, code: int
+) -> None:
+    (tmp_path / "file").touch()
+    app = Site(framework, {"HASHFS_ROOT_FOLDER": str(tmp_path / root), **ROOM}).app
+    command = app.cli.commands["hashfs"]
+    run = make_runner().invoke(command, ["doctor"], obj=Info(app))
+    assert run.exit_code == code
+    assert " root: " in run.stdout
+    run = make_runner().invoke(command, ["doctor", "--json"], obj=Info(app))
+    assert run.exit_code == code
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert all(line.keys() == {"check", "level", "message", "remedy"} for line in lines)
+    assert {line["level"] for line in lines} <= {"ok", "note", "warning", "error"}
