@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from werkzeug.datastructures import Headers
@@ -34,6 +34,8 @@ from werkzeug.exceptions import HTTPException, RequestTimeout
 from .._http import resumable as http
 from .._http import resumable_fields as fields
 from .._http.resumable import Append, Create, Delete, Final, New, Problem, Reply, Request, State
+from .._http.sniffing import HEAD_SIZE
+from .._storage.names import AUTO, Auto, Extension
 from .._storage.pending import (
     BusyUploadError,
     ExpiredUploadError,
@@ -49,8 +51,9 @@ from .._storage.pending import (
 )
 from .._storage.predecessor import HashAddress
 from .._storage.writer import Writer
-from .._store import checks
-from ..exceptions import DigestMismatchError, IncompleteUploadError
+from .._store import checks, types
+from .._store.putting import Put
+from ..exceptions import DigestMismatchError, IncompleteUploadError, UnsupportedTypeError
 from .upload import Upload, stored_file
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ READ_SIZE = 64 * 1024
 """Bytes that a request may lose when its process is killed."""
 
 _POLL = 0.02  # seconds between two looks at whether another request has brought about the end
+_AUTO = {"auto": True}  # in a record, where AUTO itself cannot be written
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY = 1024 * 1024  # bytes of a part that are copied at a time
 _DROPPED = {"content-length", "date", "connection", "transfer-encoding", "server"}
@@ -108,6 +112,14 @@ class MakeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """Have the inspectors of the app look at new content."""
+
+    opens: Callable[[], BinaryIO]
+    address: HashAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Send the signal that content was stored."""
 
@@ -142,7 +154,9 @@ class Pause:
     seconds: float
 
 
-Step: TypeAlias = Call | Read | Hook | MakeAnswer | Tell | Inform | AddHeaders | Watch | Pause
+Step: TypeAlias = (
+    Call | Read | Hook | MakeAnswer | Inspect | Tell | Inform | AddHeaders | Watch | Pause
+)
 Steps: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -260,7 +274,7 @@ class UploadFlow:
             expected=request.expected,
         )
         yield from self._ask(upload)
-        checks.before(upload.extension, upload.expected)
+        self._put(upload.extension, upload)  # so that an error of the app is told now
         new = replace(new, max_size=_smaller(new.max_size, upload.max_size))
         decision = http.decide(request, new)  # against the limit that the hook has set
         if isinstance(decision, Reply):
@@ -382,6 +396,9 @@ class UploadFlow:
             problem, detail = http.STALE, None
         except UnknownUploadError:
             problem, detail = http.UNKNOWN, None
+        except UnsupportedTypeError:  # as its beginning tells
+            yield from self._give_up(request, taken)
+            raise
         else:
             state = self._state(taken)
             if state.is_due(request):
@@ -429,12 +446,12 @@ class UploadFlow:
 
     def _take_pieces(self, taken: Taken, append: Append, promised: _Checks) -> Steps:
         end = None if append.most is None else append.offset + append.most
-        pace = _Pace()
+        pace, head = _Pace(), _Head(self._accepted(taken.record))
         try:
             while piece := (yield Read(pace.size)):
                 if end is not None and taken.offset + len(piece) > end:
                     raise _RefusedError(append.over)
-                yield Call(partial(_write, taken, piece, promised))
+                yield Call(partial(_write, taken, piece, promised, head))
                 pace.note(len(piece))
         except RequestTimeout:
             raise _RefusedError(http.SILENT) from None
@@ -460,15 +477,22 @@ class UploadFlow:
             raise _RefusedError(http.OTHER_CONTENT, error.description) from None
         except HTTPException as error:
             if (error.code or 500) < 500:  # the last word: nothing is to be tried again
-                yield from self._patiently(taken.delete)
-                if not request.is_tus:
-                    yield AddHeaders((("Upload-Complete", "?1"),))
+                yield from self._give_up(request, taken)
             raise
+
+    def _give_up(self, request: Request, taken: Taken) -> Steps:
+        """Delete an upload that is refused for good, and say so in the words of the draft."""
+        yield from self._patiently(taken.delete)
+        if not request.is_tus:
+            yield AddHeaders((("Upload-Complete", "?1"),))
 
     def _store(self, taken: Taken, writer: Writer, upload: Upload) -> Steps:
         record = taken.record
-        commit = partial(self.client.commit, writer, record.extension, expected=record.expected)
-        address: HashAddress = yield Call(commit)
+        step = self._put(_extension(record.extension), record)
+        yield Call(partial(step.check, writer))
+        if (yield Call(step.must_be_inspected)):
+            yield Inspect(step.open, step.address)
+        address: HashAddress = yield Call(step.publish)
         upload.length = upload.offset = writer.size
         upload.address = address
         upload.stored = stored_file(address, writer.size, upload.metadata)
@@ -483,6 +507,16 @@ class UploadFlow:
         url, digest = self.describe(address)
         final = Final(answer.status, _lasting(answer.headers), answer.body, url, digest)
         yield Call(partial(taken.finish, _dump(final)))
+
+    def _accepted(self, record: Record) -> checks.Accepted:
+        """Return the types that an upload may have; a part is not judged."""
+        if record.is_partial:
+            return checks.EVERYTHING
+        return checks.accepted(self.client.accept, checks.accept_list(record.accept))
+
+    def _put(self, extension: Extension, of: Record | Upload) -> Put:
+        """Return the put that an upload ends as."""
+        return Put(self.client, extension, of.expected, of.max_size, of.accept)
 
     def _patiently(self, function: Callable[..., Any]) -> Steps:
         """Call what has to wait for another request's end, without keeping a thread for it."""
@@ -547,6 +581,18 @@ class _Crc32:
         return self._value.to_bytes(4, "big")
 
 
+class _Head:
+    """The beginning of a content, which may tell that its type is not accepted."""
+
+    def __init__(self, accepted: checks.Accepted) -> None:
+        self._accepted = accepted
+
+    def check(self, taken: Taken, before: int) -> None:
+        """Judge the beginning when the piece written last has completed it."""
+        if self._accepted and before < HEAD_SIZE <= taken.offset:
+            self._accepted.check_head(types.type_of_head(taken.read(HEAD_SIZE, 0)))
+
+
 def _new_hash(algorithm: str) -> hashlib._Hash | _Crc32:
     return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
 
@@ -574,10 +620,11 @@ class _Pace:
         self._last = now
 
 
-def _write(taken: Taken, piece: Piece, promised: _Checks) -> None:
-    data = bytes(piece)
+def _write(taken: Taken, piece: Piece, promised: _Checks, head: _Head) -> None:
+    data, before = bytes(piece), taken.offset
     taken.write(data)
     promised.update(data)
+    head.check(taken, before)
 
 
 def _copy(source: Taken, start: int, end: int, taken: Taken) -> None:
@@ -598,10 +645,10 @@ def _smaller(one: int | None, other: int | None) -> int | None:
 def _record(request: Request, upload: Upload, append: Append) -> Record:
     return Record(
         owner=upload.owner,
-        extension=upload.extension,
+        extension=_AUTO if isinstance(upload.extension, Auto) else upload.extension,
         max_size=upload.max_size,
         expected=upload.expected,
-        accept=upload.accept,
+        accept=None if upload.accept is None else list(checks.accept_list(upload.accept) or ()),
         length=append.length,
         declared=append.declared,
         metadata=dict(request.metadata),
@@ -619,11 +666,15 @@ def _upload(found: Listed, action: str) -> Upload:
         offset=found.offset,
         metadata=dict(record.metadata),
         owner=record.owner,
-        extension=record.extension,
+        extension=_extension(record.extension),
         max_size=record.max_size,
         expected=record.expected,
         accept=record.accept,
     )
+
+
+def _extension(kept: Any) -> Extension:
+    return AUTO if kept == _AUTO else kept
 
 
 def _lasting(headers: http.HeaderList) -> http.HeaderList:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._http.filenames import clean_filename
 from .._http.media import guess_mimetype
 from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_LONGEST = 255  # bytes of a name
 
 
 @dataclass(slots=True)
@@ -58,13 +55,6 @@ def stored_file(address: HashAddress, size: int, metadata: Mapping[str, str]) ->
         size: Bytes of the content.
         metadata: What the client said of it.
     """
-    name = clean_filename(metadata.get("filename", ""))
+    name = clean_filename(metadata.get("filename"))
     kind = guess_mimetype(name or address.relpath)
     return StoredFile(address.id, address.relpath, name, kind, size)
-
-
-def clean_filename(name: str) -> str | None:
-    """Return the last component of a client's file name, without control characters, or None."""
-    leaf = _CONTROL.sub("", re.split(r"[/\\]", name)[-1]).strip()
-    leaf = leaf.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
-    return leaf if leaf.strip(".") else None

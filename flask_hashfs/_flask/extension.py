@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from io import BufferedReader, TextIOWrapper
 from typing import IO, Any, BinaryIO, ParamSpec, TypeVar, cast, overload
 
@@ -273,7 +274,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def _respond_to_upload(self, id: str | None) -> Response:
         incoming = resumable.incoming(self._upload_location(), id)
-        return resumable.respond(self._upload_flow, incoming, self._tell_stored)
+        inspect = partial(self.inspect_now, _app())
+        return resumable.respond(self._upload_flow, incoming, self._tell_stored, inspect)
 
     def _tell_stored(self, address: HashAddress) -> None:
         if file_stored.receivers:

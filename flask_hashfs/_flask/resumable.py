@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flask import Response, current_app, g, request
 
@@ -18,6 +18,7 @@ from .._app.resumable import (
     Hook,
     Incoming,
     Inform,
+    Inspect,
     MakeAnswer,
     Pause,
     Read,
@@ -40,15 +41,21 @@ _UNREAD = 1024 * 1024  # bytes of a body that are read and dropped so that its c
 _HEADERS = "_hashfs_upload_headers"
 
 
-def respond(flow: UploadFlow, incoming: Incoming, tell: Callable[[HashAddress], None]) -> Response:
+def respond(
+    flow: UploadFlow,
+    incoming: Incoming,
+    tell: Callable[[HashAddress], None],
+    inspect: Callable[[Callable[[], BinaryIO], HashAddress], None],
+) -> Response:
     """Answer the current request to a resumable upload.
 
     Args:
         flow: What to do, step by step.
         incoming: The request.
         tell: Sends the signal that content was stored.
+        inspect: Has the inspectors look at content.
     """
-    driver = _Driver(incoming, tell)
+    driver = _Driver(incoming, tell, inspect)
     try:
         reply = driver.run(flow.run(incoming))
     finally:
@@ -85,9 +92,15 @@ def incoming(location: str, id: str | None) -> Incoming:
 
 
 class _Driver:
-    def __init__(self, incoming: Incoming, tell: Callable[[HashAddress], None]) -> None:
+    def __init__(
+        self,
+        incoming: Incoming,
+        tell: Callable[[HashAddress], None],
+        inspect: Callable[[Callable[[], BinaryIO], HashAddress], None],
+    ) -> None:
         self._incoming = incoming
         self._tell = tell
+        self._inspect = inspect
         self._body: Any = None
         self._timeout: float | None = None
         self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
@@ -119,6 +132,8 @@ class _Driver:
                 return current_app.ensure_sync(function)(upload)
             case MakeAnswer(value):
                 return _answer(value)
+            case Inspect(opens, address):
+                return self._inspect(opens, address)
             case Tell(address):
                 return self._tell(address)
             case Inform(headers):

@@ -485,7 +485,7 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def _respond_to_upload(self, id: str | None) -> Response:
         incoming = resumable.incoming(self._upload_location(), id)
         return await resumable.respond(
-            self._upload_flow, incoming, self._workers, self._tell_stored
+            self._upload_flow, incoming, self._workers, self._tell_stored, self._inspect
         )
 
     async def _tell_stored(self, address: HashAddress) -> None:

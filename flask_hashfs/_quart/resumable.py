@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, cast
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from quart import Response, current_app, g, make_response, request
 from werkzeug.exceptions import BadRequest
@@ -17,6 +17,7 @@ from .._app.resumable import (
     Hook,
     Incoming,
     Inform,
+    Inspect,
     MakeAnswer,
     Pause,
     Read,
@@ -43,6 +44,7 @@ async def respond(
     incoming: Incoming,
     workers: Workers,
     tell: Callable[[HashAddress], Awaitable[None]],
+    inspect: Callable[[Callable[[], BinaryIO], HashAddress], Awaitable[None]],
 ) -> Response:
     """Answer the current request to a resumable upload.
 
@@ -51,8 +53,9 @@ async def respond(
         incoming: The request.
         workers: Where calls that block are made.
         tell: Sends the signal that content was stored.
+        inspect: Has the inspectors look at content.
     """
-    reply = await _Driver(workers, tell).run(flow.run(incoming))
+    reply = await _Driver(workers, tell, inspect).run(flow.run(incoming))
     response_class: Any = current_app.response_class
     response: Response = response_class(reply.body, reply.status)
     del response.headers["Content-Type"]
@@ -88,9 +91,15 @@ def _content_length() -> int | None:
 
 
 class _Driver:
-    def __init__(self, workers: Workers, tell: Callable[[HashAddress], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        tell: Callable[[HashAddress], Awaitable[None]],
+        inspect: Callable[[Callable[[], BinaryIO], HashAddress], Awaitable[None]],
+    ) -> None:
         self._workers = workers
         self._tell = tell
+        self._inspect = inspect
         self._body = cast(UploadBody, request.body)
         self._body.lift_limit()
 
@@ -122,11 +131,13 @@ class _Driver:
             case Read(size):
                 return await self._read(size)
             case Hook(function, upload):
-                if inspect.iscoroutinefunction(function):
+                if iscoroutinefunction(function):
                     return await function(upload)
                 return await self._workers.run(function, upload)
             case MakeAnswer(value):
                 return await _answer(value)
+            case Inspect(opens, address):
+                return await self._inspect(opens, address)
             case Tell(address):
                 return await self._tell(address)
             case Inform(headers):

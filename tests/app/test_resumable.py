@@ -24,9 +24,9 @@ from resumable_faces import (
     QuartFace,
     encoded,
 )
-from werkzeug.exceptions import abort
+from werkzeug.exceptions import ServiceUnavailable, abort
 
-from flask_hashfs import ConfigError, StoredFile, Upload, file_stored
+from flask_hashfs import AUTO, ConfigError, RejectedError, StoredFile, Upload, file_stored
 
 CONTENT = b"the content of an upload" * 40
 ID = hashlib.sha256(CONTENT).hexdigest()
@@ -653,6 +653,64 @@ def test_an_error_at_the_end_keeps_the_bytes(face: Face, asynchronous: bool) -> 
     assert calls == [location.rpartition("/")[2]] * 3
     assert json.loads(face.draft(location, SIZE, b"", "?1").body) == {"calls": 3}
     assert content_of(face) == [CONTENT]
+
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(200_000)
+
+
+def test_types_are_told_by_the_beginning(kind: type[Face], tmp_path: Path) -> None:
+    face = kind(tmp_path / "root", HASHFS_ACCEPT="image/*")
+    for body in (b"<html><body>" + bytes(200_000), b"plain text"):
+        location = face.create(len(body) + 1)
+        first = face.tus(location, 0, body)
+        assert first.status == (415 if len(body) > 5000 else 204)
+        if first.status == 204:
+            assert face.tus(location, len(body), b"!").status == 415
+        assert face.offset(location) is None
+    assert face.left() == []
+    assert face.stored() == []
+    location = face.create(len(PNG))
+    assert face.tus(location, 0, PNG[:100]).status == 204
+    assert face.tus(location, 100, PNG[100:]).status == 204
+    assert len(face.stored()) == 1
+
+
+def test_an_app_may_accept_less_and_take_the_extension_of_the_type(face: Face) -> None:
+    @face.fs.before_upload  # type: ignore[untyped-decorator,unused-ignore]
+    def narrow(upload: Upload) -> None:
+        if upload.action == "create":
+            upload.accept, upload.extension = ["image/png"], AUTO
+        assert upload.extension is AUTO
+
+    answer = face.send("POST", "/uploads", {"Upload-Complete": "?1"}, b"GIF89a" + bytes(9000))
+    assert (answer.status, answer.get("Upload-Complete")) == (415, "?1")
+    assert face.left() == []
+    location = face.create(len(PNG))
+    assert face.tus(location, 0, PNG).status == 204
+    assert face.stored()[0].endswith(".png")
+
+
+def test_inspectors_look_before_the_end(face: Face) -> None:
+    answers: list[Exception | None] = [ServiceUnavailable(), None]
+
+    def look(file: Any, address: Any) -> None:
+        assert file.read() == CONTENT
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    face.fs.inspector(look)
+    location = face.create(SIZE)
+    assert face.tus(location, 0, CONTENT).status == 503
+    assert face.stored() == []
+    assert face.offset(location) == SIZE, "the next request tries again"
+    assert content_of(face) == [CONTENT]
+    answers[:] = [RejectedError("a virus")]
+    for path in face.stored():
+        os.unlink(path)
+    location = face.create(SIZE)
+    assert face.tus(location, 0, CONTENT).status == 422
+    assert face.offset(location) is None
+    assert face.stored() == []
 
 
 def test_parts_of_another_owner_are_unknown(face: Face) -> None:
