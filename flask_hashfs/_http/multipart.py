@@ -69,6 +69,7 @@ class Sink(Protocol):
     @property
     def awaits_head(self) -> bool:
         """Whether the first bytes will decide if the content is taken."""
+        ...
 
     def write(self, data: memoryview | bytes | bytearray, beside: Executor | None = None) -> None:
         """Take the next bytes."""
