@@ -29,6 +29,7 @@ try:
         ConsoleMessage,
         Download,
         Page,
+        Request,
         Response,
         expect,
         sync_playwright,
@@ -66,7 +67,7 @@ ARGUMENTS = [
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    for _ in range(1000):
+    for _ in range(6000):  # two minutes: a busy machine needs long to start an app
         if condition():
             return
         time.sleep(0.02)
@@ -88,15 +89,18 @@ class Gallery:
             "PYTHONUNBUFFERED": "1",
             **{f"{prefix}_{key}": value for key, value in settings.items()},
         }
+        self.url = ""
+
+    def start(self) -> None:
+        """Start the app, at its old port if it has run before."""
+        port = self.url.rpartition(":")[2] or "0"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, self.script, "--port", "0"],
+                [sys.executable, self.script, "--port", port],
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-
-    def __enter__(self) -> Gallery:
         try:
             wait_until(lambda: bool(self._address()) or self.process.poll() is not None, "a start")
             assert self.process.poll() is None, self.log.read_text()
@@ -104,6 +108,13 @@ class Gallery:
             self.__exit__()
             raise
         self.url = self._address()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+
+    def __enter__(self) -> Gallery:
+        self.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -114,25 +125,25 @@ class Gallery:
         found = re.search(r"Running on (http://127\.0\.0\.1:[1-9]\d*)", self.log.read_text())
         return found[1] if found else ""
 
-    def stored(self) -> list[str]:
-        """Return the digests of all the files below the store's root, whatever they are."""
+    def contents(self) -> list[Path]:
+        """Return all the files below the store's root, but for the records of uploads."""
         files = [path for path in self.files.rglob("*") if path.is_file()]
-        return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+        records = self.files / ".hashfs" / "uploads"
+        return [path for path in files if records not in path.parents or path.name == "data"]
 
-    def open_files(self) -> list[str]:
-        """Return what the server holds open below the store's root, unnamed files too."""
-        names = []
-        for descriptor in Path(f"/proc/{self.process.pid}/fd").glob("*"):
-            try:
-                names.append(os.readlink(descriptor))
-            except FileNotFoundError:
-                continue
-        return [name for name in names if name.startswith(str(self.files))]
+    def stored(self) -> list[str]:
+        """Return the digests of what is stored, and of what was left behind."""
+        return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.contents())
+
+    def received(self) -> int:
+        """Return how many bytes of unfinished uploads are there."""
+        found = self.files.glob(".hashfs/uploads/*/data")
+        return sum(path.stat().st_size for path in found)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -328,11 +339,10 @@ def test_cancel_half_way_leaves_nothing(page: Page, gallery: Gallery, tmp_path: 
     network = slow_down(page, 2_000_000)
     page.locator("#files").set_input_files(large)
     expect(page.get_by_text(re.compile("^[2-7].* MB of 8 MB"))).to_be_visible()
-    assert gallery.open_files()
+    assert gallery.received()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".transfer-state")).to_have_text("Cancelled")
-    wait_until(lambda: not gallery.open_files(), "an end of the upload at the server")
-    assert gallery.stored() == []
+    wait_until(lambda: gallery.stored() == [], "an end of the upload at the server")
     set_speed(network, -1)
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".transfer-state")).to_contain_text("Stored")
@@ -390,7 +400,7 @@ def test_the_same_content_is_stored_once(
     size = photo.stat().st_size
     expect(page.locator(".totals dd")).to_have_text(["3", kb(3 * size), kb(size), kb(2 * size)])
     assert set(gallery.stored()) == set(digest(photo))
-    inodes = {path.stat().st_ino for path in gallery.files.rglob("*") if path.is_file()}
+    inodes = {path.stat().st_ino for path in gallery.contents()}
     assert len(inodes) == 1
 
     for left in 2, 1, 0:  # the content goes with its last item
@@ -402,7 +412,99 @@ def test_the_same_content_is_stored_once(
         expect(page.locator(".card")).to_have_count(left)
         assert set(gallery.stored()) == (set(digest(photo)) if left else set())
     expect(page.get_by_text("Nothing here yet")).to_be_visible()
-    assert list(gallery.files.iterdir()) == []
+    assert [path.name for path in gallery.files.iterdir()] == [".hashfs"]  # records of uploads
+
+
+# -- going on
+
+RECEIVED = 4_000_000  # of 16 MB, when the connection is cut
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    (file := tmp_path / "large.bin").write_bytes(os.urandom(16_000_000))
+    return file
+
+
+class Wire:
+    """What a page sends, as far as uploads are concerned."""
+
+    def __init__(self, page: Page) -> None:
+        self.creations = 0
+        self.offsets: list[int] = []
+        page.on("request", self._note)
+
+    def _note(self, request: Request) -> None:
+        self.creations += request.method == "POST"
+        if request.method == "PATCH":
+            self.offsets.append(int(request.headers["upload-offset"]))
+
+
+def begin_slowly(page: Page, gallery: Gallery, file: Path) -> CDPSession:
+    """Choose a file and wait until a good part of it has arrived."""
+    network = slow_down(page, 4_000_000)
+    page.locator("#files").set_input_files(file)
+    wait_until(lambda: gallery.received() > RECEIVED, "a good part of the upload")
+    return network
+
+
+def test_an_upload_goes_on_when_its_server_was_killed(
+    page: Page, gallery: Gallery, large: Path
+) -> None:
+    wire = Wire(page)
+    network = begin_slowly(page, gallery, large)
+    gallery.kill()
+    kept = gallery.received()
+    row = page.locator(".transfer")
+    expect(row).to_contain_text(re.compile(r"The server cannot be reached.* \d+ s"))
+    assert gallery.received() == kept
+    set_speed(network, -1)
+    gallery.start()
+    expect(row).to_have_attribute("data-state", "stored")
+    assert gallery.stored() == digest(large)
+    assert (wire.creations, wire.offsets) == (1, [0, kept])
+    expect(page.locator(".card")).to_have_count(1)
+
+
+def test_an_upload_goes_on_when_the_page_was_loaded_again(
+    page: Page, gallery: Gallery, large: Path
+) -> None:
+    wire = Wire(page)
+    network = begin_slowly(page, gallery, large)
+    page.reload()
+    set_speed(network, 100_000)
+    page.locator("#files").set_input_files(large)
+    expect(page.locator(".transfer")).to_contain_text(" of 16 MB")
+    share = page.get_by_role("progressbar", name=f"Progress of {large.name}")
+    assert float(share.get_attribute("value") or 0) > RECEIVED / large.stat().st_size
+    set_speed(network, -1)
+    expect(page.locator(".transfer")).to_have_attribute("data-state", "stored")
+    assert gallery.stored() == digest(large)
+    assert wire.creations == 1
+    assert wire.offsets[-1] > RECEIVED
+
+
+def test_an_upload_that_the_server_has_forgotten_begins_again(
+    page: Page, gallery: Gallery, large: Path
+) -> None:
+    network = begin_slowly(page, gallery, large)
+    page.reload()
+    for folder in gallery.files.glob(".hashfs/uploads/*"):
+        shutil.rmtree(folder)
+    set_speed(network, -1)
+    choose(page, large)
+    assert gallery.stored() == digest(large)
+
+
+def test_nobody_goes_on_with_the_upload_of_another_visitor(
+    page: Page, gallery: Gallery, large: Path
+) -> None:
+    with page.expect_response(lambda answer: answer.request.method == "POST") as creation:
+        begin_slowly(page, gallery, large)
+    url = gallery.url + creation.value.headers["location"]
+    assert httpx.head(url).status_code == 404
+    assert httpx.delete(url).status_code == 404
+    assert gallery.received() > RECEIVED
 
 
 # -- one file
@@ -631,6 +733,21 @@ def test_every_page_in_every_size_and_colour(
 # -- behind the pages
 
 
+def send(client: httpx.Client, name: str, content: bytes) -> int:
+    """Upload as the page's script does, and return the number of the item."""
+    headers = {"Content-Disposition": f"attachment; filename={name}", "Upload-Complete": "?0"}
+    created = client.post("/uploads", headers=headers)
+    headers = {"Content-Type": "application/partial-upload", "Upload-Complete": "?1"}
+    for offset in (0, *[len(content)] * 20):  # tried again where the content was deleted meanwhile
+        headers["Upload-Offset"] = str(offset)
+        answer = client.patch(
+            created.headers["Location"], headers=headers, content=content[offset:]
+        )
+        if answer.status_code != 503:
+            return answer.json()["item"]
+    pytest.fail("the content was deleted 20 times")
+
+
 def test_a_content_stays_as_long_as_an_item_uses_it(gallery: Gallery) -> None:
     """Visitors who add and delete the same content all at once never lose a file in use."""
     content = os.urandom(1000)
@@ -638,8 +755,7 @@ def test_a_content_stays_as_long_as_an_item_uses_it(gallery: Gallery) -> None:
     def visit(visitor: int) -> None:
         with httpx.Client(base_url=gallery.url, headers={"Accept": "application/json"}) as client:
             for _ in range(12):
-                answer = client.post("/files", files={"files": (f"{visitor}.bin", content)})
-                item = answer.json()["files"][0]["item"]
+                item = send(client, f"{visitor}.bin", content)
                 assert client.get(f"/files/{item}/download").content == content
                 assert client.post(f"/files/{item}/delete").status_code == 303
 

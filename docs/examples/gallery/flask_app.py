@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from os import SEEK_END
+
 import pages
 from flask import Flask, flash, redirect, render_template, request, session, url_for
 from metadata import Catalog, Item
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs import FlaskHashFS, HashAddress
+from flask_hashfs import FlaskHashFS
 
 
 def create_app() -> Flask:
@@ -39,6 +41,7 @@ def create_app() -> Flask:
 
     @app.get("/")
     def index():
+        pages.know_visitor(session)
         before = request.args.get("before", type=int)
         return render_template("index.html", **pages.index(catalog, before))
 
@@ -46,25 +49,36 @@ def create_app() -> Flask:
     def upload():
         owner = session["owner"] = pages.owner_name(request.form.get("owner"))
         files = pages.chosen(request.files.getlist("files"))
-        kept = [keep(file, owner) for file in files]
-        if not pages.wants_json(request):
-            for item, address in kept:
-                flash(f"{item.name}: {pages.outcome(item, address)}")
-            return redirect(url_for("index"), 303)
-        return {
-            "totals": render_template("_totals.html", totals=catalog.totals()),
-            "files": [
-                pages.result(item, address) | {"card": render_template("_card.html", item=item)}
-                for item, address in kept
-            ],
-        }
+        for file in files:
+            item = keep(file, owner)
+            flash(f"{item.name}: {pages.outcome(item)}")
+        return redirect(url_for("index"), 303)
 
-    def keep(file: FileStorage, owner: str) -> tuple[Item, HashAddress]:
-        address = fs.put(file, pages.extension(file))
-        item = catalog.add(pages.new_item(file, address, owner))
+    def keep(file: FileStorage, owner: str) -> Item:
+        extension = pages.extension(file.filename)
+        address = fs.put(file, extension)
+        size = file.stream.seek(0, SEEK_END)
+        item = catalog.add(pages.new_item(file.filename, size, address, owner))
         if not fs.exists(address):  # its last other item was deleted between these two lines
-            fs.put(file, pages.extension(file))
-        return item, address
+            fs.put(file, extension)
+        return item
+
+    @fs.before_upload
+    def allow(upload):
+        pages.allow_upload(upload, session, request.args.get("owner"))
+
+    @fs.after_upload
+    def show(upload):
+        name, owner = upload.metadata.get("filename"), session.get("owner", "")
+        new = pages.new_item(name, upload.length, upload.address, owner)
+        item = catalog.add(new, upload.id)
+        if not fs.exists(upload.address):  # as above; the next request brings about the end again
+            catalog.remove(item.id, fs.delete)
+            raise pages.deleted_meanwhile()
+        return pages.result(item) | {
+            "card": render_template("_card.html", item=item),
+            "totals": render_template("_totals.html", totals=catalog.totals()),
+        }
 
     @app.get("/files/<int:item_id>")
     def detail(item_id):

@@ -44,6 +44,15 @@ class Item(Base):
     address: Mapped[str] = mapped_column(index=True)  # HashAddress.relpath: the digest, as a path
 
 
+class Arrival(Base):
+    """A resumable upload that became an item; its end may be told again after a crash."""
+
+    __tablename__ = "arrivals"
+
+    upload: Mapped[str] = mapped_column(primary_key=True)
+    item: Mapped[int]
+
+
 _earlier = aliased(Item)
 # True where an earlier item has the same content, so that this one costs no space.
 Item.is_copy = column_property(
@@ -70,10 +79,22 @@ class Catalog:
         Base.metadata.create_all(engine)
         self._begin = sessionmaker(engine, expire_on_commit=False).begin
 
-    def add(self, item: Item) -> Item:
+    def add(self, item: Item, upload: str | None = None) -> Item:
+        """Add an item, or return the one that this resumable upload has already become.
+
+        Args:
+            item: The new item.
+            upload: The id of its upload, if it may be added again.
+        """
         with self._begin() as session:
+            arrival = session.get(Arrival, upload) if upload else None
+            known = session.get(Item, arrival.item) if arrival else None
+            if known is not None:
+                return known
             session.add(item)
             session.flush()
+            if upload:
+                session.merge(Arrival(upload=upload, item=item.id))
             session.refresh(item)
         return item
 

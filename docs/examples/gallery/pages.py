@@ -10,6 +10,7 @@ import mimetypes
 import os
 import re
 import secrets
+from collections.abc import MutableMapping
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 from flask.sansio.app import App
 from metadata import Catalog, Item
 from werkzeug.datastructures import FileStorage, Headers
-from werkzeug.exceptions import Forbidden, HTTPException
+from werkzeug.exceptions import Forbidden, HTTPException, NotFound, ServiceUnavailable
 from werkzeug.wrappers import Request
 
-from flask_hashfs import FileTooLargeError, HashAddress
+from flask_hashfs import FileTooLargeError, HashAddress, Upload
 
 MB = 1_000_000
 NAME_LENGTH = 200
@@ -53,6 +54,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "HASHFS_PATH_PREFIX": "/media",
         "HASHFS_SERVE_FILES": True,
         "HASHFS_MAX_FILE_SIZE": 250 * MB,
+        "HASHFS_UPLOADS_PATH": "/uploads",
     }
 
 
@@ -131,24 +133,24 @@ def chosen(files: list[FileStorage]) -> list[FileStorage]:
     return [file for file in files if file.filename]
 
 
-def file_name(file: FileStorage) -> str:
+def file_name(sent: str | None) -> str:
     """Return the name to show and to download under; it never becomes a path on this machine."""
-    name = PurePath((file.filename or "").replace("\\", "/")).name
+    name = PurePath((sent or "").replace("\\", "/")).name
     return "".join(char for char in name if char.isprintable())[-NAME_LENGTH:] or "unnamed"
 
 
-def extension(file: FileStorage) -> str | None:
+def extension(sent: str | None) -> str | None:
     """Return an extension that the store accepts, or None: a name may end in anything."""
-    suffix = PurePath(file_name(file)).suffix.lower()
+    suffix = PurePath(file_name(sent)).suffix.lower()
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,16}", suffix) else None
 
 
-def new_item(file: FileStorage, address: HashAddress, owner: str) -> Item:
-    name = file_name(file)
+def new_item(sent: str | None, size: int, address: HashAddress, owner: str) -> Item:
+    name = file_name(sent)
     return Item(
         name=name,
         mimetype=mimetypes.guess_type(name)[0] or "application/octet-stream",
-        size=file.stream.seek(0, os.SEEK_END),
+        size=size,
         owner=owner,
         digest=address.id,
         address=address.relpath,
@@ -159,15 +161,42 @@ def owner_name(typed: str | None) -> str:
     return " ".join((typed or "").split())[:60]
 
 
-def outcome(item: Item, address: HashAddress) -> str:
-    if address.is_duplicate:
+def outcome(item: Item) -> str:
+    if item.is_copy:
         return f"Already stored, {filesize(item.size)} saved"
     return f"Stored, {filesize(item.size)}"
 
 
-def result(item: Item, address: HashAddress) -> dict[str, Any]:
+def result(item: Item) -> dict[str, Any]:
     """Return what the page's script wants to know of one stored file."""
-    return {"item": item.id, "outcome": outcome(item, address), "duplicate": address.is_duplicate}
+    return {"item": item.id, "outcome": outcome(item), "duplicate": item.is_copy}
+
+
+def know_visitor(session: MutableMapping[str, Any]) -> None:
+    """Give a browser a secret of its own, so that nobody else goes on with its uploads."""
+    session["_permanent"] = True
+    session.setdefault("visitor", secrets.token_urlsafe())
+
+
+def allow_upload(upload: Upload, session: MutableMapping[str, Any], typed: str | None) -> None:
+    """Begin an upload for this visitor, or see that it is this visitor's.
+
+    Args:
+        upload: The upload that a request is about.
+        session: The visitor's.
+        typed: The name that the visitor wants to be shown under; it is needed at creation.
+    """
+    if upload.action == "create":
+        session["owner"] = owner_name(typed)
+        upload.owner = session.get("visitor")
+        upload.extension = extension(upload.metadata.get("filename"))
+    elif upload.owner != session.get("visitor"):
+        raise NotFound("There is no such upload, or it is not yours.")
+
+
+def deleted_meanwhile() -> ServiceUnavailable:
+    """Return what ends an upload whose content went with its last other item just now."""
+    return ServiceUnavailable("The same content was deleted at this moment.", retry_after=1)
 
 
 def wants_json(request: Request) -> bool:

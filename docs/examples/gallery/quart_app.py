@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from os import SEEK_END
 
 import pages
 from hypercorn.asyncio import serve
@@ -13,7 +14,7 @@ from quart.utils import run_sync
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs import HashAddress, QuartHashFS
+from flask_hashfs import QuartHashFS
 
 
 def create_app() -> Quart:
@@ -44,6 +45,7 @@ def create_app() -> Quart:
 
     @app.get("/")
     async def index():
+        pages.know_visitor(session)
         before = request.args.get("before", type=int)
         return await render_template("index.html", **await run_sync(pages.index)(catalog, before))
 
@@ -51,28 +53,37 @@ def create_app() -> Quart:
     async def upload():
         owner = session["owner"] = pages.owner_name((await request.form).get("owner"))
         files = pages.chosen((await request.files).getlist("files"))
-        kept = [await keep(file, owner) for file in files]
-        if not pages.wants_json(request):
-            for item, address in kept:
-                await flash(f"{item.name}: {pages.outcome(item, address)}")
-            return redirect(url_for("index"), 303)
-        return {
-            "totals": await render_template(
-                "_totals.html", totals=await run_sync(catalog.totals)()
-            ),
-            "files": [
-                pages.result(item, address)
-                | {"card": await render_template("_card.html", item=item)}
-                for item, address in kept
-            ],
-        }
+        for file in files:
+            item = await keep(file, owner)
+            await flash(f"{item.name}: {pages.outcome(item)}")
+        return redirect(url_for("index"), 303)
 
-    async def keep(file: FileStorage, owner: str) -> tuple[Item, HashAddress]:
-        address = await fs.put(file, pages.extension(file))
-        item = await run_sync(catalog.add)(pages.new_item(file, address, owner))
+    async def keep(file: FileStorage, owner: str) -> Item:
+        extension = pages.extension(file.filename)
+        address = await fs.put(file, extension)
+        size = file.stream.seek(0, SEEK_END)
+        item = await run_sync(catalog.add)(pages.new_item(file.filename, size, address, owner))
         if not await fs.exists(address):  # its last other item was deleted in between
-            await fs.put(file, pages.extension(file))
-        return item, address
+            await fs.put(file, extension)
+        return item
+
+    @fs.before_upload
+    async def allow(upload):
+        pages.allow_upload(upload, session, request.args.get("owner"))
+
+    @fs.after_upload
+    async def show(upload):
+        name, owner = upload.metadata.get("filename"), session.get("owner", "")
+        new = pages.new_item(name, upload.length, upload.address, owner)
+        item = await run_sync(catalog.add)(new, upload.id)
+        if not await fs.exists(upload.address):  # as above; the next request brings it about again
+            await run_sync(catalog.remove)(item.id, fs.client.delete)
+            raise pages.deleted_meanwhile()
+        totals = await run_sync(catalog.totals)()
+        return pages.result(item) | {
+            "card": await render_template("_card.html", item=item),
+            "totals": await render_template("_totals.html", totals=totals),
+        }
 
     @app.get("/files/<int:item_id>")
     async def detail(item_id):

@@ -1,4 +1,6 @@
-// Uploads with progress: one request for each file, a few at a time.
+// The list of uploads: a few at a time, each with its bar.
+
+import { Refused, ResumableUpload } from "./resumable.js";
 
 const AT_ONCE = 3;
 const SPEED_WINDOW = 3000; // milliseconds that the shown speed looks back
@@ -44,50 +46,48 @@ class Transfer {
     next();
   }
 
-  start() {
-    const request = (this.request = new XMLHttpRequest());
-    const body = new FormData();
-    body.append("owner", form.elements.owner.value);
-    body.append("files", this.file);
-    this.samples = [[performance.now(), 0]];
-    request.upload.addEventListener("progress", (event) => this.progress(event));
-    request.addEventListener("load", () => this.answered());
-    request.addEventListener("error", () => this.fail("The connection broke"));
-    request.addEventListener("abort", () => this.end("cancelled", "Cancelled", "wait", "Try again"));
-    request.addEventListener("loadend", () => {
-      running--;
-      next();
+  async start() {
+    const owner = encodeURIComponent(form.elements.owner.value);
+    this.upload = new ResumableUpload(this.file, `${form.dataset.uploads}?owner=${owner}`, {
+      progress: (sent) => this.progress(sent),
+      wait: (words, seconds) => this.show("sending", `${words}: again in ${seconds} s`),
     });
-    request.open("POST", form.action);
-    request.setRequestHeader("Accept", "application/json");
-    request.responseType = "json";
+    this.samples = [];
     running++;
     this.show("sending", "Starting");
-    request.send(body);
+    try {
+      this.stored(await this.upload.send());
+    } catch (error) {
+      if (this.row.dataset.state === "cancelled") return;
+      if (!(error instanceof Refused)) console.error(error);
+      this.fail(error.message);
+    } finally {
+      running--;
+      next();
+    }
   }
 
-  progress({ loaded, total }) {
+  progress(sent) {
+    const total = this.file.size;
     const now = performance.now();
-    this.samples.push([now, loaded]);
+    if (sent < this.samples.at(-1)?.[1]) this.samples = []; // what was on its way is lost
+    this.samples.push([now, sent]);
     while (this.samples.length > 2 && now - this.samples[0][0] > SPEED_WINDOW) this.samples.shift();
     const [since, before] = this.samples[0];
-    const speed = ((loaded - before) / Math.max(now - since, 1)) * 1000;
-    this.bar.value = total ? loaded / total : 0;
+    const speed = ((sent - before) / Math.max(now - since, 1)) * 1000;
+    this.bar.value = total ? sent / total : 0;
     this.show(
       "sending",
-      loaded < total ? `${size(loaded)} of ${size(total)} at ${size(speed)}/s` : "Storing",
+      sent < total ? `${size(sent)} of ${size(total)} at ${size(speed)}/s` : "Storing",
     );
   }
 
-  answered() {
-    const { status, response } = this.request;
-    if (status !== 200 || !response) return this.fail(response?.words ?? `Error ${status}`);
-    const [file] = response.files;
+  stored(file) {
     this.bar.value = 1;
     this.end(file.duplicate ? "duplicate" : "stored", file.outcome, "dismiss", "Dismiss");
     if (file.item > newest) {
       newest = file.item; // answers may overtake each other, and only the last totals are whole
-      document.getElementById("totals").innerHTML = response.totals;
+      document.getElementById("totals").innerHTML = file.totals;
     }
     grid.insertAdjacentHTML("afterbegin", file.card);
     this.link.href = grid.querySelector("a").href;
@@ -96,8 +96,8 @@ class Transfer {
   }
 
   cancel() {
-    if (this.row.dataset.state !== "waiting") return this.request.abort();
-    waiting.splice(waiting.indexOf(this), 1);
+    if (this.row.dataset.state === "waiting") waiting.splice(waiting.indexOf(this), 1);
+    this.upload?.cancel();
     this.end("cancelled", "Cancelled", "wait", "Try again");
   }
 
