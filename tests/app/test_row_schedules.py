@@ -1,0 +1,48 @@
+"""Rows and files in schedules drawn by lot, with processes that are killed, on real databases.
+
+``HASHFS_TEST_SCHEDULES`` is how many there are for each database, if not a few only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from databases import LEFT_OUT, postgresql, postgresql_programs
+from row_schedules import player
+
+SCHEDULES = int(os.environ.get("HASHFS_TEST_SCHEDULES", "4"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/rows.db"
+        return
+    if postgresql_programs() is None:
+        pytest.skip(LEFT_OUT)
+    with postgresql() as query:
+        yield f"postgresql+psycopg:///postgres?{query}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300 + 10 * SCHEDULES)
+def test_no_row_is_without_its_file_and_no_file_stays_without_a_row(
+    url: str, tmp_path: Path
+) -> None:
+    totals: Counter[str] = Counter()
+    with player() as playing:
+        for seed in range(SCHEDULES):
+            root = tmp_path / "root"
+            outcome = playing.play(seed=seed, root=root, url=url)
+            assert outcome["lost"] == [], f"seed {seed}: rows without their file"
+            assert outcome["left"] == [], f"seed {seed}: files without a row"
+            assert outcome["failed"] == 0, f"seed {seed}: a process ended with an error"
+            totals.update({key: outcome[key] for key in ("rows", "deleted", "killed")})
+            shutil.rmtree(root)
+    print(SCHEDULES, dict(totals))  # shown by pytest -rP
+    assert all(totals[each] for each in ("rows", "deleted", "killed")), totals
