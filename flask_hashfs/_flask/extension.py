@@ -67,12 +67,13 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def save(
         self,
         file: Any,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         filename: str | None = None,
         content_type: str | None = None,
         expected: str | None = None,
         max_size: int | None = None,
+        accept: str | Iterable[str] | None = None,
     ) -> StoredFile:
         """Store a file, and return what a row of a database keeps of it.
 
@@ -85,6 +86,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
                 extra ``types`` is not installed).
             expected: The hex id that the content must have.
             max_size: Bytes allowed; the store's own limit holds as well.
+            accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
         Raises:
             ValueError: `content_type` is not type/subtype; and all that `put` raises.
@@ -93,7 +95,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
             ``photo = Photo(file=fs.save(request.files["photo"]))``
         """
         saving.check_save(content_type)
-        address = self.put(file, extension, expected=expected, max_size=max_size)
+        address = self.put(file, extension, expected=expected, max_size=max_size, accept=accept)
         filename = saving.name_of(file, filename)
         return saving.describe(self.client, address, filename, content_type)
 

@@ -130,12 +130,13 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def save(
         self,
         file: Any,
-        extension: str | None = None,
+        extension: Extension = None,
         *,
         filename: str | None = None,
         content_type: str | None = None,
         expected: str | None = None,
         max_size: int | None = None,
+        accept: str | Iterable[str] | None = None,
     ) -> StoredFile:
         """Store a file, and return what a row of a database keeps of it.
 
@@ -148,6 +149,7 @@ class QuartHashFS(BaseHashFS[Quart]):
                 extra ``types`` is not installed).
             expected: The hex id that the content must have.
             max_size: Bytes allowed; the store's own limit holds as well.
+            accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
         Raises:
             ValueError: `content_type` is not type/subtype; and all that `put` raises.
@@ -156,7 +158,9 @@ class QuartHashFS(BaseHashFS[Quart]):
             ``photo = Photo(file=await fs.save((await request.files)["photo"]))``
         """
         saving.check_save(content_type)
-        address = await self.put(file, extension, expected=expected, max_size=max_size)
+        address = await self.put(
+            file, extension, expected=expected, max_size=max_size, accept=accept
+        )
         filename = saving.name_of(file, filename)
         describe = partial(saving.describe, self.client, address)
         return await self._workers.run(describe, filename, content_type)

@@ -15,7 +15,7 @@ import pytest
 from databases import LEFT_OUT, postgresql, postgresql_programs
 from row_schedules import player
 
-SCHEDULES = int(os.environ.get("HASHFS_TEST_SCHEDULES", "4"))
+SCHEDULES = int(os.environ.get("HASHFS_TEST_SCHEDULES", "3"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

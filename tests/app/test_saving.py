@@ -13,7 +13,7 @@ from flask import Flask
 from quart import Quart
 from werkzeug.datastructures import FileStorage
 
-from flask_hashfs import FlaskHashFS, QuartHashFS, StoredFile
+from flask_hashfs import AUTO, FlaskHashFS, QuartHashFS, StoredFile, UnsupportedTypeError
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154"
@@ -60,6 +60,13 @@ def test_what_is_given_stands_for_what_was_sent(save: Saver) -> None:
     upload = FileStorage(io.BytesIO(PNG), "ada.jpg")
     file = save(upload, filename="../Ada\r\n.png", content_type="image/x-mine")
     assert (file.filename, file.content_type) == ("Ada.png", "image/x-mine")
+
+
+def test_what_is_accepted_and_the_extension_of_the_type_are_those_of_put(save: Saver) -> None:
+    with pytest.raises(UnsupportedTypeError):
+        save(b"hello", accept="image/*")
+    assert save.store.count() == 0
+    assert save(PNG, AUTO, accept=["image/*"]).relpath.endswith(".png")
 
 
 @pytest.mark.parametrize("source", [b"", b"hello", io.BytesIO(b"x" * 300_000)])
