@@ -42,8 +42,14 @@ class Remote:
     headers: dict[str, str]
 
     def commit(
-        self, writer: Writer, extension: str | None = None, *, expected: str | None = None
+        self,
+        writer: Writer,
+        extension: str | None = None,
+        *,
+        expected: str | None = None,
+        sync: bool = True,
     ) -> Any:
+        """Put the content; the server's own `put` decides what it waits for."""
         if writer.closed:
             raise ValueError("this content was given up, or its stream closed")
         writer.finish()
