@@ -408,7 +408,7 @@ class UploadStream(ContentReader):
 
     def read(self, size: int | None = -1) -> bytes:
         """Return up to `size` bytes, or all that is left."""
-        if self.writer.getvalue() is None:
+        if self.closed or self.writer.getvalue() is None:
             return super().read(size)
         # What is in memory makes nobody wait. ``BufferedReader.read`` is what tools that watch
         # an event loop take for blocking, if the stream can have a descriptor, as this one can.
