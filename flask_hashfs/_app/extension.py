@@ -384,7 +384,16 @@ class BaseHashFS(Generic[AppT]):
         """Whether any callable tells what is in use."""
         return bool(self._references)
 
-    if not TYPE_CHECKING:  # so that a name that no one has is a mistake to a type checker
+    if TYPE_CHECKING:  # what __getattr__ below offers; any other name is a mistake to a checker
+        root: str
+        depth: int
+        width: int
+        algorithm: str
+        fmode: int | None
+        dmode: int
+        fsync: bool
+        max_size: int | None
+    else:
 
         def __getattr__(self, name: str) -> Any:
             """Return a public attribute of the current app's store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from .._app.state import StoreState
 from .._storage.findings import Finding
 from .._storage.names import BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
-from .._storage.records import Content
+from .._storage.records import Content, Entry, Stats
 from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
 from ..signals import file_deleted, file_rejected, file_served, file_stored
@@ -56,7 +56,33 @@ class FlaskHashFS(BaseHashFS[Flask]):
         max_size: int | None = None,
         accept: str | Iterable[str] | None = None,
     ) -> HashAddress:
-        """Store the content of `file` under its hash; see `HashFS.put`."""
+        """Store the content of `file` under its hash.
+
+        Args:
+            file: A path, bytes, a binary or text file object, an upload (``FileStorage``) or
+                an iterable of bytes.
+            extension: Added to the stored path; not a part of the identity. `AUTO` stands for
+                the extension of the content's type.
+            expected: The hex id that the content must have.
+            max_size: Bytes allowed; ``HASHFS_MAX_FILE_SIZE`` holds as well.
+            accept: MIME types that are allowed; ``HASHFS_ACCEPT`` holds as well.
+
+        Returns:
+            The address; ``is_duplicate`` tells whether the content was stored already.
+
+        Raises:
+            InvalidExtensionError: `extension` cannot be part of a path (400).
+            FileTooLargeError: The content is larger than allowed (413).
+            UnsupportedTypeError: The content is of a type that is not accepted (415).
+            RejectedError: An inspector refuses the content (422).
+            DigestMismatchError: The content is not the `expected` one (400).
+            IncompleteUploadError: The request's body ended before it was complete (400).
+            StoreFullError: The disk is full (507).
+            StoreUnavailableError: The object store does not answer (503).
+
+        Example:
+            ``address = fs.put(request.files["photo"], ".jpg")``
+        """
         address = self.client.put(
             file, extension, expected=expected, max_size=max_size, accept=accept
         )
@@ -100,15 +126,40 @@ class FlaskHashFS(BaseHashFS[Flask]):
         return saving.describe(self.client, address, filename, content_type)
 
     def get(self, file: File) -> HashAddress | None:
-        """Return the address of a stored file, or None; see `HashFS.get`."""
+        """Return the address of a stored file, or None where it is not stored.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+
+        Raises:
+            TypeError: `file` is anything else.
+        """
         return self.client.get(file)
 
     def type_of(self, file: Any) -> str:
-        """Return the type of a stored or an uploaded file, by its bytes; see `HashFS.type_of`."""
+        """Return the type of a file, by its bytes alone.
+
+        Args:
+            file: What `get` takes, or an upload or a seekable binary file, whose position is
+                kept.
+
+        Returns:
+            Type and subtype, such as ``image/png``; ``application/octet-stream`` if unknown.
+
+        Raises:
+            ConfigError: The extra ``types`` is not installed.
+            NotStoredError: `file` is not stored.
+        """
         return self.client.type_of(file)
 
     def exists(self, file: File) -> bool:
-        """Tell whether `file` is stored; see `HashFS.exists`."""
+        """Tell whether a file is stored.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+        """
         return self.client.exists(file)
 
     def __contains__(self, file: File) -> bool:
@@ -121,30 +172,69 @@ class FlaskHashFS(BaseHashFS[Flask]):
     @overload
     def open(self, file: File, mode: str) -> IO[Any]: ...
     def open(self, file: File, mode: str = "rb") -> IO[Any]:
-        """Open a stored file to read; see `HashFS.open`."""
+        """Open a stored file to read.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+            mode: ``"rb"``, or a text mode such as ``"r"``; no mode that writes.
+
+        Returns:
+            A binary reader, or a text reader for a text mode.
+
+        Raises:
+            NotStoredError: The file is not stored; it is a ``FileNotFoundError`` too.
+            ValueError: `mode` writes.
+
+        Example:
+            ``with fs.open(address) as file: …``
+        """
         return self.client.open(file, mode)
 
     def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
-        """Delete a stored file; see `HashFS.delete`."""
+        """Delete a stored file; one that is not stored is not an error.
+
+        Args:
+            file: What `get` takes. An id deletes the content under all its extensions,
+                anything else only the one path.
+
+        Raises:
+            TypeError: `file` is a `StoredFile`: another row may mean the same content, so
+                `prune` deletes what no row has.
+        """
         address = self.client.get(file) if file_deleted.receivers else None
         self.client.delete(file)
         if address is not None:
             file_deleted.send(_app(), extension=self, address=address)
 
     def files(self) -> Generator[str]:
-        """Iterate over the absolute paths of all files; see `HashFS.files`."""
+        """Iterate over the absolute paths of all files."""
         return self.client.files()
 
     def folders(self) -> Generator[str]:
-        """Iterate over the absolute paths of all folders that hold files; see `HashFS.folders`."""
+        """Iterate over the absolute paths of all folders that hold files."""
         return self.client.folders()
 
     def corrupted(self, extensions: bool = True) -> Generator[tuple[str, HashAddress]]:
-        """Iterate over the files that lie in a wrong place; see `HashFS.corrupted`."""
+        """Iterate over the files that do not lie where their bytes belong.
+
+        Args:
+            extensions: Whether an extension belongs to the path; hashfs 0.7.2 needs it.
+
+        Yields:
+            The path of each such file, and the address that it should have.
+        """
         return self.client.corrupted(extensions)
 
     def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
-        """Move every file to where its bytes belong; see `HashFS.repair`."""
+        """Move every file to where its bytes belong.
+
+        Args:
+            extensions: Whether files keep their extensions.
+
+        Returns:
+            What `corrupted` yields.
+        """
         return self.client.repair(extensions)
 
     def count(self) -> int:
@@ -155,8 +245,41 @@ class FlaskHashFS(BaseHashFS[Flask]):
         """Return the total size in bytes of all files."""
         return self.client.size()
 
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over all regular files below the root, with their sizes and dates."""
+        return self.client.entries()
+
+    def stats(self) -> Stats:
+        """Return the store in numbers: files, contents and bytes."""
+        return self.client.stats()
+
+    def put_files(
+        self, files: Iterable[tuple[Any, str | None]]
+    ) -> Iterator[tuple[Any, HashAddress | Exception]]:
+        """Store many files: each as durable as by a `put`, but for few waits for the disk.
+
+        Args:
+            files: Sources, as `put` takes them, with their extensions.
+
+        Yields:
+            Each source with its address, or with the error that kept it out.
+        """
+        return self.client.put_files(files)
+
     def verify(self, *, quarantine: bool = False, force: bool = False) -> Generator[HashAddress]:
-        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        """Hash every content again, and yield what is damaged.
+
+        Args:
+            quarantine: Whether to move damaged files aside, so that the next put heals them.
+            force: Whether to move files even though none of the first 20 is whole.
+
+        Yields:
+            The address of each file whose bytes differ from its id, as its path claims it.
+
+        Raises:
+            ConfigError: None of the first 20 files is whole, so the settings must be wrong;
+                nothing was moved.
+        """
         return self.client.verify(quarantine=quarantine, force=force)
 
     def prune(
@@ -167,9 +290,23 @@ class FlaskHashFS(BaseHashFS[Flask]):
         dry_run: bool = False,
         allow_empty: bool = False,
     ) -> list[str]:
-        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+        """Delete every content that is neither in use nor young.
 
-        In use is `keep` together with what the callables registered by `references` tell.
+        In use is `keep` together with what the callables registered by
+        `references` and `track` name.
+
+        Args:
+            keep: Further content in use: anything that `get` takes; None is passed over.
+            older_than: The time that must have passed since the last put of a content.
+            dry_run: Whether to delete nothing.
+            allow_empty: Whether nothing at all may be in use.
+
+        Returns:
+            The ids of what was deleted, or would be.
+
+        Raises:
+            ValueError: Something in use is not an address, or nothing is in use. Nothing was
+                deleted.
         """
         in_use = self.client.backend.in_use()
         in_use.update(keep)

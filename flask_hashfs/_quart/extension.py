@@ -95,19 +95,33 @@ class QuartHashFS(BaseHashFS[Quart]):
         max_size: int | None = None,
         accept: str | Iterable[str] | None = None,
     ) -> HashAddress:
-        """Store the content of `file` under its hash; see `HashFS.put`.
+        """Store the content of `file` under its hash.
 
         Args:
-            file: Besides what `HashFS.put` takes an async iterable of bytes, such as
-                ``request.body``, or an object with an async ``read``.
-            extension: Added to the stored file's name; no part of its identity. ``AUTO``: that
-                of the content's type.
+            file: A path, bytes, a binary or text file object, an upload (``FileStorage``) or
+                an iterable of bytes. It also takes an async iterable of bytes, such as
+                ``request.body``, and an object with an async ``read``.
+            extension: Added to the stored path; not a part of the identity. `AUTO` stands for
+                the extension of the content's type.
             expected: The hex id that the content must have.
-            max_size: Bytes allowed; the store's own limit holds as well.
-            accept: MIME types, told by the content's bytes; the store's own list holds as well.
+            max_size: Bytes allowed; ``HASHFS_MAX_FILE_SIZE`` holds as well.
+            accept: MIME types that are allowed; ``HASHFS_ACCEPT`` holds as well.
+
+        Returns:
+            The address; ``is_duplicate`` tells whether the content was stored already.
 
         Raises:
-            IncompleteUploadError: ``request.body`` ended before it was complete.
+            InvalidExtensionError: `extension` cannot be part of a path (400).
+            FileTooLargeError: The content is larger than allowed (413).
+            UnsupportedTypeError: The content is of a type that is not accepted (415).
+            RejectedError: An inspector refuses the content (422).
+            DigestMismatchError: The content is not the `expected` one (400).
+            IncompleteUploadError: The request's body ended before it was complete (400).
+            StoreFullError: The disk is full (507).
+            StoreUnavailableError: The object store does not answer (503).
+
+        Example:
+            ``address = await fs.put((await request.files)["photo"], ".jpg")``
         """
         workers = self._workers
         if (accept is not None or extension is AUTO) and not types.is_loaded():
@@ -166,15 +180,40 @@ class QuartHashFS(BaseHashFS[Quart]):
         return await self._workers.run(describe, filename, content_type)
 
     async def type_of(self, file: Any) -> str:
-        """Return the type of a stored or an uploaded file, by its bytes; see `HashFS.type_of`."""
+        """Return the type of a file, by its bytes alone.
+
+        Args:
+            file: What `get` takes, or an upload or a seekable binary file, whose position is
+                kept.
+
+        Returns:
+            Type and subtype, such as ``image/png``; ``application/octet-stream`` if unknown.
+
+        Raises:
+            ConfigError: The extra ``types`` is not installed.
+            NotStoredError: `file` is not stored.
+        """
         return await self._workers.run(self.client.type_of, file)
 
     async def get(self, file: File) -> HashAddress | None:
-        """Return the address of a stored file, or None; see `HashFS.get`."""
+        """Return the address of a stored file, or None where it is not stored.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+
+        Raises:
+            TypeError: `file` is anything else.
+        """
         return await self._workers.run(self.client.get, file)
 
     async def exists(self, file: File) -> bool:
-        """Tell whether `file` is stored; see `HashFS.exists`."""
+        """Tell whether a file is stored.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+        """
         return await self._workers.run(self.client.exists, file)
 
     @overload
@@ -184,34 +223,69 @@ class QuartHashFS(BaseHashFS[Quart]):
     @overload
     def open(self, file: File, mode: str) -> Opening[Any]: ...
     def open(self, file: File, mode: str = "rb") -> Opening[Any]:
-        """Open a stored file to read; see `HashFS.open`.
+        """Open a stored file to read.
+
+        Args:
+            file: A hash id, a path relative to the root, an absolute path inside the root, an
+                address or a `StoredFile`.
+            mode: ``"rb"``, or a text mode such as ``"r"``; no mode that writes.
 
         Returns:
-            To be awaited for an aiofiles file, or entered with ``async with``.
+            What can be awaited for an aiofiles file, or entered with ``async with``.
+
+        Raises:
+            NotStoredError: The file is not stored; it is a ``FileNotFoundError`` too.
+            ValueError: `mode` writes.
+
+        Example:
+            ``async with fs.open(address) as file: …``
         """
         return Opening(self._workers, partial(self.client.open, file, mode))
 
     async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
-        """Delete a stored file; see `HashFS.delete`."""
+        """Delete a stored file; one that is not stored is not an error.
+
+        Args:
+            file: What `get` takes. An id deletes the content under all its extensions,
+                anything else only the one path.
+
+        Raises:
+            TypeError: `file` is a `StoredFile`: another row may mean the same content, so
+                `prune` deletes what no row has.
+        """
         address = await self.get(file) if file_deleted.receivers else None
         await self._workers.run(self.client.delete, file)
         if address is not None:
             await self._tell(file_deleted, address=address)
 
     def files(self) -> AsyncIterator[str]:
-        """Iterate over the absolute paths of all files; see `HashFS.files`."""
+        """Iterate over the absolute paths of all files (``async for``)."""
         return self._iterate(self.client.files)
 
     def folders(self) -> AsyncIterator[str]:
-        """Iterate over the absolute paths of all folders that hold files; see `HashFS.folders`."""
+        """Iterate over the absolute paths of all folders that hold files (``async for``)."""
         return self._iterate(self.client.folders)
 
     def corrupted(self, extensions: bool = True) -> AsyncIterator[tuple[str, HashAddress]]:
-        """Iterate over the files that lie in a wrong place; see `HashFS.corrupted`."""
+        """Iterate over the files that do not lie where their bytes belong.
+
+        Args:
+            extensions: Whether an extension belongs to the path; hashfs 0.7.2 needs it.
+
+        Yields:
+            The path of each such file, and the address that it should have.
+        """
         return self._iterate(partial(self.client.corrupted, extensions), 1)
 
     async def repair(self, extensions: bool = True) -> list[tuple[str, HashAddress]]:
-        """Move every file to where its bytes belong; see `HashFS.repair`."""
+        """Move every file to where its bytes belong.
+
+        Args:
+            extensions: Whether files keep their extensions.
+
+        Returns:
+            What `corrupted` yields.
+        """
         return await self._workers.run(self.client.repair, extensions)
 
     async def count(self) -> int:
@@ -259,7 +333,19 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def verify(
         self, *, quarantine: bool = False, force: bool = False
     ) -> AsyncGenerator[HashAddress, None]:
-        """Hash every content again to find what is damaged; see `HashFS.verify`."""
+        """Hash every content again, and yield what is damaged (``async for``).
+
+        Args:
+            quarantine: Whether to move damaged files aside, so that the next put heals them.
+            force: Whether to move files even though none of the first 20 is whole.
+
+        Yields:
+            The address of each file whose bytes differ from its id, as its path claims it.
+
+        Raises:
+            ConfigError: None of the first 20 files is whole, so the settings must be wrong;
+                nothing was moved.
+        """
         steps = self._iterate(partial(self.client.backend.verify, quarantine, force), _STEPS)
         async with aclosing(steps):
             async for step in steps:
@@ -274,10 +360,23 @@ class QuartHashFS(BaseHashFS[Quart]):
         dry_run: bool = False,
         allow_empty: bool = False,
     ) -> list[str]:
-        """Delete every content that is neither in use nor young; see `HashFS.prune`.
+        """Delete every content that is neither in use nor young.
 
-        In use is `keep`, which may be asynchronous, together with what the callables
-        registered by `references` tell.
+        In use is `keep`, which may be asynchronous, together with what the callables registered by
+        `references` and `track` name.
+
+        Args:
+            keep: Further content in use: anything that `get` takes; None is passed over.
+            older_than: The time that must have passed since the last put of a content.
+            dry_run: Whether to delete nothing.
+            allow_empty: Whether nothing at all may be in use.
+
+        Returns:
+            The ids of what was deleted, or would be.
+
+        Raises:
+            ValueError: Something in use is not an address, or nothing is in use. Nothing was
+                deleted.
         """
         in_use = self.client.backend.in_use()
         await self._add(in_use, keep)
