@@ -87,6 +87,8 @@ class Call:
     function: Callable[[], Any]
     is_cleanup: bool = False
     """Whether it has to be done even where the request was cancelled."""
+    on_lost_result: Callable[[Any], None] | None = None
+    """Called with the result where the request was cancelled while the call was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,8 @@ class UploadFlow:
             if new.max_size is not None and sum(part.offset for part in parts) > new.max_size:
                 return http.refuse(request, http.TOO_LARGE, state=new)
         record = _record(request, upload, decision.append)
-        taken: Taken = yield Call(partial(self.pending.create, upload.id, record))
+        create = partial(self.pending.create, upload.id, record)
+        taken: Taken = yield Call(create, on_lost_result=_close)
         location = f"{incoming.location}/{upload.id}"
         try:
             interim = http.interim(request, location, new)
@@ -312,7 +315,7 @@ class UploadFlow:
         """Find the parts that a concatenation names: whole ones, of this path and this owner."""
         found = []
         for url in urls:
-            path, _, id = unquote(urlsplit(url).path).rpartition("/")
+            path, _, id = unquote(_path_of(url)).rpartition("/")
             if path != unquote(location):
                 raise UnknownUploadError
             part = self.pending.find(id)
@@ -328,7 +331,8 @@ class UploadFlow:
         try:
             yield Call(partial(taken.begin, length, True, marked=False, brings=length))
             for part in parts:
-                source: Taken = yield Call(partial(self.pending.take, part.id))
+                take = partial(self.pending.take, part.id)
+                source: Taken = yield Call(take, on_lost_result=_close)
                 try:
                     for start in range(0, part.offset, _COPY):
                         yield Call(partial(_copy, source, start, part.offset, taken))
@@ -346,7 +350,7 @@ class UploadFlow:
         found: Listed = yield Call(partial(self.pending.find, id))
         upload = _upload(found, request.action)
         yield from self._ask(upload)
-        taken: Taken = yield Call(partial(self.pending.take, id))
+        taken: Taken = yield Call(partial(self.pending.take, id), on_lost_result=_close)
         try:
             reply = yield from self._carry_out(request, incoming, taken, upload)
         finally:
@@ -522,7 +526,7 @@ class UploadFlow:
         """Call what has to wait for another request's end, without keeping a thread for it."""
         while True:
             try:
-                return (yield Call(partial(function, wait=False)))
+                return (yield Call(partial(function, wait=False), on_lost_result=_close))
             except BusyUploadError:
                 yield Pause(_POLL)
 
@@ -632,6 +636,18 @@ def _copy(source: Taken, start: int, end: int, taken: Taken) -> None:
     if len(data) != min(_COPY, end - start):
         raise UnknownUploadError  # it was deleted meanwhile
     taken.write(data)
+
+
+def _close(result: Taken | Writer | None) -> None:
+    if result is not None:
+        result.close()
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        raise _RefusedError(http.BAD_REQUEST, f"{url} is not a URL.") from None
 
 
 def _is_full(error: BaseException) -> bool:

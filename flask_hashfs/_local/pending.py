@@ -382,8 +382,9 @@ class LocalTaken(Taken):
 
     def _give_up(self) -> None:
         self.is_stale = True
-        if self.on_stale is not None:
-            self.on_stale()
+        on_stale = self.on_stale  # which the request it belongs to may take away at any moment
+        if on_stale is not None:
+            on_stale()
 
     # -- the lock ------------------------------------------------------------------------------
 

@@ -125,8 +125,8 @@ class _Driver:
 
     async def _carry_out(self, step: Step) -> Any:
         match step:
-            case Call(function, is_cleanup):
-                call = self._workers.run(function)
+            case Call(function, is_cleanup, on_lost_result):
+                call = self._workers.run(function, on_lost_result=on_lost_result)
                 return await (undisturbed(call) if is_cleanup else call)
             case Read(size):
                 return await self._read(size)

@@ -173,6 +173,7 @@ def test_parts_are_concatenated(face: Face) -> None:
         ("{part}/x", 404),
         ("{unfinished}", 400),
         ("{whole}", 400),
+        ("http://[x/uploads/{part}", 400),
     ],
 )
 def test_only_finished_parts_are_concatenated(face: Face, url: str, status: int) -> None:
