@@ -246,10 +246,10 @@ class BucketUploads(PendingUploads):
 
     def take(self, id: str) -> BucketTaken:
         """Take an upload over."""
-        found = self.find(id)
-        if found.record.final is None:
-            return BucketTaken.open(self, found)
-        return BucketTaken(self, found)
+        record, _ = self.load(id)
+        if record.final is None:
+            return BucketTaken.open(self, id, record)
+        return BucketTaken(self, self.judge(id, record, self.look(id)))
 
     def listed(self) -> Iterator[Listed]:
         """Iterate over all uploads and records that have not expired."""
@@ -361,9 +361,9 @@ class BucketTaken(Taken):
         self._hash = Hashing(self._key, uploads.layout.algorithm, self.read)
 
     @classmethod
-    def open(cls, uploads: BucketUploads, found: Listed) -> BucketTaken:
+    def open(cls, uploads: BucketUploads, id: str, record: Record) -> BucketTaken:
         """Take an unfinished upload, and draw a new epoch."""
-        taken = cls(uploads, found)
+        taken = cls(uploads, Listed(id, record, 0, 0.0))
         before = _taken.get(taken._key)
         taken._open()
         _taken[taken._key] = taken

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +34,7 @@ OTHER = f"sha-256=:{encoded(bytes(32))}:"
 PROBLEMS = "https://iana.org/assignments/http-problem-types#"
 
 
-@pytest.fixture(params=FACES, ids=["flask", "quart"])
+@pytest.fixture(params=FACES, ids=lambda face: face.__name__)
 def kind(request: pytest.FixtureRequest) -> type[Face]:
     face: type[Face] = request.param
     return face
@@ -45,17 +43,6 @@ def kind(request: pytest.FixtureRequest) -> type[Face]:
 @pytest.fixture
 def face(kind: type[Face], tmp_path: Path) -> Face:
     return kind(tmp_path / "root")
-
-
-def age(face: Face, location: str, seconds: float = 90000) -> None:
-    folder = face.root / ".hashfs" / "uploads" / location.rpartition("/")[2]
-    past = time.time() - seconds
-    for path in folder.iterdir():
-        os.utime(path, (past, past))
-
-
-def content_of(face: Face) -> list[bytes]:
-    return [Path(path).read_bytes() for path in face.stored()]
 
 
 # --- tus -----------------------------------------------------------------------------------------
@@ -86,7 +73,7 @@ def test_an_upload_by_tus(face: Face) -> None:
     assert face.tus(location, SIZE, b"").status == 204
     assert face.tus(location, SIZE, b"x").status == 413
     assert face.tus(location, 3, b"x").status == 409
-    assert content_of(face) == [CONTENT]
+    assert face.contents() == [CONTENT]
 
 
 def test_a_creation_with_content(face: Face) -> None:
@@ -115,7 +102,7 @@ def test_a_deferred_length(face: Face) -> None:
 def test_an_empty_upload_ends_with_its_creation(face: Face) -> None:
     location = face.create(0)
     assert face.offset(location) == 0
-    assert content_of(face) == [b""]
+    assert face.contents() == [b""]
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512", "md5", "crc32"])
@@ -155,7 +142,7 @@ def test_parts_are_concatenated(face: Face) -> None:
     answer = face.send("POST", "/uploads", {**TUS, "Upload-Concat": concat})
     assert answer.status == 201
     whole = answer.headers["location"]
-    assert content_of(face) == [b"one two.one "]
+    assert face.contents() == [b"one two.one "]
     assert [upload.length for upload in told] == [12]
     answer = face.send("HEAD", whole, TUS)
     assert (answer.get("Upload-Concat"), answer.get("Upload-Length")) == (concat, "12")
@@ -198,7 +185,7 @@ def test_a_deletion(face: Face) -> None:
     face.tus(location, 0, CONTENT)
     assert face.send("DELETE", location).status == 204
     assert face.send("HEAD", location).status == 404
-    assert content_of(face) == [CONTENT], "the content of a finished one stays"
+    assert face.contents() == [CONTENT], "the content of a finished one stays"
 
 
 # --- the draft -----------------------------------------------------------------------------------
@@ -235,7 +222,7 @@ def test_an_upload_by_the_draft(face: Face) -> None:
     answer = face.draft(location, SIZE, b"x", "?1")
     assert answer.status == 400
     assert json.loads(answer.body)["type"] == PROBLEMS + "inconsistent-upload-length"
-    assert content_of(face) == [CONTENT]
+    assert face.contents() == [CONTENT]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -332,7 +319,7 @@ def test_a_promise_at_creation_holds_at_the_end(face: Face, protocol: str) -> No
             assert face.offset(location) is None
             assert face.stored() == []
             assert face.left() == []
-    assert content_of(face) == [CONTENT]
+    assert face.contents() == [CONTENT]
 
 
 def test_either_protocol_goes_on_with_any_upload(face: Face) -> None:
@@ -453,7 +440,7 @@ def test_the_limit_of_a_file_holds(kind: type[Face], tmp_path: Path) -> None:
     assert face.tus(location, 0, CONTENT[:60]).status == 204, "MAX_CONTENT_LENGTH does not hold"
     assert face.tus(location, 60, CONTENT[60:101]).status == 413
     assert face.tus(location, 60, CONTENT[60:100], Upload_Length="100").status == 204
-    assert content_of(face) == [CONTENT[:100]]
+    assert face.contents() == [CONTENT[:100]]
 
 
 def test_only_so_many_uploads_may_be_unfinished(kind: type[Face], tmp_path: Path) -> None:
@@ -481,7 +468,7 @@ def test_all_of_them_may_hold_only_so_many_bytes(kind: type[Face], tmp_path: Pat
 
 def test_an_old_upload_is_gone(face: Face) -> None:
     location = face.create(SIZE)
-    age(face, location)
+    face.age(location)
     for method in ("HEAD", "GET", "DELETE"):
         assert face.send(method, location, TUS).status == 410
         assert face.send(method, location).status == 410
@@ -653,7 +640,7 @@ def test_an_error_at_the_end_keeps_the_bytes(face: Face, asynchronous: bool) -> 
     assert face.offset(location) == SIZE
     assert calls == [location.rpartition("/")[2]] * 3
     assert json.loads(face.draft(location, SIZE, b"", "?1").body) == {"calls": 3}
-    assert content_of(face) == [CONTENT]
+    assert face.contents() == [CONTENT]
 
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(200_000)

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterable, Mapping
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +109,18 @@ class Face:
         folder = self.root / ".hashfs" / "uploads"
         return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
 
+    def age(self, location: str, seconds: float = 90000) -> None:
+        """Make an upload look as old as this."""
+        past = time.time() - seconds
+        for path in (self.root / ".hashfs" / "uploads" / location.rpartition("/")[2]).iterdir():
+            os.utime(path, (past, past))
+
     def stored(self) -> list[str]:
         return list(self.fs_call("files"))
+
+    def contents(self) -> list[bytes]:
+        """Return all content that is stored."""
+        return [Path(path).read_bytes() for path in self.stored()]
 
     def fs_call(self, name: str, *args: Any) -> Any:
         raise NotImplementedError
@@ -192,4 +205,40 @@ class QuartFace(Face):
         return asyncio.run(call())
 
 
-FACES = (FlaskFace, QuartFace)
+class BucketFace(Face):
+    """A face whose store is an object store in memory."""
+
+    def __init__(self, root: Path, **config: Any) -> None:
+        super().__init__(root, **{"HASHFS_ROOT_FOLDER": "memory://", **config})
+
+    @property
+    def _objects(self) -> Any:
+        return self.app.extensions["hashfs"]["client"].backend._objects
+
+    def left(self) -> list[str]:
+        return sorted({found.key.split("/")[2] for found in self._objects.list(".hashfs/uploads")})
+
+    def age(self, location: str, seconds: float = 90000) -> None:
+        objects, id = self._objects, location.rpartition("/")[2]
+        listed = objects.list
+
+        def older(*args: Any, **more: Any) -> Iterator[Any]:
+            for found in listed(*args, **more):
+                past = timedelta(seconds=seconds if id in found.key else 0)
+                yield found._replace(modified=found.modified - past)
+
+        objects.list = older
+
+    def contents(self) -> list[bytes]:
+        return [self._objects.read(path.removeprefix("memory:///")) for path in self.stored()]
+
+
+class BucketFlaskFace(BucketFace, FlaskFace):
+    pass
+
+
+class BucketQuartFace(BucketFace, QuartFace):
+    pass
+
+
+FACES = (FlaskFace, QuartFace, BucketFlaskFace, BucketQuartFace)
