@@ -454,8 +454,10 @@ class BucketTaken(Taken):
         try:
             self._tag = self._uploads.objects.replace(key, record.dump(), self._tag)
         except ExistsError:
-            self._uploads.load(self.id)
-            raise StaleUploadError from None
+            if self._uploads.load(self.id)[1] != self._tag:
+                raise StaleUploadError from None
+            # It is the same one: Ceph, for one, refuses the tag that it has given itself.
+            self._tag = self._uploads.objects.replace(key, record.dump(), None)
         self.record = record
 
     def write(self, data: Bytes) -> None:
