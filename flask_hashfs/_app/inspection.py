@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from .._storage.predecessor import HashAddress
 from .._storage.records import Entry
 from .._store.store import HashFS
+from ..exceptions import NotStoredError
 
 
 class Inspection:
@@ -72,7 +73,7 @@ def inspect_stored(store: HashFS, quarantine: bool) -> Iterator[Inspected]:
         try:
             if entry.id not in errors:
                 errors[entry.id] = _refusal(store, entry)
-        except FileNotFoundError:  # deleted meanwhile
+        except NotStoredError:  # deleted meanwhile; no other missing file, such as a scanner's
             continue
         error = errors[entry.id]
         if quarantine and error is not None:

@@ -148,6 +148,19 @@ def test_a_scanner_that_is_down_refuses_nothing(site: Site) -> None:
         site.put(b"new")
 
 
+def test_a_scanner_whose_socket_is_missing_has_not_looked(site: Site) -> None:
+    site.put(b"fine")
+
+    @site.fs.inspector
+    def scan(file: Any, address: Any) -> None:
+        raise FileNotFoundError("no socket of the scanner")
+
+    done = run(site, "inspect", "--quarantine")
+    assert done.exit_code not in (0, 1)
+    assert "looked at" not in done.output
+    assert site.client.stats().quarantined == 0
+
+
 def test_inspect_needs_an_inspector(site: Site) -> None:
     done = run(site, "inspect")
     assert done.exit_code == 2
