@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from typing import Any, BinaryIO, cast
 
 from werkzeug.exceptions import HTTPException
@@ -42,6 +43,20 @@ class Inspection:
             HTTPException: An inspector refuses the content; `RejectedError` is one.
         """
         self._extension.inspect_now(self._app, opens, address)
+
+
+def look(function: Callable[..., Any], opens: Callable[[], BinaryIO], address: HashAddress) -> None:
+    """Have one inspector look, here and now.
+
+    Raises:
+        TypeError: It has to be awaited, so it has not looked: the content must not pass.
+    """
+    with opens() as file:
+        result = function(file, address)
+    if isawaitable(result):
+        if iscoroutine(result):
+            result.close()
+        raise TypeError(f"the inspector {function!r} has to be awaited, which nobody does here")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
+from .._app.inspection import look
 from .._app.serving import SendOptions
 from .._app.state import StoreState
 from .._storage.findings import Finding
@@ -392,8 +393,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         with nullcontext() if is_current else app.app_context():
             try:
                 for function in self._inspectors:
-                    with opens() as file:
-                        function(file, address)
+                    look(function, opens, address)
             except HTTPException as error:
                 file_rejected.send(app, extension=self, address=address, error=error)
                 raise

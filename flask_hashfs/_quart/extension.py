@@ -38,6 +38,7 @@ from werkzeug.exceptions import HTTPException
 from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
+from .._app.inspection import look
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
 from .._storage.findings import Finding
@@ -495,7 +496,7 @@ class QuartHashFS(BaseHashFS[Quart]):
                     async with opening as file:
                         await function(file, address)
                 else:
-                    await inspecting.run(_look, function, opens, address)
+                    await inspecting.run(look, function, opens, address)
         except HTTPException as error:
             await self._tell(file_rejected, address=address, error=error)
             raise
@@ -653,13 +654,6 @@ def _finish(step: Put, writer: Writer, last: Batch) -> HashAddress | None:
 def _publish(step: Put) -> HashAddress:
     with step:
         return step.publish()
-
-
-def _look(
-    function: Callable[..., Any], opens: Callable[[], BinaryIO], address: HashAddress
-) -> None:
-    with opens() as file:
-        function(file, address)
 
 
 def _runs_on_trio(app: Quart) -> bool:

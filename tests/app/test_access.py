@@ -453,6 +453,23 @@ def test_only_callables_inspect(new_site: Callable[..., Site]) -> None:
         new_site().fs.inspector("scan")
 
 
+def test_nothing_is_stored_where_nobody_awaits_the_inspector(
+    new_site: Callable[..., Site],
+) -> None:
+    site = new_site()
+
+    async def scan() -> None:
+        raise RejectedError("a virus was found")
+
+    @site.fs.inspector
+    def look(file: Any, address: HashAddress) -> Any:
+        return scan()
+
+    with pytest.raises(TypeError, match="awaited"):
+        site.put(PNG)
+    assert list(site.client.files()) == []
+
+
 def test_a_coroutine_inspects_on_the_loop_of_quart(root: str, signals: list[Any]) -> None:
     site = Site("quart", {"HASHFS_ROOT_FOLDER": root})
     seen: list[Any] = []
