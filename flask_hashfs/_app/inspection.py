@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from inspect import isawaitable, iscoroutine
 from typing import Any, BinaryIO, cast
 
 from werkzeug.exceptions import HTTPException
@@ -15,6 +14,7 @@ from .._storage.predecessor import HashAddress
 from .._storage.records import Entry
 from .._store.store import HashFS
 from ..exceptions import NotStoredError
+from .awaiting import check_has_run
 
 
 class Inspection:
@@ -53,10 +53,7 @@ def look(function: Callable[..., Any], opens: Callable[[], BinaryIO], address: H
     """
     with opens() as file:
         result = function(file, address)
-    if isawaitable(result):
-        if iscoroutine(result):
-            result.close()
-        raise TypeError(f"the inspector {function!r} has to be awaited, which nobody does here")
+    check_has_run("the inspector", function, result)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flask import Response, current_app, g, request
 
+from .._app.awaiting import check_has_run
 from .._app.resumable import (
     READ_SIZE,
     AddHeaders,
@@ -129,7 +130,9 @@ class _Driver:
             case Read(size):
                 return self._read(size)
             case Hook(function, upload):
-                return current_app.ensure_sync(function)(upload)
+                result = current_app.ensure_sync(function)(upload)
+                check_has_run("the hook", function, result)
+                return result
             case MakeAnswer(value):
                 return _answer(value)
             case Inspect(opens, address):

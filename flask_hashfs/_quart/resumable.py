@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from quart import Response, current_app, g, make_response, request
@@ -133,7 +133,8 @@ class _Driver:
             case Hook(function, upload):
                 if iscoroutinefunction(function):
                     return await function(upload)
-                return await self._workers.run(function, upload)
+                result = await self._workers.run(function, upload)
+                return await result if isawaitable(result) else result
             case MakeAnswer(value):
                 return await _answer(value)
             case Inspect(opens, address):

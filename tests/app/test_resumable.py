@@ -643,6 +643,34 @@ def test_an_error_at_the_end_keeps_the_bytes(face: Face, asynchronous: bool) -> 
     assert face.contents() == [CONTENT]
 
 
+class _Refusal:
+    """A callable whose calls are coroutines."""
+
+    async def __call__(self, upload: Upload) -> None:
+        abort(403)
+
+
+async def refuse(upload: Upload) -> None:
+    abort(403)
+
+
+@pytest.mark.parametrize("function", [_Refusal(), lambda upload: refuse(upload)])
+@pytest.mark.parametrize("name", ["before_upload", "after_upload"])
+def test_a_hook_that_has_to_be_awaited_is_never_passed_over(
+    face: Face, name: str, function: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    getattr(face.fs, name)(function)
+    answer = face.send("POST", "/uploads", {"Upload-Complete": "?1"}, CONTENT)
+    if isinstance(face, QuartFace):
+        assert answer.status == 403
+    else:
+        assert answer.status == 500
+        assert "has to be awaited" in caplog.text
+    if name == "before_upload":
+        assert face.left() == []
+        assert face.stored() == []
+
+
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(200_000)
 
 
