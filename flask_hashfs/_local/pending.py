@@ -351,12 +351,12 @@ class LocalTaken(Taken):
         except (FileNotFoundError, NotADirectoryError):
             raise _OverError from None
         taken = cls(uploads, found, lock)
+        before = _taken.get(taken._key)  # before the epoch is drawn: later it may be a newer request
         try:
             taken._open()
         except BaseException:
             taken.close()
             raise
-        before = _taken.get(taken._key)
         _taken[taken._key] = taken
         if before is not None:
             before._give_up()

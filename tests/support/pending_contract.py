@@ -5,6 +5,7 @@ A subclass gives the fixture ``store`` and what the tests have to do past the in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -208,6 +209,28 @@ class PendingContract:
         for taken in (first, second):
             taken.close()
         assert end(store, store.backend.pending.take(first.id)).id == ID
+
+    def test_one_of_two_simultaneous_requests_owns_the_upload(
+        self, store: HashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with contextlib.closing(store.backend.pending.take(begun(store))) as taken:
+            kind: Any = type(taken)
+        opens, overtakers = kind._open, list[Taken]()
+
+        def open_and_be_overtaken(self: Any) -> None:
+            opens(self)
+            with monkeypatch.context() as patch:
+                patch.setattr(kind, "_open", opens)
+                overtakers.append(store.backend.pending.take(taken.id))
+
+        monkeypatch.setattr(kind, "_open", open_and_be_overtaken)
+        first = store.backend.pending.take(taken.id)
+        monkeypatch.undo()
+        (second,) = overtakers
+        append(second, CONTENT[1000:], len(CONTENT))
+        for each in (first, second):
+            each.close()
+        assert end(store, store.backend.pending.take(taken.id)).id == ID
 
     def test_one_of_this_process_is_told_at_once(self, store: HashFS) -> None:
         told = []
