@@ -270,14 +270,20 @@ class LocalUploads(PendingUploads):
             self.remove(id)
             return True
         try:
-            with posix.locked(fd), contextlib.suppress(UnknownUploadError):
-                self.find(id)  # it may have been gone on with
-                return False
+            with posix.locked(fd):
+                return self._remove_expired(id)
+        finally:
+            os.close(fd)
+
+    def _remove_expired(self, id: str) -> bool:
+        """Remove an upload that nobody has gone on with; its lock must be held."""
+        try:
+            self.find(id)
+        except UnknownUploadError:
+            return False
         except ExpiredUploadError:
             self.remove(id)
             return True
-        finally:
-            os.close(fd)
         return False
 
     def remove(self, id: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun, end
 
 from flask_hashfs import HashFS
+from flask_hashfs._storage import posix
 from flask_hashfs._storage.pending import HashStates, Record, UnknownUploadError, new_id
 
 FINAL = {"status": 200}
@@ -128,6 +129,25 @@ def test_a_folder_that_a_killed_creation_left_goes_after_an_hour(store: HashFS) 
     os.utime(path, (time.time() - 3700,) * 2)
     store.backend.pending.sweep()
     assert not path.exists()
+
+
+def test_nobody_goes_on_with_an_upload_while_it_is_swept(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads, id = store.backend.pending, begun(store)
+    remove, could_be_locked = uploads.remove, list[bool]()  # type: ignore[attr-defined]
+
+    def look_and_remove(id: str) -> None:
+        with open(folder(store, id) / "lock", "rb+") as file:
+            could_be_locked.append(posix.lock(file.fileno(), wait=False))
+        remove(id)
+
+    monkeypatch.setattr(uploads, "remove", look_and_remove)
+    for path in folder(store, id).iterdir():
+        os.utime(path, (time.time() - 90000,) * 2)
+    assert uploads.sweep() == 1
+    assert could_be_locked == [False]
+    assert not folder(store, id).exists()
 
 
 def test_every_offset_that_is_told_is_on_the_disk(
