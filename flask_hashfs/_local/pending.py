@@ -357,7 +357,7 @@ class LocalTaken(Taken):
         except (FileNotFoundError, NotADirectoryError):
             raise _OverError from None
         taken = cls(uploads, found, lock)
-        before = _taken.get(taken._key)  # before the epoch is drawn: later it may be a newer request
+        before = _taken.get(taken._key)  # afterwards it could be a newer request
         try:
             taken._open()
         except BaseException:
