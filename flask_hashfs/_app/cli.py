@@ -272,7 +272,8 @@ def put(
 ) -> None:
     """Store files, folders with all files in them, or - for the standard input.
 
-    A line is printed for each file once it would survive a power cut: its id and its path.
+    A line is printed for each file once it would survive a power cut: its id, its path in
+    the store, and its path here.
     """
     client = target.client
     try:
@@ -284,11 +285,11 @@ def put(
         raise click.UsageError("--extension and --auto-extension exclude each other")
     before(AUTO if auto_extension else None, None)
 
-    failed = False
+    stored = there = failed = 0
 
     def report(path: str, error: Exception) -> None:
         nonlocal failed
-        failed = True
+        failed += 1
         click.echo(f"{_text(path)}: {_message(error)}", err=True)
 
     def files() -> Iterator[tuple[Any, Extension]]:
@@ -308,17 +309,23 @@ def put(
         for source, result in client.put_files(files()):
             path = source if isinstance(source, str) else "-"
             if isinstance(result, HashAddress):
+                stored += not result.is_duplicate
+                there += result.is_duplicate
                 echo(_put_line(path, result, as_json))
             else:
                 report(path, result)
             advance(1)
+    click.echo(
+        f"{stored} stored, {there} already there" + (f", {failed} failed" if failed else ""),
+        err=True,
+    )
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def _put_line(path: str, address: HashAddress, as_json: bool) -> str:
     if not as_json:
-        return f"{address.id}  {_text(path)}"
+        return f"{address.id}  {_text(address.relpath)}  {_text(path)}"
     names = {"id": address.id, "relpath": address.relpath, "is_duplicate": address.is_duplicate}
     return json.dumps({"path": path, **names})
 
@@ -392,7 +399,22 @@ def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> Non
         raise click.UsageError(str(error)) from error
     click.echo(f"{counted(looked_at, 'file')} looked at, {damaged} damaged", err=True)
     if damaged:
+        click.echo(_next_step(target.client, damaged if quarantine else 0), err=True)
         raise click.exceptions.Exit(1)
+
+
+def _next_step(client: HashFS, moved: int) -> str:
+    """Return what to do about damaged files, of which so many were moved."""
+    if not moved:
+        return (
+            "Nothing was moved. Run it with --quarantine to move them aside, then put the "
+            "originals again."
+        )
+    folder = _text(f"{client.root}/.hashfs/quarantine")
+    return (
+        f"{counted(moved, 'file')} moved to {folder}: put the originals again, which heals them, "
+        "then delete that folder."
+    )
 
 
 @hashfs.command()

@@ -13,7 +13,7 @@ from .._storage.findings import Finding, left_over
 from ..exceptions import ConfigError, HashFSError
 from .client import ExistsError, Objects
 from .connect import endpoint_is_plain
-from .hidden import PROBE, PRUNING, QUARANTINE, RENEWING
+from .hidden import PROBE, PRUNING, QUARANTINE, RENEWING, UPLOADS
 
 _SKEW = 300.0  # seconds; S3 refuses requests whose date is 900 away from its own
 _CREDENTIALS = ("access_key_id", "aws_access_key_id", "credential_provider", "account_key")
@@ -133,6 +133,7 @@ def _left_overs(objects: Objects) -> Iterator[Finding]:
     kinds = (
         ("renewals", RENEWING, clear),
         ("interrupted prunes", PRUNING, clear),
+        ("unfinished uploads", UPLOADS, "`hashfs uploads --prune` clears what has expired."),
         ("quarantine", QUARANTINE, f"Put good copies again, then delete {QUARANTINE}/."),
     )
     for check, folder, remedy in kinds:

@@ -117,8 +117,8 @@ def test_the_real_commands(shell: Callable[..., Any], tmp_path: Path) -> None:
     done = shell("put", "photo.JPG", "-", input="from a pipe")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"{id_of(b'photo')}  photo.JPG",
-        f"{id_of(b'from a pipe')}  -",
+        f"{id_of(b'photo')}  {relpath_of(b'photo', '.JPG')}  photo.JPG",
+        f"{id_of(b'from a pipe')}  {relpath_of(b'from a pipe')}  -",
     ]
     store = HashFS(tmp_path / "root")
     address = store.get(id_of(b"photo"))
@@ -137,6 +137,38 @@ def test_the_real_commands(shell: Callable[..., Any], tmp_path: Path) -> None:
 
 
 # -- put ---------------------------------------------------------------------------------------
+
+
+def relpath_of(data: bytes, suffix: str = "") -> str:
+    return HashFS("unused").backend.layout.path_of(id_of(data), suffix)
+
+
+def test_put_tells_where_each_file_lies_and_what_was_there(
+    run: Run, store: HashFS, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    address = store.put(b"old", "txt")
+    result = run("put", str(old), str(new), str(tmp_path / "old.txt"))
+    assert result.stdout.splitlines()[0] == f"{address.id}  {address.relpath}  {old}"
+    assert "1 stored, 2 already there" in result.stderr
+
+
+def test_verify_says_what_to_do_and_what_it_moved(run: Run, store: HashFS) -> None:
+    address = store.put(b"content")
+    Path(address.abspath).write_bytes(b"damaged")
+    result = run("verify")
+    assert "Nothing was moved. Run it with --quarantine" in result.stderr
+    result = run("verify", "--quarantine")
+    assert f"1 file moved to {store.root}/.hashfs/quarantine" in result.stderr
+    assert os.listdir(os.path.join(store.root, ".hashfs", "quarantine"))
+
+
+def test_the_help_has_all_exit_codes(run: Run) -> None:
+    told = " ".join(run("--help").stdout.split())
+    for words in ("0 all went well", "1 verify or sync", "2 the command line", "3 it could not"):
+        assert words in told
 
 
 def test_put_stores_folders_and_keeps_extensions(run: Run, store: HashFS, tmp_path: Path) -> None:
@@ -170,8 +202,9 @@ def test_put_passes_over_the_store_itself(run: Run, store: HashFS, tmp_path: Pat
 
 
 def test_put_reads_the_standard_input(run: Run, store: HashFS) -> None:
-    result = run("put", "-", "--extension", "bin", input=b"\0\xff")
-    assert result.stdout == f"{id_of(bytes([0, 255]))}  -\n"
+    data = b"\0\xff"
+    result = run("put", "-", "--extension", "bin", input=data)
+    assert result.stdout == f"{id_of(data)}  {relpath_of(data, '.bin')}  -\n"
     assert store.get(id_of(b"\0\xff")).relpath.endswith(".bin")  # type: ignore[union-attr]
 
 
@@ -217,12 +250,13 @@ def test_put_reports_what_vanishes_and_goes_on(
     monkeypatch.setattr(store, "put_files", put_while_they_vanish)
     result = run("put", files)
     assert result.exit_code == 1
-    told = result.stderr.splitlines()
+    *told, total = result.stderr.splitlines()
     assert {line.partition(": ")[0] for line in told} == {str(files / "a/two"), str(files / "m")}
     assert {each.split("  ")[0] for each in result.stdout.splitlines()} == {
         id_of(b"a/one"),
         id_of(b"z/file"),
     }
+    assert total == "2 stored, 0 already there, 2 failed"
 
 
 def test_put_takes_folders_as_deep_as_paths_are_long(
@@ -627,7 +661,9 @@ def test_names_are_printed_in_one_line_without_escape_sequences(
     (folder / name).write_text("a")
     result = run("put", folder)
     path = shown.replace("$'", f"$'{folder}/") if shown.startswith("$") else f"{folder}/{shown}"
-    assert result.stdout == f"{id_of(b'a')}  {path}\n"
+    start = f"{id_of(b'a')}  {id_of(b'a')[0]}/"
+    assert result.stdout.startswith(start)
+    assert result.stdout.endswith(f"  {path}\n")
     assert result.stdout.removesuffix("\n").isprintable()
 
 
@@ -636,7 +672,10 @@ def test_a_name_that_the_charset_of_the_output_lacks_is_escaped(
 ) -> None:
     (tmp_path / "\u00fc.txt").write_text("a")
     done = shell("put", "\u00fc.txt", env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stdout) == (0, id_of(b"a") + "  $'\\xfc.txt'\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{id_of(b'a')}  {relpath_of(b'a', '.txt')}  $'\\xfc.txt'\n",
+    )
 
 
 def test_a_message_does_not_repeat_a_line_of_megabytes(run: Run, store: HashFS) -> None:

@@ -344,7 +344,7 @@ def test_what_is_left_over_in_a_bucket() -> None:
             return page([f"{folder}x"])
 
     findings = bucket(LeftOver)
-    for check in ("renewals", "interrupted prunes", "quarantine"):
+    for check in ("renewals", "interrupted prunes", "unfinished uploads", "quarantine"):
         assert findings[check].message.startswith("1, 5 bytes, the oldest of ")
 
 
