@@ -276,7 +276,8 @@ class UploadFlow:
             expected=request.expected,
         )
         yield from self._ask(upload)
-        self._put(upload.extension, upload)  # so that an error of the app is told now
+        # An error of the app is told now; and a detector of types may have to be loaded.
+        yield Call(partial(self._put, upload.extension, upload))
         new = replace(new, max_size=_smaller(new.max_size, upload.max_size))
         decision = http.decide(request, new)  # against the limit that the hook has set
         if isinstance(decision, Reply):
@@ -450,7 +451,8 @@ class UploadFlow:
 
     def _take_pieces(self, taken: Taken, append: Append, promised: _Checks) -> Steps:
         end = None if append.most is None else append.offset + append.most
-        pace, head = _Pace(), _Head(self._accepted(taken.record))
+        accepted: checks.Accepted = yield Call(partial(self._accepted, taken.record))
+        pace, head = _Pace(), _Head(accepted)
         try:
             while piece := (yield Read(pace.size)):
                 if end is not None and taken.offset + len(piece) > end:
@@ -492,7 +494,7 @@ class UploadFlow:
 
     def _store(self, taken: Taken, writer: Writer, upload: Upload) -> Steps:
         record = taken.record
-        step = self._put(_extension(record.extension), record)
+        step: Put = yield Call(partial(self._put, _extension(record.extension), record))
         yield Call(partial(step.check, writer))
         if (yield Call(step.must_be_inspected)):
             yield Inspect(step.open, step.address)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pure_magic_rs
 import pytest
 from resumable_faces import (
     DRAFT_CONTENT,
@@ -25,6 +27,7 @@ from resumable_faces import (
 from werkzeug.exceptions import ServiceUnavailable, abort
 
 from flask_hashfs import AUTO, ConfigError, RejectedError, StoredFile, Upload, file_stored
+from flask_hashfs._store import types
 
 CONTENT = b"the content of an upload" * 40
 ID = hashlib.sha256(CONTENT).hexdigest()
@@ -672,6 +675,32 @@ def test_a_hook_that_has_to_be_awaited_is_never_passed_over(
 
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(200_000)
+
+
+@pytest.mark.parametrize(("name", "value"), [("extension", AUTO), ("accept", "image/*")])
+def test_quart_loads_the_detector_of_types_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    face = QuartFace(tmp_path / "root")
+    threads: list[threading.Thread] = []
+    load = pure_magic_rs.MagicDb
+
+    def note_and_load() -> Any:
+        threads.append(threading.current_thread())
+        return load()
+
+    def choose(upload: Upload) -> None:
+        if upload.action == "create":
+            setattr(upload, name, value)
+
+    face.fs.before_upload(choose)
+    monkeypatch.setattr(pure_magic_rs, "MagicDb", note_and_load)
+    types.detector.cache_clear()
+    location = face.create(len(PNG))
+    types.detector.cache_clear()  # as in another process
+    assert face.tus(location, 0, PNG).status == 204
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads, "the event loop runs in this one"
 
 
 def test_types_are_told_by_the_beginning(kind: type[Face], tmp_path: Path) -> None:
