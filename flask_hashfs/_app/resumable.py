@@ -182,6 +182,7 @@ class Incoming:
         id: The upload it is sent to, or None.
         location: The URL path, with the mount, at which uploads are created.
         hides_breaks: Whether the server passes off a chunked body that broke off as whole.
+        hides_end: Whether the server does not tell where the body ends, so that nobody can read it.
     """
 
     method: str
@@ -190,6 +191,7 @@ class Incoming:
     id: str | None
     location: str
     hides_breaks: bool = False
+    hides_end: bool = False
 
 
 class _RefusedError(Exception):
@@ -309,7 +311,7 @@ class UploadFlow:
 
     def _check_end_is_seen(self, request: Request, incoming: Incoming, append: Append) -> None:
         is_unseen = append.completes and append.length is None and request.content_length is None
-        if is_unseen and incoming.hides_breaks:
+        if incoming.hides_end or (is_unseen and incoming.hides_breaks):
             raise _RefusedError(http.LENGTH_REQUIRED)
 
     def _find_parts(self, urls: Sequence[str], location: str, owner: str | None) -> list[Listed]:

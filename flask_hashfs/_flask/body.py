@@ -41,11 +41,10 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         LengthRequired: It is chunked, and the server does not tell where it ends.
         RequestEntityTooLarge: Content-Length says that it has more.
     """
-    terminated = bool(environ.get("wsgi.input_terminated"))
-    is_chunked = _is_chunked(environ)
-    rules = BodyRules(None if is_chunked else _content_length(environ), max_size)
+    terminated = _is_terminated(environ)
+    rules = BodyRules(None if _is_chunked(environ) else _content_length(environ), max_size)
     rules.check(0)
-    if is_chunked and not terminated:
+    if hides_end(environ):
         raise LengthRequired(
             "The request's body is chunked, and this server does not tell where it ends; "
             "send it with a Content-Length."
@@ -53,6 +52,15 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
     if rules.expected is None and not terminated:
         return io.BytesIO()
     return cast(BinaryIO, Body(environ["wsgi.input"], rules, terminated))
+
+
+def hides_end(environ: WSGIEnvironment) -> bool:
+    """Tell whether the server does not tell where the body ends, so that `open_body` refuses it."""
+    return _is_chunked(environ) and not _is_terminated(environ)
+
+
+def _is_terminated(environ: WSGIEnvironment) -> bool:
+    return bool(environ.get("wsgi.input_terminated"))
 
 
 def _is_chunked(environ: WSGIEnvironment) -> bool:

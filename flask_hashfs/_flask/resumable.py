@@ -30,7 +30,7 @@ from .._app.resumable import (
 )
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import Taken
-from .body import open_body
+from .body import hides_end, open_body
 
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
@@ -89,6 +89,7 @@ def incoming(location: str, id: str | None) -> Incoming:
         id=id,
         location=location,
         hides_breaks=request.environ.get("SERVER_SOFTWARE", "").lower().startswith("granian"),
+        hides_end=hides_end(request.environ),
     )
 
 

@@ -958,3 +958,23 @@ def test_flask_takes_nothing_of_a_covered_body_that_breaks_off(tmp_path: Path) -
     face.app.test_client().patch(location, headers=headers, environ_overrides=broken(None))
     assert face.offset(location) == 0
     assert face.tus(location, 0, CONTENT).get("Repr-Digest") == DIGEST
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Upload-Complete": "?0"}, {"Upload-Complete": "?1"}, {**TUS_CONTENT, "Upload-Length": "9"}],
+)
+def test_flask_creates_nothing_where_the_server_hides_the_end_of_a_body(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    face = FlaskFace(tmp_path / "root")
+    chunked = {"wsgi.input": io.BytesIO(CONTENT), "HTTP_TRANSFER_ENCODING": "chunked"}
+    client = face.app.test_client()
+    response = client.post("/uploads", headers=headers, environ_overrides=chunked)
+    assert response.status_code == 411
+    assert face.left() == []
+    location = face.create(SIZE)
+    more = {**TUS_CONTENT, "Upload-Offset": "0"}
+    response = client.patch(location, headers=more, environ_overrides=chunked)
+    assert response.status_code == 411
+    assert face.offset(location) == 0, "what was there before stays"
