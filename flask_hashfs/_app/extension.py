@@ -19,7 +19,7 @@ from .._http.cors import cors
 from .._http.resumable import VERSION
 from .._http.resumable_fields import write_digest
 from .._storage.names import File, names_of
-from .._storage.pending import UploadLimits
+from .._storage.pending import UploadLimits, is_id
 from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
@@ -470,14 +470,25 @@ class BaseHashFS(Generic[AppT]):
         return self.url_for(address, external=bool(host)), digest
 
     def _upload_headers(
-        self, settings: StoreConfig, path: str, method: str, headers: Headers
+        self,
+        settings: StoreConfig,
+        endpoint: str | None,
+        path: str,
+        method: str,
+        headers: Headers,
     ) -> list[tuple[str, str]]:
         """Return what every response at the routes of uploads has, that of an error too."""
-        root = settings.uploads_path
-        if root is None or not (path == root or path.startswith(f"{root}/")):
+        if not self._is_upload_route(settings.uploads_path or "", endpoint, path):
             return []
         tus = [("Tus-Resumable", VERSION)] if "Tus-Resumable" in headers else []
         return [*tus, *cors(method, headers, settings.uploads_origins)]
+
+    def _is_upload_route(self, root: str, endpoint: str | None, path: str) -> bool:
+        """Tell whether a request is one to this store's uploads; other routes may lie below."""
+        if endpoint is not None:
+            return endpoint in (f"{self._key}.uploads", f"{self._key}.upload")
+        folder, _, id = path.rpartition("/")  # no route takes it, as with an unknown method
+        return path == root or (folder == root and is_id(id))
 
     # -- what a framework gives ------------------------------------------------------------
 

@@ -424,7 +424,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
             for name, value in (
-                *self._upload_headers(settings, request.path, request.method, request.headers),
+                *self._upload_headers(
+                    settings, request.endpoint, request.path, request.method, request.headers
+                ),
                 *resumable.added_headers(),
             ):
                 if name == "Vary":

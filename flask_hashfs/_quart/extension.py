@@ -599,7 +599,9 @@ class QuartHashFS(BaseHashFS[Quart]):
         @app.after_request
         async def add_upload_headers(response: Any) -> Any:
             for name, value in (
-                *self._upload_headers(settings, request.path, request.method, request.headers),
+                *self._upload_headers(
+                    settings, request.endpoint, request.path, request.method, request.headers
+                ),
                 *resumable.added_headers(),
             ):
                 if name == "Vary":

@@ -905,6 +905,53 @@ def test_pages_of_allowed_origins_may_use_it(kind: type[Face], tmp_path: Path) -
     assert face.send("GET", "/files/x", ORIGIN).get("Access-Control-Allow-Origin") is None
 
 
+def test_no_other_route_below_the_path_is_opened(kind: type[Face], tmp_path: Path) -> None:
+    face = kind(
+        tmp_path / "root", HASHFS_UPLOADS_PATH="/api", HASHFS_UPLOADS_ORIGINS="https://a.example"
+    )
+    id = "0" * 32
+    rules = ("/api/x/y", "/api/me", f"/api/{id}/parts")
+    for rule in rules:
+        face.app.add_url_rule(rule, f"mine-{rule}", lambda: "mine")
+    for rule in rules:
+        answer = face.send("GET", rule, {**ORIGIN, **TUS})
+        assert (answer.status, answer.body) == (200, b"mine")
+        assert answer.get("Access-Control-Allow-Origin") is None
+        assert answer.get("Tus-Resumable") is None
+    for method, path in (("GET", "/api/x/z"), ("PUT", "/api/x/y"), ("PUT", f"/api/{id}/parts")):
+        answer = face.send(method, path, {**ORIGIN, **TUS})
+        assert answer.status in (404, 405)
+        assert answer.get("Access-Control-Allow-Origin") is None
+    for method, path in (("PUT", "/api"), ("PUT", f"/api/{id}"), ("HEAD", f"/api/{id}")):
+        answer = face.send(method, path, {**ORIGIN, **TUS})
+        assert answer.status in (404, 405)
+        assert answer.get("Access-Control-Allow-Origin") == "https://a.example"
+
+
+def test_each_of_two_stores_has_its_own_origins(kind: type[Face], tmp_path: Path) -> None:
+    face = kind(
+        tmp_path / "root",
+        HASHFS_UPLOADS_ORIGINS="https://a.example",
+        HASHFS_AVATARS_ROOT_FOLDER=str(tmp_path / "avatars"),
+        HASHFS_AVATARS_UPLOADS_PATH="/uploads/avatars",
+        HASHFS_AVATARS_UPLOADS_ORIGINS="https://b.example",
+        HASHFS_AVATARS_FSYNC=False,
+    )
+    type(face.fs)(face.app, name="avatars")
+    id = "0" * 32
+    for path, allowed in (
+        ("/uploads", "https://a.example"),
+        (f"/uploads/{id}", "https://a.example"),
+        ("/uploads/avatars", "https://b.example"),
+        (f"/uploads/avatars/{id}", "https://b.example"),
+    ):
+        for method in ("OPTIONS", "HEAD" if id in path else "POST", "PUT"):
+            for origin in ("https://a.example", "https://b.example"):
+                answer = face.send(method, path, {**TUS, "Origin": origin})
+                expected = allowed if origin == allowed else None
+                assert answer.get("Access-Control-Allow-Origin") == expected, (method, path)
+
+
 def test_by_default_no_other_origin_may(face: Face) -> None:
     answer = face.send("OPTIONS", "/uploads", {**ORIGIN, "Access-Control-Request-Method": "POST"})
     assert answer.status == 204
