@@ -368,8 +368,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def _respond(self, content: Content, options: SendOptions) -> Response:
         answer = self._serving.answer(content, request, options)
+        reopen = partial(self.client.open, answer.address) if request.method == "HEAD" else None
         try:
-            response = send(answer.plan, answer.file, answer.size)
+            response = send(answer.plan, answer.file, answer.size, reopen)
         except BaseException:
             answer.close()
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from io import UnsupportedOperation
 from typing import Any, BinaryIO
 
@@ -18,11 +18,25 @@ _CHUNK = 256 * 1024
 _SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
 
 
-def send(plan: Plan, file: BinaryIO | None, size: int) -> Response:
-    """Carry out `plan` with the open `file`, which is closed with the response."""
+def send(
+    plan: Plan, file: BinaryIO | None, size: int, reopen: Callable[[], BinaryIO] | None = None
+) -> Response:
+    """Carry out `plan`.
+
+    Args:
+        plan: What to answer.
+        file: Open where it is needed; it is closed with the response.
+        size: Bytes of the whole file.
+        reopen: Opens the file that a HEAD is about, should anything look at the body.
+    """
     body: Any = _body(plan, file, size)
+    if reopen is not None and plan.status == 200:
+        body = _SmallBodyOfHead(reopen) if size <= _SMALL else _BodyOfHead(reopen)
     response = current_app.response_class(
-        body, plan.status, Headers(plan.headers), direct_passthrough=not isinstance(body, list)
+        body,
+        plan.status,
+        Headers(plan.headers),
+        direct_passthrough=not isinstance(body, (list, _BodyOfHead)),
     )
     if "Content-Type" not in dict(plan.headers):
         del response.headers["Content-Type"]
@@ -42,6 +56,30 @@ def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
         whole: Any = _WholeFile(file, size)
         return wrap_file(request.environ, whole, _CHUNK)  # the server may use sendfile
     return pieces
+
+
+class _BodyOfHead:
+    """The body that GET would send, for what looks at a response on its way out.
+
+    The answer to a HEAD must have the headers of that to a GET (RFC 9110, section 9.3.2), also
+    where an extension such as Flask-Compress derives some from the body. The file is opened only
+    then, and nothing of it is sent.
+    """
+
+    def __init__(self, reopen: Callable[[], BinaryIO]) -> None:
+        self._reopen = reopen
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._reopen() as file:
+            while piece := file.read(_CHUNK):
+                yield piece
+
+
+class _SmallBodyOfHead(_BodyOfHead):
+    """The same where GET sends from memory: only what has a length is not taken for a stream."""
+
+    def __len__(self) -> int:
+        return 1
 
 
 class _WholeFile:
