@@ -172,10 +172,13 @@ class TestInit:
 
 class TestProxy:
     def test_names_of_the_store_need_an_app(self, fs):
-        for name in ("root", "fsync", "client", "stats"):
+        for name in ("root", "fsync", "client"):
             with pytest.raises(RuntimeError, match="application context"):
                 getattr(fs, name)
-        for method in (fs.files, fs.folders, fs.corrupted, fs.repair, fs.count, fs.size):
+        for method in (
+            *(fs.files, fs.folders, fs.corrupted, fs.repair, fs.count, fs.size),
+            *(fs.stats, fs.entries),
+        ):
             with pytest.raises(RuntimeError, match="application context"):
                 method()
 

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from blockbuster import blockbuster_ctx
 from flask import Flask
 from flask import request as flask_request
+from guards import LoopGuard
 from quart import Quart
 from quart import request as quart_request
 from werkzeug.datastructures import Headers
 
 from flask_hashfs import FlaskHashFS, QuartHashFS
 
+NOTHING_BLOCKS = LoopGuard("flask_hashfs")
 FRAMEWORKS = ["flask", "quart"]
 
 
@@ -123,7 +124,7 @@ class Site:
 
     def _run(self, coroutine: Any) -> Any:
         async def run() -> Any:
-            with blockbuster_ctx("flask_hashfs"):
+            with NOTHING_BLOCKS():
                 return await coroutine
 
         return asyncio.run(run())
