@@ -46,6 +46,7 @@ const quoted = (name) =>
 
 const check = (status, words, retryAfter) => {
   if (status < 300) return;
+  if (status === 413) words = document.querySelector("#limit")?.dataset.tooLarge ?? words;
   if (TRANSIENT.has(status)) throw new Trouble("The server is busy", Number(retryAfter) || 0);
   throw new (status === 404 || status === 410 ? Gone : Refused)(words || `Error ${status}`);
 };
