@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,14 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         for each in document.namespace.values():
             if isinstance(each, Engine):  # Python 3.13 warns of connections left open
                 each.dispose()
+
+
+def test_the_table_of_rooms_is_that_of_the_modules() -> None:
+    """`python docs/rooms.py` renews it."""
+    spec = importlib.util.spec_from_file_location("rooms", PROJECT / "docs" / "rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    page = rooms.PAGE.read_text(encoding="utf-8")
+    assert rooms.renewed(page) == page
