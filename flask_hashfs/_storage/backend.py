@@ -3,7 +3,8 @@
 A new backend writes the abstract methods; everything else follows from them. It decides nothing
 about what may be put: a store checks that, and commits only what has passed. A *path* is the
 backend's root, a separator and the path relative to it that `Layout` derives: a path on a disk, a
-URL in a bucket."""
+URL in a bucket.
+"""
 
 from __future__ import annotations
 
