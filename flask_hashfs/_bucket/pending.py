@@ -45,6 +45,7 @@ from .._storage.pending import (
     NoRoomError,
     PendingUploads,
     Record,
+    Room,
     StaleUploadError,
     Taken,
     TooManyUploadsError,
@@ -131,7 +132,7 @@ class BucketUploads(PendingUploads):
         self.go_on = go_on
         self._swept: float | None = None
         self._known: dict[str, tuple[str | None, bool, int | None]] = {}
-        self._room = _Room(self)
+        self._room = Room(lambda: self.limits.most_bytes, self.bytes_held, _RECOUNT)
 
     def key(self, id: str, name: str | int = "") -> str:
         """Return the key of an object of an upload, or of their folder."""
@@ -312,29 +313,6 @@ class BucketUploads(PendingUploads):
         state = self.key(id, "state")
         keys = [found.key for found in self.objects.list(self.key(id)) if found.key != state]
         self.objects.delete(keys)
-
-
-class _Room:
-    """How many bytes uploads may still take: counted anew now and then, and in between summed."""
-
-    def __init__(self, uploads: BucketUploads) -> None:
-        self._uploads = uploads
-        self._counted = 0
-        self._at = 0.0
-        self.used = 0
-
-    def left(self) -> int | None:
-        most = self._uploads.limits.most_bytes
-        if most is None:
-            return None
-        if not self._at or time.monotonic() - self._at > _RECOUNT:
-            self.count()
-        return max(0, most - self._counted - self.used)
-
-    def count(self) -> None:
-        """Count what is there now."""
-        self._at, self.used = time.monotonic(), 0
-        self._counted = self._uploads.bytes_held()
 
 
 class BucketTaken(Taken):

@@ -37,6 +37,7 @@ from .._storage.pending import (
     NoRoomError,
     PendingUploads,
     Record,
+    Room,
     StaleUploadError,
     Taken,
     TooManyUploadsError,
@@ -82,7 +83,7 @@ class LocalUploads(PendingUploads):
         self.temporary = temporary
         self._swept: float | None = None
         self._owners: dict[str, tuple[str | None, bool]] = {}
-        self._room = _Room(self)
+        self._room = Room(lambda: self.limits.most_bytes, self.bytes_held, _RECOUNT)
 
     @property
     def _folder(self) -> str:
@@ -298,29 +299,6 @@ class LocalUploads(PendingUploads):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
         posix.remove_empty_folders(folder, self.home.root)
-
-
-class _Room:
-    """How many bytes uploads may still take: counted anew now and then, and in between summed."""
-
-    def __init__(self, uploads: LocalUploads) -> None:
-        self._uploads = uploads
-        self._counted = 0
-        self._at = 0.0
-        self.used = 0
-
-    def left(self) -> int | None:
-        most = self._uploads.limits.most_bytes
-        if most is None:
-            return None
-        if not self._at or time.monotonic() - self._at > _RECOUNT:
-            self.count()
-        return max(0, most - self._counted - self.used)
-
-    def count(self) -> None:
-        """Count what is there now."""
-        self._at, self.used = time.monotonic(), 0
-        self._counted = self._uploads.bytes_held()
 
 
 class _OverError(Exception):

@@ -24,6 +24,7 @@ import json
 import re
 import secrets
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -313,6 +314,40 @@ def is_id(text: str) -> bool:
 
 
 # -- hash states -------------------------------------------------------------------------------
+
+
+class Room:
+    """How many bytes uploads may still take: counted anew now and then, and in between summed.
+
+    Args:
+        most: Returns the bytes that all unfinished uploads may hold, or None.
+        count_held: Returns the bytes that they hold now.
+        trusted_for: Seconds that a count is trusted.
+    """
+
+    def __init__(
+        self, most: Callable[[], int | None], count_held: Callable[[], int], trusted_for: float
+    ) -> None:
+        self._most = most
+        self._count_held = count_held
+        self._trusted_for = trusted_for
+        self._counted = 0
+        self._at = 0.0
+        self.used = 0
+
+    def left(self) -> int | None:
+        """Return the bytes that may still be taken, or None where there is no limit."""
+        most = self._most()
+        if most is None:
+            return None
+        if not self._at or time.monotonic() - self._at > self._trusted_for:
+            self.count()
+        return max(0, most - self._counted - self.used)
+
+    def count(self) -> None:
+        """Count what is there now."""
+        self._at, self.used = time.monotonic(), 0
+        self._counted = self._count_held()
 
 
 class HashStates:
