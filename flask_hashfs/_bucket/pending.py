@@ -132,7 +132,7 @@ class BucketUploads(PendingUploads):
         self.go_on = go_on
         self._swept: float | None = None
         self._known: dict[str, tuple[str | None, bool, int | None]] = {}
-        self._room = Room(lambda: self.limits.most_bytes, self.bytes_held, _RECOUNT)
+        self._room = Room(self.bytes_held, _RECOUNT)
 
     def key(self, id: str, name: str | int = "") -> str:
         """Return the key of an object of an upload, or of their folder."""
@@ -262,7 +262,7 @@ class BucketUploads(PendingUploads):
 
     def room(self) -> int | None:
         """Return how many bytes uploads may still take, or None."""
-        return self._room.left()
+        return self._room.left(self.limits.most_bytes)
 
     def recount(self) -> None:
         """Look at what there is when a request begins, if there is a limit."""

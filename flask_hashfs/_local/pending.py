@@ -83,7 +83,7 @@ class LocalUploads(PendingUploads):
         self.temporary = temporary
         self._swept: float | None = None
         self._owners: dict[str, tuple[str | None, bool]] = {}
-        self._room = Room(lambda: self.limits.most_bytes, self.bytes_held, _RECOUNT)
+        self._room = Room(self.bytes_held, _RECOUNT)
 
     @property
     def _folder(self) -> str:
@@ -230,7 +230,7 @@ class LocalUploads(PendingUploads):
 
     def room(self) -> int | None:
         """Return how many bytes uploads may still take, or None."""
-        return self._room.left()
+        return self._room.left(self.limits.most_bytes)
 
     def recount(self) -> None:
         """Look at what there is when a request begins, if there is a limit."""

@@ -320,24 +320,19 @@ class Room:
     """How many bytes uploads may still take: counted anew now and then, and in between summed.
 
     Args:
-        most: Returns the bytes that all unfinished uploads may hold, or None.
-        count_held: Returns the bytes that they hold now.
+        count_held: Returns the bytes that all unfinished uploads hold now.
         trusted_for: Seconds that a count is trusted.
     """
 
-    def __init__(
-        self, most: Callable[[], int | None], count_held: Callable[[], int], trusted_for: float
-    ) -> None:
-        self._most = most
+    def __init__(self, count_held: Callable[[], int], trusted_for: float) -> None:
         self._count_held = count_held
         self._trusted_for = trusted_for
         self._counted = 0
         self._at = 0.0
         self.used = 0
 
-    def left(self) -> int | None:
-        """Return the bytes that may still be taken, or None where there is no limit."""
-        most = self._most()
+    def left(self, most: int | None) -> int | None:
+        """Return how many of at most ``most`` bytes may still be taken; None where it is None."""
         if most is None:
             return None
         if not self._at or time.monotonic() - self._at > self._trusted_for:

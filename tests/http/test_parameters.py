@@ -10,9 +10,22 @@ from werkzeug.http import parse_options_header
 
 from flask_hashfs._http.parameters import MAX_ESCAPES, MAX_PARAMETERS, parse_parameters
 
+# Browsers write a quote in a name as %22, which older releases of Werkzeug leave as it is.
+READS_QUOTES = parse_options_header("form-data; a=%22")[1] == {"a": '"'}
 FRAGMENTS = [
     *("a=b", "name=", "=", ";", "; ", " ", "\t", '"', "\\", "x", "*", "*0", "*1*", "filename*="),
-    *("utf-8''", "iso-8859-1'en'", "utf-16''", "%", "%C5%BC", "%4", "%22", "\x00", "\u017c", "'"),
+    *(
+        "utf-8''",
+        "iso-8859-1'en'",
+        "utf-16''",
+        "%",
+        "%C5%BC",
+        "%4",
+        "%22" * READS_QUOTES,
+        "\x00",
+        "\u017c",
+        "'",
+    ),
 ]
 
 
