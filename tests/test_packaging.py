@@ -37,12 +37,15 @@ FLOORS = {
     "_store": {"_http", "_storage", "_local", "_bucket", *GROUND},
     "sqlalchemy": {"_storage"},  # public, and imported only by who uses it
     "wtforms": {"_http", "_store"},  # the same
+    "backends": {"_storage"},  # the same
+    "testing": {"_storage", "_store", *GROUND},  # the same
     "_app": {"sqlalchemy", "_http", "_storage", "_store", *GROUND},
     "_flask": {"_http", "_storage", "_store", "_app", *GROUND},
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
     "__init__": {"_app", "_flask", "_quart", "_storage", "_store", *GROUND},
 }
 NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_store"}
+NO_FRAMEWORK |= {"backends", "testing"}
 
 PUBLIC = {
     "ConfigError",

@@ -9,8 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from .._storage import sources
-from .._storage.backend import Backend, Commit
+from .._storage.backend import Backend, Commit, put_one
 from .._storage.findings import Finding
 from .._storage.layout import Layout
 from .._storage.names import Extension, File, names_of
@@ -95,14 +94,7 @@ class BucketBackend(Backend):
         """Store many files, several at once."""
 
         def put(file: tuple[Any, Extension]) -> HashAddress | Exception:
-            source, extension = file
-            try:
-                with begin() as writer:
-                    sources.copy(source, writer)
-                    writer.finish()
-                    return commit(writer, extension)
-            except Exception as error:
-                return error
+            return put_one(*file, begin, commit)
 
         for (source, _), result in in_threads(put, files):
             yield source, result
@@ -319,13 +311,8 @@ class BucketBackend(Backend):
             yield Entry(id, found.key, found.size, found.modified.timestamp())
 
     def stats(self) -> Stats:
-        """Return the store in numbers."""
-        result, ids = Stats(), set()
-        for entry in self.entries():
-            result.add(entry)  # further paths are copies here
-            if entry.id is not None:
-                ids.add(bytes.fromhex(entry.id))
-        result.contents = len(ids)
+        """Return the store in numbers; further paths of a content are copies here."""
+        result = super().stats()
         result.left_overs = sum(1 for _ in self._objects.list(RENEWING))
         result.quarantined = sum(1 for _ in self._objects.list(QUARANTINE))
         return result

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 
 from .._storage.layout import Layout
 from .._storage.predecessor import HashAddress
-from .._storage.spool import TemporaryFile, TemporaryFolder
+from .._storage.spool import SystemSpool, TemporaryFile, TemporaryFolder
 from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError
 from . import prune
@@ -26,14 +25,6 @@ logger = logging.getLogger("flask_hashfs")
 
 _ATTEMPTS = 20  # of a put that others are in the way of
 _MODE = 0o700  # of folders; the spool makes none
-
-
-class _Spool(TemporaryFolder):
-    """Content too large for memory waits in unnamed files of the system's temporary folder."""
-
-    def create(self, dmode: int) -> TemporaryFile:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            return TemporaryFile(os.dup(file.fileno()), None, self)
 
 
 class ReadFile(TemporaryFile):
@@ -109,7 +100,7 @@ class Puts:
         self._keys_of = keys_of
         self._describe = describe
         self._pruning = pruning
-        self._temporary = _Spool(tempfile.gettempdir())
+        self._temporary = SystemSpool()
         self._lists_first = True  # whether the last put was of new content, so the next may be
 
     def new_writer(self, limit: int | None) -> Writer:

@@ -1,9 +1,10 @@
 """Backend: what a place for content has to do, on a disk, in a bucket or elsewhere.
 
-A new backend writes the abstract methods; everything else follows from them. It decides nothing
-about what may be put: a store checks that, and commits only what has passed. A *path* is the
-backend's root, a separator and the path relative to it that `Layout` derives: a path on a disk, a
-URL in a bucket.
+A new backend writes the abstract methods; everything else follows from them. It imports what it
+needs from `flask_hashfs.backends`, and it is right if a store over it passes the tests of
+`flask_hashfs.testing.StoreContract`. It decides nothing about what may be put: a store checks that,
+and commits only what has passed. A *path* is the backend's root, a separator and the path relative
+to it that `Layout` derives: a path on a disk, a URL in a bucket.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, Protocol
 
+from . import sources
 from .findings import Finding
 from .layout import Layout
 from .names import Extension, File
@@ -30,6 +32,19 @@ class Commit(Protocol):
     ) -> HashAddress:
         """Publish what `writer` took; see `Backend.commit` for `sync`."""
         ...
+
+
+def put_one(
+    source: object, extension: Extension, begin: Callable[[], Writer], commit: Commit
+) -> HashAddress | Exception:
+    """Store one of many files; see `Backend.put_files`."""
+    try:
+        with begin() as writer:
+            sources.copy(source, writer)
+            writer.finish()
+            return commit(writer, extension)
+    except Exception as error:
+        return error
 
 
 class Backend(ABC):
@@ -87,14 +102,13 @@ class Backend(ABC):
         """Tell whether `commit` can publish what a writer of another store took."""
         return writer.algorithm == self.layout.algorithm
 
-    @abstractmethod
     def put_files(
         self,
         files: Iterable[tuple[Any, Extension]],
         begin: Callable[[], Writer],
         commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
-        """Store many files, in the way that is quickest here.
+        """Store many files, in the way that is quickest here: one after the other.
 
         Args:
             files: Sources with their extensions.
@@ -104,6 +118,8 @@ class Backend(ABC):
         Yields:
             Each source with its address once that is durable, or with the error that kept it out.
         """
+        for source, extension in files:
+            yield source, put_one(source, extension, begin, commit)
 
     # -- looking up ------------------------------------------------------------------------
 
@@ -209,21 +225,28 @@ class Backend(ABC):
     def entries(self) -> Iterator[Entry]:
         """Iterate over all files, stray ones included and hidden ones left out."""
 
-    @abstractmethod
     def files(self) -> Generator[str]:
         """Iterate over the paths of what `entries` yields."""
+        for entry in self.entries():
+            yield self.prefix + entry.relpath
 
     @abstractmethod
     def folders(self) -> Generator[str]:
         """Iterate over the paths of all folders that hold files."""
 
-    @abstractmethod
     def size(self) -> int:
         """Return the total size in bytes of all files."""
+        return sum(entry.size for entry in self.entries())
 
-    @abstractmethod
     def stats(self) -> Stats:
         """Return the store in numbers."""
+        result, ids = Stats(), set()
+        for entry in self.entries():
+            result.add(entry)
+            if entry.id is not None:
+                ids.add(bytes.fromhex(entry.id))
+        result.contents = len(ids)
+        return result
 
     # -- keeping in order ------------------------------------------------------------------
 

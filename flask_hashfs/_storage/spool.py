@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -294,3 +295,19 @@ class TemporaryFolder:
         except BaseException:
             posix.remove_empty_folders(folder, self.root)
             raise
+
+
+class SystemSpool(TemporaryFolder):
+    """Unnamed files in the system's temporary folder, for a backend without a folder of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(tempfile.gettempdir())
+
+    def create(self, dmode: int) -> TemporaryFile:
+        """Create an empty file; `dmode` is of no use, since no folder is made.
+
+        Raises:
+            OSError: The temporary folder cannot be written.
+        """
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return TemporaryFile(os.dup(file.fileno()), None, self)

@@ -10,9 +10,15 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from flask import Flask
 from quart import Quart
-from store_contract import LARGE, NewStore, StoreContract, assert_empty, content
 
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
+from flask_hashfs.testing.store_contract import (
+    LARGE,
+    NewStore,
+    StoreContract,
+    assert_empty,
+    content,
+)
 
 KEYS = {"fmode": "FILE_MODE", "dmode": "DIR_MODE", "max_size": "MAX_FILE_SIZE"}
 

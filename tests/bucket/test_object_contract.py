@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 from object_stores import KINDS, object_store
-from store_contract import NewStore, StoreContract
+
+from flask_hashfs.testing.store_contract import NewStore, StoreContract
 
 
 class TestObjectStore(StoreContract):

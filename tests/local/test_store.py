@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from local_stores import WAYS, local_stores
-from store_contract import NewStore, StoreContract
+
+from flask_hashfs.testing.store_contract import NewStore, StoreContract
 
 
 class TestLocalStore(StoreContract):

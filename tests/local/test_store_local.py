@@ -33,12 +33,12 @@ from local_stores import (
     refuse_links,
 )
 from permissions import permissions_hold
-from store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
 from flask_hashfs import HashFS, NotStoredError
 from flask_hashfs._storage import posix
 from flask_hashfs._storage.spool import TemporaryFolder
 from flask_hashfs._storage.writer import UploadStream
+from flask_hashfs.testing.store_contract import HELLO, LARGE, NewStore, content, id_of, read
 
 ADDRESS = os.path.join(*HELLO[:4], HELLO[4:])
 """Where content ``hello`` lies below a root."""

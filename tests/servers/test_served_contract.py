@@ -22,11 +22,18 @@ import pytest
 from object_stores import empty, needs_s3, new_url, options
 from servers import ANSWER_TIMEOUT, Server, serve
 from store_app import CALLS
-from store_contract import LARGE, NewStore, StoreContract, assert_empty, content, id_of
 
 from flask_hashfs import DigestMismatchError, FileTooLargeError, HashAddress, HashFS
 from flask_hashfs._storage.writer import Writer
 from flask_hashfs._store.object_store import ObjectStore
+from flask_hashfs.testing.store_contract import (
+    LARGE,
+    NewStore,
+    StoreContract,
+    assert_empty,
+    content,
+    id_of,
+)
 
 SERVERS = {
     "gunicorn": ("gthread", "store_app:wsgi_app", ("--workers", "3")),

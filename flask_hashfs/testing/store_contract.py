@@ -1,8 +1,4 @@
-"""What every store promises, wherever it keeps its content: one suite for all of them.
-
-A test module derives a class from `StoreContract` and gives it the fixtures ``store``, an empty
-store, and ``new_store``, which makes another empty one with other options.
-"""
+"""The contract of a store as tests: what every one promises, wherever it keeps its content."""
 
 from __future__ import annotations
 
@@ -18,29 +14,33 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from flask_hashfs import (
+from .._storage.predecessor import HashAddress
+from .._storage.writer import MEMORY_LIMIT, UploadStream
+from .._store.store import HashFS
+from ..exceptions import (
     DigestMismatchError,
     FileTooLargeError,
-    HashAddress,
-    HashFS,
     HashFSError,
     InvalidExtensionError,
     NotStoredError,
 )
-from flask_hashfs._storage.writer import MEMORY_LIMIT, UploadStream
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 SIZES = (0, 1, 4096, MEMORY_LIMIT, MEMORY_LIMIT + 1, 5 * 1024 * 1024 + 3)
 LARGE = MEMORY_LIMIT + 1  # bytes: does not stay in memory
 
-NewStore = Callable[..., HashFS]
+NewStore: TypeAlias = Callable[..., HashFS]
+"""Makes an empty store, given options of `HashFS`: depth, width, algorithm, max_size."""
+
+_Test = TypeVar("_Test", bound=Callable[..., None])
 
 
 @functools.cache
@@ -50,10 +50,12 @@ def content(size: int) -> bytes:
 
 
 def id_of(data: bytes) -> str:
+    """Return the id of content in a store with the default algorithm."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read(store: HashFS, file: Any) -> bytes:
+    """Return the content of a stored file."""
     with store.open(file) as stream:
         data: bytes = stream.read()
         return data
@@ -66,6 +68,7 @@ def assert_holds(store: HashFS, **names: bytes) -> None:
 
 
 def assert_empty(store: HashFS) -> None:
+    """Check that nothing is stored."""
     assert list(store.files()) == []
     assert (store.count(), len(store), store.size()) == (0, 0, 0)
 
@@ -182,15 +185,21 @@ SOURCES: dict[str, Callable[[bytes, Path], Any]] = {
 }
 
 
-of_the_source = pytest.mark.of_the_source
-"""What reads the source decides the outcome; a face that passes on only its bytes skips these."""
+def of_the_source(test: _Test) -> _Test:
+    """Mark a test whose outcome is decided by what reads the source, not by the store behind it."""
+    test.of_the_source = True  # type: ignore[attr-defined]
+    return test
 
 
 class StoreContract:
-    """The promises; see the module."""
+    """The promises of a store; a subclass whose name begins with ``Test`` runs them with pytest.
+
+    It has to have the fixture ``new_store``, a `NewStore`, and may override the others.
+    """
 
     @pytest.fixture
     def store(self, new_store: NewStore) -> HashFS:
+        """An empty store with the options' defaults."""
         return new_store()
 
     @pytest.fixture
@@ -565,7 +574,7 @@ class StoreContract:
         self, store: HashFS, extension: Any
     ) -> None:
         source = io.BytesIO(b"hello")
-        source.read = None  # type: ignore[method-assign]
+        source.read = None  # type: ignore[method-assign, assignment]
         with pytest.raises(InvalidExtensionError) as caught:
             store.put(source, extension)
         assert isinstance(caught.value, ValueError)
@@ -750,6 +759,67 @@ class StoreContract:
         with pytest.raises(ValueError):
             store.unshard("/etc/hostname")
 
+    # -- serving -------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("size", [0, 5, LARGE])
+    def test_content_to_serve_comes_measured(self, store: HashFS, size: int) -> None:
+        address = store.put(content(size), "txt")
+        for name in (address.id, address.relpath, address):
+            found = store.backend.open_content(name)
+            assert found is not None
+            assert (found.address, found.size) == (address, size)
+            assert found.file is not None
+            with found.file as file:
+                assert b"".join(iter(functools.partial(file.read, 65536), b"")) == content(size)
+
+    def test_content_that_is_not_read_is_only_measured(self, store: HashFS) -> None:
+        address = store.put(content(5))
+        found = store.backend.open_content(address.id, read=False)
+        assert found is not None
+        found.close()
+        assert (found.address, found.size) == (address, 5)
+
+    def test_what_is_not_stored_is_not_served(self, store: HashFS) -> None:
+        store.put(b"hello", "txt")
+        for name in (id_of(b"other"), "..", "a/b", HELLO + ".asc"):
+            assert store.backend.open_content(name) is None
+            assert store.backend.open_cached(name) is None
+
+    # -- keeping in order ----------------------------------------------------------------------
+
+    def test_a_store_that_works_says_so(self, store: HashFS) -> None:
+        store.backend.probe()
+        store.put(b"hello")
+        store.backend.probe()
+        assert "error" not in {finding.level for finding in store.backend.diagnose()}
+
+    def test_nothing_of_a_whole_store_is_damaged(self, store: HashFS) -> None:
+        for size in (0, 5, LARGE):
+            store.put(content(size), "txt")
+        assert list(store.verify()) == list(store.verify(quarantine=True)) == []
+        assert store.count() == 3
+
+    def test_a_prune_leaves_what_is_in_use_and_what_is_young(self, store: HashFS) -> None:
+        used, _ = store.put(b"one", "txt"), store.put(b"two")
+        assert store.prune([used], dry_run=True) == store.prune([used]) == []
+        assert_holds(store, one=b"one", two=b"two")
+
+    def test_a_prune_deletes_the_rest_unless_it_refuses_the_age(self, store: HashFS) -> None:
+        used = store.put(b"one", "txt")
+        for extension in (None, "txt"):
+            store.put(b"two", extension)
+        now = timedelta(0)
+        try:
+            assert store.prune([used], older_than=now, dry_run=True) == [id_of(b"two")]
+        except ValueError:
+            with pytest.raises(ValueError):
+                store.prune([used], older_than=now)
+            assert_holds(store, one=b"one", two=b"two", three=b"two")
+        else:
+            assert_holds(store, one=b"one", two=b"two", three=b"two")
+            assert store.prune([used], older_than=now) == [id_of(b"two")]
+            assert_holds(store, one=b"one")
+
     # -- writers and uploads -------------------------------------------------------------------
 
     @pytest.mark.parametrize("size", SIZES)
@@ -802,9 +872,10 @@ class StoreContract:
             assert stream.seek(size // 2) == size // 2
             assert stream.read() == data[size // 2 :]
             assert read(store, address) == data
-            for call in (lambda: stream.write(b"x"), stream.truncate):
-                with pytest.raises(io.UnsupportedOperation):
-                    call()
+            with pytest.raises(io.UnsupportedOperation):
+                stream.write(b"x")
+            with pytest.raises(io.UnsupportedOperation):
+                stream.truncate()
             with pytest.raises(ValueError):
                 stream.seek(-1)
         assert_holds(store, one=data)
@@ -861,14 +932,14 @@ class StoreContract:
         self, store: HashFS, new_store: NewStore
     ) -> None:
         with _upload(b"hello", store) as stream:
-            for call in (
-                lambda: store.put(stream, max_size=4),
-                lambda: new_store(max_size=4).put(stream),
-                lambda: store.put(stream, expected="0" * 64),
-                lambda: store.put(stream, "a/b"),
+            for into, wishes in (
+                (store, {"max_size": 4}),
+                (new_store(max_size=4), {}),
+                (store, {"expected": "0" * 64}),
+                (store, {"extension": "a/b"}),
             ):
                 with pytest.raises(HashFSError):
-                    call()
+                    into.put(stream, **wishes)
             assert_empty(store)
             assert store.put(stream, max_size=5, expected=HELLO)
 
