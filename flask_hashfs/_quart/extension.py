@@ -68,9 +68,13 @@ _STEPS = 8  # of a verify in one call: a cancelled one ends in less than a secon
 
 
 class _State(StoreState):
-    """One store of a Quart app, with the threads that work for it."""
+    """One store of a Quart app, with the threads that work for it.
+
+    Looking up, opening and reading do not wait behind uploads, nor uploads behind them.
+    """
 
     workers: Workers
+    reading: Workers
     inspecting: Workers
 
 
@@ -194,7 +198,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             ConfigError: The extra ``types`` is not installed.
             NotStoredError: `file` is not stored.
         """
-        return await self._workers.run(self.client.type_of, file)
+        return await self._reading.run(self.client.type_of, file)
 
     async def get(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None where it is not stored.
@@ -206,7 +210,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         Raises:
             TypeError: `file` is anything else.
         """
-        return await self._workers.run(self.client.get, file)
+        return await self._reading.run(self.client.get, file)
 
     async def exists(self, file: File) -> bool:
         """Tell whether a file is stored.
@@ -215,7 +219,7 @@ class QuartHashFS(BaseHashFS[Quart]):
             file: A hash id, a path relative to the root, an absolute path inside the root, an
                 address or a `StoredFile`.
         """
-        return await self._workers.run(self.client.exists, file)
+        return await self._reading.run(self.client.exists, file)
 
     @overload
     def open(self, file: File, mode: BinaryMode = "rb") -> Opening[BinaryReader]: ...
@@ -241,7 +245,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         Example:
             ``async with fs.open(address) as file: …``
         """
-        return Opening(self._workers, partial(self.client.open, file, mode))
+        return Opening(self._reading, partial(self.client.open, file, mode))
 
     async def delete(self, file: str | os.PathLike[str] | HashAddress) -> None:
         """Delete a stored file; one that is not stored is not an error.
@@ -313,11 +317,11 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def realpath(self, file: File) -> str | None:
         """Return the absolute path of a stored file, or None; see `HashFS.realpath`."""
-        return await self._workers.run(self.client.realpath, file)
+        return await self._reading.run(self.client.realpath, file)
 
     async def haspath(self, path: str) -> bool:
         """Tell whether a path lies below the root; see `hashfs.HashFS.haspath`."""
-        return await self._workers.run(self.client.haspath, path)
+        return await self._reading.run(self.client.haspath, path)
 
     async def makepath(self, path: str) -> None:
         """Make a folder and those above it; see `hashfs.HashFS.makepath`."""
@@ -444,6 +448,10 @@ class QuartHashFS(BaseHashFS[Quart]):
     def _workers(self) -> Workers:
         return cast(_State, self._state)["workers"]
 
+    @property
+    def _reading(self) -> Workers:
+        return cast(_State, self._state)["reading"]
+
     async def _tell(self, signal: NamedSignal, **what: Any) -> None:
         if signal.receivers:
             app = cast(Quart, current_app._get_current_object())  # type: ignore[attr-defined]
@@ -531,7 +539,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         is_routed: bool = False,
     ) -> Response:
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
-        serving, workers = self._serving, self._workers
+        serving, workers = self._serving, self._reading
         asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
         by_path = serving.settings.pathsend and sends_paths(cast(Any, asked.scope))
 
@@ -560,10 +568,10 @@ class QuartHashFS(BaseHashFS[Quart]):
         raise TypeError(f"QuartHashFS needs a Quart app, not {type(app).__name__}{hint}")
 
     def _install(self, app: Quart, state: StoreState) -> None:
-        workers = Workers(state["config"].worker_threads)
-        cast(_State, state)["workers"] = workers
-        # A slow inspector holds up no upload.
-        cast(_State, state)["inspecting"] = Workers(state["config"].worker_threads)
+        threads, kept = state["config"].worker_threads, cast(_State, state)
+        workers = kept["workers"] = Workers(threads)
+        kept["reading"] = Workers(threads)
+        kept["inspecting"] = Workers(threads)  # a slow inspector holds up no upload
         app.request_class = upload_request_class(app.request_class, workers)
         app.asgi_http_class = connection_class(app.asgi_http_class)
 

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
+from quart import has_request_context, request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,12 +35,17 @@ _HELD = cast(CapacityLimiter, _Held())
 
 
 class Workers:
-    """Run blocking calls in worker threads, at most `threads` at a time in each event loop."""
+    """Run blocking calls in worker threads, at most `threads` at a time in each event loop.
+
+    Calls are made in the order in which they were asked for, but a request has one thread at most:
+    its next call joins the line when the one before has ended.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.executor: Executor = ThreadsOfProcess(threads)
         self._limiters: _Limiters = weakref.WeakKeyDictionary()
+        self._turns: weakref.WeakKeyDictionary[object, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     @property
     def limiter(self) -> CapacityLimiter:
@@ -69,6 +75,23 @@ class Workers:
                 free, so that data arriving while the task waited for one is included.
             on_lost_result: Called with the result of a call whose task was cancelled meanwhile.
         """
+        async with self._turn():
+            return await self._run(call, args, late_argument, on_lost_result)
+
+    def _turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Return what only one task of the current request can be in."""
+        if not has_request_context():
+            return contextlib.nullcontext()
+        asked: Any = request
+        return self._turns.setdefault(asked._get_current_object(), asyncio.Lock())
+
+    async def _run(
+        self,
+        call: Callable[..., T],
+        args: tuple[Any, ...],
+        late_argument: Callable[[], Any] | None,
+        on_lost_result: Callable[[T], None] | None,
+    ) -> T:
         # The limiter is held by hand: `to_thread.run_sync` would let go of it when the task is
         # cancelled, though the thread still works, and has no moment at which to ask for
         # `late_argument`.

@@ -348,7 +348,7 @@ async def test_it_is_served_while_all_threads_are_busy(
         begun.set()
         assert go_on.wait(30)
 
-    busy = asyncio.create_task(app.extensions["hashfs"]["workers"].run(work))
+    busy = asyncio.create_task(app.extensions["hashfs"]["reading"].run(work))
     await asyncio.to_thread(begun.wait)
     try:
         response = await app.test_client().get(f"/files/{address.relpath}")

@@ -483,7 +483,7 @@ class TestLookUp:
         async with app.app_context():
             address = await fs.put(b"content")
             before = await in_thread(descriptors)
-            executor, go_on = fs._workers.executor, threading.Event()
+            executor, go_on = fs._reading.executor, threading.Event()
 
             async def leave(how: str) -> None:
                 if how == "plain":
@@ -498,7 +498,7 @@ class TestLookUp:
             for how in ("direct", "awaited", "plain"):
                 go_on.clear()
                 # Every thread is busy, so that the close has to wait and can be cancelled.
-                for _ in range(fs._workers.threads):
+                for _ in range(fs._reading.threads):
                     executor.submit(go_on.wait, 30)
                 reached = asyncio.Event()
                 task = asyncio.create_task(leave(how))
