@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         for example in document.examples():
             example.evaluate()
     finally:
+        logging.getLogger("flask_hashfs").handlers.clear()
         for each in document.namespace.values():
             if isinstance(each, Engine):  # Python 3.13 warns of connections left open
                 each.dispose()

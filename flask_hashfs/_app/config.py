@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import difflib
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -15,10 +14,9 @@ from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from .._http.accept import parse_types
 from .._http.media import DEFAULT_INLINE_TYPES
+from .._storage import messages
 from .._store.opening import SCHEMES, is_url
 from ..exceptions import ConfigError
-
-logger = logging.getLogger("flask_hashfs")
 
 T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], T]
@@ -406,7 +404,7 @@ def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:
         if key.startswith(others):  # that store warns of it
             continue
         close = difflib.get_close_matches(rest, KEYS, 1, 0.0)[0]
-        logger.warning("%s is not a key of Flask-HashFS; is %s meant?", key, prefix + close)
+        messages.UNKNOWN_KEY.log(key, key=key, meant=prefix + close)
 
 
 def _prefixes_of_other_stores(config: Iterable[str], prefix: str) -> tuple[str, ...]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, cas
 from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.sansio.request import Request
 
 from .._http import digests, urls
 from .._http.cors import cors
 from .._http.resumable import VERSION
 from .._http.resumable_fields import write_digest
+from .._storage import messages
 from .._storage.names import File, names_of
 from .._storage.pending import UploadLimits, is_id
 from .._storage.predecessor import HashAddress
@@ -102,7 +103,7 @@ class BaseHashFS(Generic[AppT]):
             client.accept = settings.accept
             types.detector()  # now, and not on the event loop when a form arrives
         client.inspection = Inspection(self, app)
-        health = Health(f"The store {self._key}", client.backend.probe)
+        health = Health(self._key, client.backend.probe)
         state = StoreState(client=client, config=settings, extension=self, health=health)
         app.extensions[self._key] = state
         self._install(app, state)
@@ -366,6 +367,10 @@ class BaseHashFS(Generic[AppT]):
     def has_inspectors(self) -> bool:
         """Whether anybody looks at new content."""
         return bool(self._inspectors)
+
+    def _log_rejected(self, error: HTTPException) -> None:
+        """Log that an inspector refused content, in the words that it found."""
+        messages.REJECTED.log(self.client, store=self._key, error=error.description or error.name)
 
     def _patient(self) -> Patient:
         """Return what a diagnosis looks at."""

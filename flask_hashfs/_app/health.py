@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -17,9 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+from .._storage import messages
 from .._storage.probe import ProbeError
-
-logger = logging.getLogger("flask_hashfs")
 
 INTERVAL = 1.0
 """Seconds from the beginning of one probe to that of the next, at least."""
@@ -61,7 +59,7 @@ class Health:
     """Tells whether a store works.
 
     Args:
-        store: What the log calls it.
+        store: The key of its extension, which the log calls it by.
         probe: Returns if it works, and raises `ProbeError` if not. It may block.
     """
 
@@ -111,9 +109,9 @@ class Health:
     def _told(self, error: ProbeError | None) -> list[str]:
         """Log a change for the worse or the better; return the names of the checks that fail."""
         if error is not None and not self._is_failing:
-            logger.error("%s does not work: %s", self._store, error)
+            messages.FAILING.log(self, store=self._store, error=error)
         elif error is None and self._is_failing:
-            logger.info("%s works again", self._store)
+            messages.WORKING.log(self, store=self._store)
         self._is_failing = error is not None
         return [] if error is None else [error.check]
 

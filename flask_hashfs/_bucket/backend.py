@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
+from .._storage import messages
 from .._storage.backend import Backend, Commit, put_one
 from .._storage.findings import Finding
 from .._storage.layout import Layout
@@ -301,8 +302,9 @@ class BucketBackend(Backend):
         return self._pruning.delete(old, in_use.since, older_than)
 
     def _delete_left_overs(self) -> None:
-        self._pruning.delete_left_overs()
-        self.pending.sweep()
+        swept = self._pruning.delete_left_overs() + self.pending.sweep()
+        if swept:
+            messages.SWEPT.log(self._objects, root=self.root, swept=swept)
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over all objects with their sizes and dates, hidden ones left out."""

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._storage import messages
 from .._storage.writer import Writer
-from ..exceptions import ConfigError, StoreUnavailableError
+from ..exceptions import ConfigError, HashFSError, StoreUnavailableError
 from . import background
 from .connect import import_obstore, open_bucket
 from .errors import first_line, in_words, is_panic
@@ -77,8 +78,10 @@ class Objects:
         self._obstore = import_obstore()
         self._store = open_bucket(self._obstore, url, options)
         once = {**options, "retry_config": {"max_retries": 0}}
+        self._root = url
         self._scheme = url.partition("://")[0]
         self._has_worked = False  # not even once: it may be the settings
+        self._is_failing = False
         is_memory = self._scheme == "memory"
         # obstore's memory takes its own lock and Python's in either order: one call at a time.
         self._turn = threading.Lock() if is_memory else contextlib.nullcontext()
@@ -304,9 +307,19 @@ class Objects:
             raise _RefusedError(first_line(error)) from error
         except BaseException as error:
             if isinstance(error, exceptions.BaseError) or is_panic(error):
-                raise in_words(error, self._scheme, self._has_worked) from error
+                raise self._told(in_words(error, self._scheme, self._has_worked)) from error
             raise
         self._has_worked = True
+        if self._is_failing:
+            self._is_failing = False
+            messages.AVAILABLE.log(self, root=self._root)
+
+    def _told(self, error: HashFSError) -> HashFSError:
+        """Log that the object store fails, if it does, and return the error."""
+        if isinstance(error, StoreUnavailableError):
+            self._is_failing = True
+            messages.UNAVAILABLE.log(self, root=self._root, error=error.description)
+        return error
 
 
 async def _anext(chunks: Any) -> Any:

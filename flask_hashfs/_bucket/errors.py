@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import logging
 import re
 
+from .._storage import messages
 from ..exceptions import ConfigError, HashFSError, StoreFullError, StoreUnavailableError
-
-logger = logging.getLogger("flask_hashfs")
 
 # Of what obstore says when it finds no credentials and asks the machine for those of its role.
 _CREDENTIALS = re.compile(
@@ -35,7 +33,7 @@ def in_words(error: BaseException, scheme: str, has_worked: bool) -> HashFSError
     if is_panic(error):
         return StoreUnavailableError(f"obstore failed: {first_line(error)}")
     if _FULL.search(str(error)):
-        logger.error("The store is full: %s", error)  # an HTTP error is logged by nobody else
+        messages.FULL.log(scheme, error=error)  # an HTTP error is logged by nobody else
         return StoreFullError(errno.EDQUOT, _with_cause(error))
     if has_worked or not _CREDENTIALS.search(str(error)):
         return StoreUnavailableError(_with_cause(error))

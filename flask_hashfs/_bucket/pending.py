@@ -23,7 +23,6 @@ found to be right; no upload here has a mark.
 from __future__ import annotations
 
 import contextlib
-import logging
 import posixpath
 import secrets
 import tempfile
@@ -35,6 +34,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from .._storage import messages
 from .._storage.full import full_is_told
 from .._storage.layout import Layout
 from .._storage.pending import (
@@ -59,8 +59,6 @@ from . import prune
 from .client import SMALL, ExistsError, Found, Objects
 from .hidden import UPLOADS
 from .lease import Lease
-
-logger = logging.getLogger("flask_hashfs")
 
 PIECE = SMALL
 """Bytes of the largest piece."""
@@ -602,7 +600,7 @@ class BucketTaken(Taken):
         try:
             uploads.remove_bytes(self.id)
         except HashFSError as error:  # it has ended all the same, and they go when it expires
-            logger.warning("The pieces of the upload %s stay until it expires: %s", self.id, error)
+            messages.PIECES_STAY.log(self._uploads.objects, upload=self.id, error=error)
 
     def delete(self, *, wait: bool = True) -> None:
         """Delete the upload, after an end that another request is bringing about."""
@@ -629,7 +627,7 @@ class BucketTaken(Taken):
             except (StaleUploadError, UnknownUploadError):
                 pass
             except HashFSError as error:  # nobody has been told of these bytes
-                logger.warning("The last bytes of the upload %s are lost: %s", self.id, error)
+                messages.BYTES_LOST.log(self._uploads.objects, upload=self.id, error=error)
         self._waiting.clear()
         self._last = (0, b"")
         if self._begun:

@@ -153,13 +153,18 @@ class Pruning:
             waited = True
             time.sleep(0.05)
 
-    def delete_left_overs(self) -> None:
-        """Delete what processes left that were killed while they renewed or pruned something."""
+    def delete_left_overs(self) -> int:
+        """Delete what processes left that were killed while they renewed or pruned something.
+
+        Returns:
+            How many objects that were.
+        """
         limit = now() - _LEFT_OVER_AFTER
-        found = self._objects.list(RENEWING)
-        self._objects.delete([each.key for each in found if each.modified < limit])
+        old = [each.key for each in self._objects.list(RENEWING) if each.modified < limit]
         if self._is_left_over(PRUNING):
-            self._objects.delete([PRUNING])
+            old.append(PRUNING)
+        self._objects.delete(old)
+        return len(old)
 
     def _is_left_over(self, key: str) -> bool:
         found = self._objects.head(key)

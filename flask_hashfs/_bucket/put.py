@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 import errno
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .._storage import messages
 from .._storage.layout import Layout
 from .._storage.predecessor import HashAddress
 from .._storage.spool import SystemSpool, TemporaryFile, TemporaryFolder
@@ -20,8 +20,6 @@ from ..exceptions import StoreUnavailableError
 from . import prune
 from .client import COPIED_AT_MOST, SMALL, ExistsError, Found, Objects
 from .hidden import RENEWING
-
-logger = logging.getLogger("flask_hashfs")
 
 _ATTEMPTS = 20  # of a put that others are in the way of
 _MODE = 0o700  # of folders; the spool makes none
@@ -197,13 +195,8 @@ class Puts:
     def _heal(self, writer: Writer, keys: list[Found]) -> None:
         for found in keys:
             if found.size != writer.size:
-                logger.warning(
-                    "%s%s had %d bytes instead of %d; it is replaced by the content put now",
-                    self._prefix,
-                    found.key,
-                    found.size,
-                    writer.size,
-                )
+                path = f"{self._prefix}{found.key}"
+                messages.HEALED.log(self._objects, path=path, stored=found.size, size=writer.size)
                 self.send(writer, found.key)
 
     def _add_key(self, writer: Writer, source: Found, key: str) -> None:

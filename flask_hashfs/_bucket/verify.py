@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import posixpath
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, count
 
+from .._storage import messages
 from .._storage.first_look import FirstLook
 from .._storage.layout import Layout
 from .._storage.predecessor import HashAddress
@@ -16,8 +16,6 @@ from .client import CHUNK, COPIED_AT_MOST, Found, Objects
 from .hidden import QUARANTINE
 from .put import Puts
 from .reader import ObjectFile
-
-logger = logging.getLogger("flask_hashfs")
 
 
 class Upkeep:
@@ -64,7 +62,9 @@ class Upkeep:
     def _settle(self, damaged: Found, quarantine: bool) -> Iterator[Damaged]:
         """Move a damaged object aside, if that is wished, and yield the address that it has."""
         if not quarantine or self.quarantine(damaged.key):
-            yield Damaged(self._address_of(damaged.key))
+            address = self._address_of(damaged.key)
+            messages.DAMAGED.log(self._objects, path=address.abspath)
+            yield Damaged(address)
 
     def quarantine(self, key: str) -> bool:
         """Move an object into quarantine; tell whether it was still there."""
@@ -106,11 +106,8 @@ class Upkeep:
         elif self._hash_object(there) == address.id:
             self._objects.delete([source.key])
         else:
-            logger.warning(
-                "%s belongs to %s, but that is taken",
-                self._address_of(source.key).abspath,
-                address.abspath,
-            )
+            path = self._address_of(source.key).abspath
+            messages.TAKEN.log(self._objects, path=path, target=address.abspath)
             return False
         return True
 

@@ -396,6 +396,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
                 for function in self._inspectors:
                     look(function, opens, address)
             except HTTPException as error:
+                self._log_rejected(error)
                 file_rejected.send(app, extension=self, address=address, error=error)
                 raise
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Commit
 from .._storage.findings import Finding
 from .._storage.full import full_is_told
@@ -25,8 +24,6 @@ from . import verify as verifying
 from .lookup import Tree
 from .probe import Probe
 from .quarantine import isolate
-
-logger = logging.getLogger("flask_hashfs")
 
 _FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
 
@@ -153,12 +150,7 @@ class LocalBackend(Tree):
         states = {name: posix.lstat(name) for name in self._names(id)}
         for name, state in states.items():
             if state is not None and state.st_size != writer.size:
-                logger.warning(
-                    "%s had %d bytes instead of %d; it is replaced by the content put now",
-                    name,
-                    state.st_size,
-                    writer.size,
-                )
+                messages.HEALED.log(self.root, path=name, stored=state.st_size, size=writer.size)
                 writer.publish(name, self.fmode, sync=sync, over=True)
 
     def _renewed(self, path: str) -> os.stat_result:
@@ -172,7 +164,7 @@ class LocalBackend(Tree):
         except FileNotFoundError:
             raise
         except OSError as error:
-            logger.warning("The age of %s cannot be renewed: %s", path, error)
+            messages.NOT_RENEWED.log(self.root, path=path, error=error)
         return os.lstat(path)  # a sweep may have taken the name while utime had found the file
 
     def takes(self, writer: Writer) -> bool:

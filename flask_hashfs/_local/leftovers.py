@@ -7,7 +7,7 @@ import os
 import time
 from datetime import timedelta
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Backend
 from .._storage.spool import TEMPORARY
 from .listing import files_below
@@ -20,15 +20,18 @@ LEFT_OVER = timedelta(hours=1)
 
 def clear(store: Backend) -> None:
     """Restore what was set aside, and delete old temporary files and uploads that have expired."""
-    store.pending.sweep()
+    swept = store.pending.sweep()
     for aside in all_set_aside(store):
-        aside.restore()
+        swept += aside.restore()
     youngest = time.time() - LEFT_OVER.total_seconds()
     for path in files_below(store, TEMPORARY):
         state = posix.lstat(path)
         if state is not None and state.st_mtime < youngest:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+                swept += 1
     for folder in folders_below(store.root, os.path.join(store.root, posix.HIDDEN)):
         if folder.is_empty:
             posix.remove_empty_folders(folder.path, store.root)
+    if swept:
+        messages.SWEPT.log(store.root, root=store.root, swept=swept)

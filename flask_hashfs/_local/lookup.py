@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import os
 import stat
 from collections.abc import Callable, Generator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Backend
 from .._storage.layout import Layout, is_any_id
 from .._storage.names import File, names_of
@@ -20,8 +19,6 @@ from .._storage.spool import TemporaryFolder
 from . import page_cache, set_aside
 from .pending import LocalUploads
 from .walk import folders_below
-
-logger = logging.getLogger("flask_hashfs")
 
 _NO_FILE = (os.sep, os.sep + os.curdir, os.sep + os.pardir)  # what a folder's path may end with
 _NOT_THERE = {
@@ -292,7 +289,7 @@ class Tree(Backend):
         try:
             restored = [aside.restore() for aside in set_aside.all_set_aside(self, id)]
         except OSError as error:  # nothing may be written here, or no more
-            logger.warning("%s cannot be put back after an interrupted prune: %s", id, error)
+            messages.NOT_RESTORED.log(self.root, id=id, error=error)
             return False
         return any(restored)
 

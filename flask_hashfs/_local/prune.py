@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import chain
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Backend
 from .._storage.records import InUse
 from . import leftovers
 from .set_aside import SetAside, keep_folder
 from .walk import folders_below
-
-logger = logging.getLogger("flask_hashfs")
 
 
 def prune(store: Backend, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
@@ -66,7 +63,7 @@ def _delete(store: Backend, id: str, paths: list[str], youngest: int) -> bool:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        logger.warning("%s is on another disk than its store and is left alone", paths[0])
+        messages.OTHER_DISK.log(store.root, path=paths[0])
     finally:
         aside.restore()
     return False

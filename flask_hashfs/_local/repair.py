@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.predecessor import HashAddress
 from .lookup import Tree
 from .set_aside import SetAside
-
-logger = logging.getLogger("flask_hashfs")
 
 
 class Misplaced(NamedTuple):
@@ -98,7 +95,7 @@ def _move(store: Tree, source: str, address: HashAddress) -> bool:
             continue
         except FileExistsError:
             if not _holds(store, target, address.id):
-                logger.warning("%s belongs to %s, but that is taken", source, target)
+                messages.TAKEN.log(store.root, path=source, target=target)
                 return False
         with contextlib.suppress(FileNotFoundError):
             os.unlink(source)

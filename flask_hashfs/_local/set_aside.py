@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Backend
-
-logger = logging.getLogger("flask_hashfs")
 
 _ASIDE = os.path.join(posix.HIDDEN, "aside")
 _STEM = "content"  # of a file that is set aside; the extension follows
@@ -90,12 +87,12 @@ class SetAside:
         while True:
             there = posix.lstat(target)
             if there is not None and not stat.S_ISREG(there.st_mode):
-                logger.warning("%s stays there, since no file stands at %s", path, target)
+                messages.BLOCKED.log(self._backend.root, path=path, target=target)
                 return False
             try:
                 os.link(path, target)
             except FileExistsError:  # put anew meanwhile
-                if not _as_young(path, target):
+                if not _as_young(self._backend.root, path, target):
                     continue
             except FileNotFoundError:
                 if posix.lstat(path) is None:
@@ -105,7 +102,7 @@ class SetAside:
             except OSError as error:
                 if not posix.refuses_links(error):
                     raise
-                if _replace(path, target):
+                if _replace(self._backend.root, path, target):
                     return True
                 continue
             self._sync(target)
@@ -143,7 +140,7 @@ def all_set_aside(backend: Backend, id: str | None = None) -> Iterator[SetAside]
             yield SetAside(backend, owner, os.path.join(backend.root, _ASIDE, name))
 
 
-def _as_young(path: str, target: str) -> bool:
+def _as_young(root: str, path: str, target: str) -> bool:
     """Make the file at `target` no older than that at `path`; False if one of them is gone."""
     state, there = posix.lstat(path), posix.lstat(target)
     if state is None or there is None:
@@ -154,18 +151,18 @@ def _as_young(path: str, target: str) -> bool:
         except FileNotFoundError:
             return False
         except OSError as error:
-            logger.warning("The age of %s cannot be renewed: %s", target, error)
+            messages.NOT_RENEWED.log(root, path=target, error=error)
     return posix.lstat(target) is not None
 
 
-def _replace(path: str, target: str) -> bool:
+def _replace(root: str, path: str, target: str) -> bool:
     """Rename, where links are refused; False if it has to be tried again."""
     try:
         os.utime(path)  # what it may overwrite can have been put a moment ago
     except FileNotFoundError:
         return True
     except OSError as error:
-        logger.warning("The age of %s cannot be renewed: %s", path, error)
+        messages.NOT_RENEWED.log(root, path=path, error=error)
     try:
         os.replace(path, target)
     except FileNotFoundError:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import queue
 import threading
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from .._storage import posix
+from .._storage import messages, posix
 from .._storage.backend import Backend
 from .._storage.first_look import FirstLook
 from .._storage.records import Damaged, Progress
 from . import leftovers
 from .listing import contents
 from .quarantine import isolate
-
-logger = logging.getLogger("flask_hashfs")
 
 # A thread takes files from the walk until it has this many, or this many bytes of them.
 _BATCH = 32
@@ -144,6 +141,7 @@ class _Check:
                 if self._quarantine:
                     isolate(self._store, id, path, fd)
                 os.close(damaged.pop(0).fd)
+                messages.DAMAGED.log(self._store.root, path=path)
                 yield Damaged(self._store.address_of(self._store.relpath(path)))
         finally:
             for each in damaged:
@@ -159,7 +157,7 @@ class _Check:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            logger.warning("%s cannot be read: %s", path, error)
+            messages.UNREADABLE.log(self._store.root, path=path, error=error)
             return True
         return hash.hexdigest() != id
 

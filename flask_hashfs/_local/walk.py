@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._storage import posix
-
-logger = logging.getLogger("flask_hashfs")
+from .._storage import messages, posix
 
 _LEFT_OUT = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
@@ -49,7 +46,7 @@ def folders_below(root: str, start: str) -> Iterator[Folder]:
         except OSError as error:
             if error.errno not in _LEFT_OUT or path == root:
                 raise
-            logger.warning("%s is left out: %s", path, error.strerror)
+            messages.LEFT_OUT.log(root, path=path, error=error.strerror)
             continue
         yield folder
         inner = folder.folders

@@ -506,6 +506,7 @@ class QuartHashFS(BaseHashFS[Quart]):
                 else:
                     await inspecting.run(look, function, opens, address)
         except HTTPException as error:
+            self._log_rejected(error)
             await self._tell(file_rejected, address=address, error=error)
             raise
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 from types import TracebackType
 
 from ..exceptions import StoreFullError
-
-logger = logging.getLogger("flask_hashfs")
+from . import messages
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -29,7 +27,7 @@ class _FullIsTold(contextlib.ContextDecorator):
         if isinstance(error, StoreFullError) or not isinstance(error, OSError):
             return
         if error.errno in _FULL:
-            logger.error("The store is full: %s", error)  # an HTTP error is logged by nobody else
+            messages.FULL.log(None, error=error)  # an HTTP error is logged by nobody else
             raise StoreFullError(error.errno, error.strerror, error.filename) from error
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from . import posix
-
-logger = logging.getLogger("flask_hashfs")
+from . import messages, posix
 
 T = TypeVar("T")
 
@@ -274,7 +271,7 @@ class TemporaryFolder:
                 raise
             if not self._tells_no_modes:
                 self._tells_no_modes = True
-                logger.warning("Files below %s cannot be given modes: %s", self.root, error)
+                messages.NO_MODES.log(self.root, root=self.root, error=error)
 
     def remove(self, path: str) -> None:
         """Remove a name made here, and the folders it leaves empty."""

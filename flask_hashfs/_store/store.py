@@ -12,6 +12,7 @@ from typing import IO, Any, BinaryIO, cast, overload
 from werkzeug.datastructures import FileStorage
 
 from .._local.backend import LocalBackend
+from .._storage import messages
 from .._storage.backend import Backend
 from .._storage.layout import Layout
 from .._storage.names import BinaryMode, Extension, File, TextMode, check_mode, names_of
@@ -461,4 +462,7 @@ class HashFS(PredecessorHashFS):
                 "nothing is live, so everything would be deleted: "
                 "pass allow_empty=True if that is what you want"
             )
-        return self.backend.prune(in_use, older_than, dry_run)
+        deleted = self.backend.prune(in_use, older_than, dry_run)
+        if deleted and not dry_run:
+            messages.PRUNED.log(self.backend, root=self.root, deleted=len(deleted))
+        return deleted

@@ -286,7 +286,7 @@ def test_a_change_is_logged_once(
         if broken:
             raise ProbeError("write", "/secret/path")
 
-    app.app.extensions["hashfs"]["health"] = Health("The store x", probe)
+    app.app.extensions["hashfs"]["health"] = Health("x", probe)
     for _ in range(3):
         assert ask_once(app) == failing("write")
     broken.clear()
