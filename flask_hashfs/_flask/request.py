@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from flask import current_app
@@ -13,11 +12,11 @@ from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request
 
 from .._app.extension import UploadWriters
-from .._http.multipart import FilePart, Limits, MultipartDecoder, with_boundary
+from .._http.form_upload import FormUpload
+from .._http.multipart import FilePart, Limits, with_boundary
+from .._storage.beside import LARGE, second_thread
 from .._storage.writer import UploadStream, Writer
 from .body import READ_SIZE, Body, open_body
-
-LARGE_BODY = 4 * 1024 * 1024
 
 _HEAD_READ = 16 * 1024  # a server waits for all of a larger read, and its client may have stopped
 
@@ -128,43 +127,33 @@ class _UploadParser(FormDataParser):
     ) -> tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]:
         if isinstance(stream, Body) and stream.tell():  # the app has read it itself
             return [], []
-        judges = bool(self._new_writer.accepted)
-        data = stream.read(_HEAD_READ if judges else READ_SIZE)
-        if not data and content_length is None:  # a request without a body
-            return [], []
-        limits = Limits(None, self.max_form_memory_size, self.max_form_parts)
-        boundary = options.get("boundary", "")
-        beside = _second_thread(content_length)
-        decoder = MultipartDecoder(boundary, self._open_writer, limits, beside)
+        beside = None
+        if content_length is None or content_length >= LARGE:
+            beside = second_thread()
+        form = FormUpload(
+            options.get("boundary", ""),
+            self._new_writer,
+            self._writers,
+            Limits(None, self.max_form_memory_size, self.max_form_parts),
+            content_length=content_length,
+            judges=bool(self._new_writer.accepted),
+            beside=beside,
+        )
         try:
-            while data:
-                decoder.feed(data)
-                # A file of a wrong type is refused by its head, even if the client stops there.
-                data = stream.read(_HEAD_READ if judges and decoder.awaits_head else READ_SIZE)
-            fields, parts = decoder.finish()
+            while data := stream.read(_HEAD_READ if form.awaits_head else READ_SIZE):
+                form.feed(data)
+            fields, parts = form.finish()
         finally:
-            decoder.close()
+            form.close()
             if beside is not None:
                 beside.shutdown()
         return fields, [(part.name, _file_storage(part)) for part in parts]
-
-    def _open_writer(self) -> Writer:
-        writer = self._new_writer()
-        self._writers.append(writer)
-        return writer
 
 
 def _is_stock(parser: FormDataParser) -> bool:
     """Tell whether a parser is what Werkzeug makes of a request class nobody has changed."""
     factory = getattr(parser.stream_factory, "__func__", None)
     return type(parser) is FormDataParser and factory is Request._get_file_stream
-
-
-def _second_thread(content_length: int | None) -> Executor | None:
-    """Return what writes to the disk while the body is read and hashed, where that pays."""
-    if content_length is not None and content_length < LARGE_BODY:
-        return None
-    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
 
 
 def _file_storage(part: FilePart[Writer]) -> FileStorage:

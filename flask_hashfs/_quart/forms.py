@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -13,7 +13,8 @@ from quart.formparser import FormDataParser, ParserFunc
 from werkzeug.datastructures import MultiDict
 
 from .._app.extension import UploadWriters
-from .._http.multipart import FilePart, Limits, MultipartDecoder
+from .._http.form_upload import FormUpload
+from .._http.multipart import FilePart, Limits
 from .._http.sniffing import HEAD_SIZE
 from .._storage.writer import UploadStream, Writer
 from .batch import Batch
@@ -91,55 +92,39 @@ class UploadFormParser(FormDataParser):
         if body.is_begun:  # the app has read it itself
             return kind(), kind()
         with body.reading():
-            judges = bool(new_writer.accepted)
-            size = await _batch(body, judges)
-            if not size and content_length is None:  # a request without a body
-                return kind(), kind()
-            decoder = self._decoder(options.get("boundary", ""), new_writer)
+            form = FormUpload(
+                options.get("boundary", ""),
+                new_writer,
+                self.writers,
+                Limits(None, self.max_form_memory_size, self.max_form_parts),
+                content_length=content_length,
+                judges=bool(new_writer.accepted),
+            )
             try:
-                await self._decode(body, decoder, judges)
-                fields, parts = decoder.finish()
+                await self._feed_all(body, form)
+                fields, parts = form.finish()
             except BaseException:
                 await close_writers(self.workers, self.writers)
                 raise
         return kind(fields), kind([(part.name, UploadedFile(self.workers, part)) for part in parts])
 
-    def _decoder(self, boundary: str, new_writer: Callable[[], Writer]) -> MultipartDecoder[Writer]:
-        def open_writer() -> Writer:
-            writer = new_writer()
-            self.writers.append(writer)
-            return writer
-
-        limits = Limits(
-            max_form_memory_size=self.max_form_memory_size, max_form_parts=self.max_form_parts
-        )
-        return MultipartDecoder(boundary, open_writer, limits)
-
-    async def _decode(
-        self, body: UploadBody, decoder: MultipartDecoder[Writer], judges: bool
-    ) -> None:
-        """Parse, hash and write one batch in another thread while the next one arrives.
-
-        Args:
-            body: Of the request.
-            decoder: Of the body.
-            judges: Whether a file may be refused by its head, even if the client stops there.
-        """
+    async def _feed_all(self, body: UploadBody, form: FormUpload[Writer]) -> None:
+        """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
-        while size := await _batch(body, judges and decoder.awaits_head):
+        while size := await _batch(body, form.awaits_head):
             fed += size
             if fed <= _INLINE:
-                _feed(decoder, body.take())
+                _feed(form, body.take())
             else:
-                await self.workers.run(_feed, decoder, late_argument=body.take)
+                await self.workers.run(_feed, form, late_argument=body.take)
 
 
 async def _batch(body: UploadBody, promptly: bool) -> int:
     return await (body.prompt_batch(HEAD_SIZE) if promptly else body.batch())
 
 
-def _feed(decoder: MultipartDecoder[Writer], batch: Batch) -> None:
-    decoder.feed(bytes(batch))
+def _feed(form: FormUpload[Writer], batch: Batch) -> None:
+    form.feed(bytes(batch))
 
 
 async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:

@@ -57,17 +57,23 @@ def lstat(path: str) -> os.stat_result | None:
         return None
 
 
-def open_regular(path: str, flags: int) -> int:
-    """Open a file that is one: no link is followed, and a FIFO does not make anyone wait."""
-    return open_measured(path, flags)[0]
+def open_regular(path: str, flags: int, *, follow: bool = False) -> int:
+    """Open a file that is one: no link is followed, and a FIFO does not make anyone wait.
+
+    Args:
+        path: Of the file.
+        flags: Of ``os.open``.
+        follow: Whether to follow a link all the same.
+    """
+    return open_measured(path, flags, follow)[0]
 
 
-def open_measured(path: str, flags: int) -> tuple[int, os.stat_result]:
+def open_measured(path: str, flags: int, follow: bool = False) -> tuple[int, os.stat_result]:
     """Open a file as `open_regular` does, and return the descriptor with the file's state."""
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
+    for name in ("O_NONBLOCK", "O_NOCTTY") if follow else ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
         flags |= getattr(os, name, 0)
     try:
-        if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        if not follow and not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         fd = os.open(path, flags)
     except OSError as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from . import posix
+from .beside import LARGE, begin, second_thread
 from .writer import Bytes, Writer
 
 if TYPE_CHECKING:
@@ -34,12 +36,10 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | R
 AsyncSource: TypeAlias = "AsyncIterable[bytes] | AsyncReadable"
 """What ``put`` of the Quart half takes beside."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _SMALL_CHUNK = 64 * 1024
 _CHUNK = 256 * 1024
-_LARGE = 4 * 1024 * 1024  # from here on a second thread pays for itself
 _LARGE_CHUNK = 1024 * 1024
 
 _NO_FILE = {  # what opening a path that names no file ends with
@@ -82,7 +82,7 @@ def copy(source: object, writer: Writer) -> None:
     if once is not None:
         source = once.unread()
     whole = _whole(source)
-    if whole is not None and len(whole) <= max(_LARGE, writer.memory_limit):
+    if whole is not None and len(whole) <= max(LARGE, writer.memory_limit):
         # It is in memory and stays there: nothing is written before it turns out to be new.
         writer.memory_limit = max(len(whole), writer.memory_limit)
         writer.write(whole)
@@ -129,22 +129,13 @@ def _copy(source: object, pump: _Pump) -> None:
 
 def _open(path: str | os.PathLike[str]) -> io.FileIO:
     try:
-        return io.FileIO(os.fspath(path), opener=_open_regular)
+        return io.FileIO(os.fspath(path), opener=partial(posix.open_regular, follow=True))
     except ValueError:  # a NUL, a lone surrogate
         pass
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
     raise ValueError(f"Object must be a valid file path or a readable object: {path!r:.300}")
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """Open a file that is one: a FIFO does not make anyone wait."""
-    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _as_bytes(source: object) -> bytes | memoryview | None:
@@ -215,8 +206,7 @@ def _copy_raw(file: Any, pump: _Pump) -> None:
                 return
             pump.write(buffer[:count])
     if _is_plain(file):
-        with _ReadAhead(file) as ahead:
-            pump.write_all(ahead)
+        pump.write_rest(file)
         return
     with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
         while count := _not_none(file.readinto(buffer)):
@@ -255,7 +245,10 @@ def _piece(piece: object) -> Bytes:
 
 
 class _Pump:
-    """Writes pieces; the later ones of a large content in a second thread, beside the hashing."""
+    """Writes pieces; the later ones of a large content in a second thread, beside the hashing.
+
+    `_copy_raw` leaves the rest of a large file to `pipelined_copy` instead.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -263,59 +256,43 @@ class _Pump:
 
     @property
     def is_large(self) -> bool:
-        return self._writer.size >= _LARGE
+        return self._writer.size >= LARGE
 
     def write(self, piece: Bytes) -> None:
         if self._beside is None and self.is_large:
-            self._beside = _second_thread()
+            self._beside = second_thread()
         self._writer.write(piece, self._beside)
 
-    def write_all(self, ahead: _ReadAhead) -> None:
-        while piece := ahead.next():
-            self._writer.write(piece, ahead)
+    def write_rest(self, file: Any) -> None:
+        pipelined_copy(file, self._writer)
 
     def close(self) -> None:
         if self._beside is not None:
             self._beside.shutdown()
 
 
-class _ReadAhead(Executor):
-    """The second thread, in which after every write the next piece of a file is read as well.
+def pipelined_copy(file: Any, writer: Writer) -> None:
+    """Write the rest of a plain file: this thread hashes, a second one writes and reads ahead.
 
-    The one that hashes then has nothing else to do, and what is written is in the other's cache.
+    While this thread hashes one piece, the second one reads the next and writes this one.
+
+    Args:
+        file: Unbuffered or buffered, and read by nobody else meanwhile.
+        writer: Of large content, so that every write goes to its file.
     """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._thread = _second_thread()
-        self._buffers = [memoryview(bytearray(_LARGE_CHUNK)) for _ in range(2)]
-        self._count: int | None = None
-
-    def next(self) -> memoryview:
-        """Return the next piece, which stays as it is until the one after has been returned."""
-        if self._count is None:
-            self._read()
-        count, self._count = self._count, None
-        self._buffers.reverse()
-        return self._buffers[1][:count]
-
-    def submit(self, write: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Let the thread write the piece before, and read the next."""
-
-        def write_and_read() -> T:
-            written = write(*args, **kwargs)
-            self._read()
-            return written
-
-        return self._thread.submit(write_and_read)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the thread."""
-        self._thread.shutdown(wait, cancel_futures=cancel_futures)
-
-    def _read(self) -> None:
-        self._count = _not_none(self._file.readinto(self._buffers[0]))
+    buffers = [memoryview(bytearray(_LARGE_CHUNK)) for _ in range(2)]
+    thread = second_thread()
+    try:
+        count = _read_into(file, buffers[0])
+        while count:
+            read = begin(thread, _read_into, file, buffers[1])
+            writer.write(buffers[0][:count], thread)
+            count = read()
+            buffers.reverse()
+    finally:
+        thread.shutdown()
 
 
-def _second_thread() -> Executor:
-    return ThreadPoolExecutor(1, thread_name_prefix="hashfs-write")
+def _read_into(file: Any, buffer: memoryview) -> int:
+    count: int = _not_none(file.readinto(buffer))
+    return count

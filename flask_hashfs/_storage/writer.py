@@ -7,12 +7,13 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from types import TracebackType
 from typing import TypeAlias
 
 from ..exceptions import FileTooLargeError
+from .beside import begin
 from .full import full_is_told
 from .posix import refuses_links
 from .raw_reader import RawReader
@@ -167,16 +168,15 @@ class Writer:
         if self._file is None:
             self._file = self._spilled()
             self._memory = None
-        written = None
-        if beside is not None and len(data) >= _BESIDE:
-            written = _submit(beside, self._file, data)
+        if beside is None or len(data) < _BESIDE:
+            self._hash.update(data)
+            self._file.write(data)
+            return
+        written = begin(beside, self._file.write, data)
         try:
             self._hash.update(data)
         finally:
-            if written is not None:
-                written.result()
-        if written is None:
-            self._file.write(data)
+            written()
 
     def finish(self) -> str:
         """End the content and return its id; it may be called again.
@@ -430,10 +430,3 @@ class UploadStream(ContentReader):
 @functools.cache
 def _new_hash(algorithm: str) -> hashlib._Hash:
     return hashlib.new(algorithm, usedforsecurity=False)
-
-
-def _submit(beside: Executor, file: TemporaryFile, data: Bytes) -> Future[None] | None:
-    try:
-        return beside.submit(file.write, data)
-    except RuntimeError:  # the interpreter is shutting down and starts no thread
-        return None
