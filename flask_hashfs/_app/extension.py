@@ -29,7 +29,7 @@ from .._store.checks import EVERYTHING, Accepted, accepted, watch
 from .._store.opening import open_store
 from .._store.store import HashFS
 from ..exceptions import ConfigError
-from . import cli, config, signed_urls
+from . import cli, config, metrics, signed_urls
 from . import state as app_state
 from .config import StoreConfig
 from .doctor import Patient
@@ -104,7 +104,13 @@ class BaseHashFS(Generic[AppT]):
             types.detector()  # now, and not on the event loop when a form arrives
         client.inspection = Inspection(self, app)
         health = Health(self._key, client.backend.probe)
-        state = StoreState(client=client, config=settings, extension=self, health=health)
+        state = StoreState(
+            client=client,
+            config=settings,
+            extension=self,
+            health=health,
+            metrics=metrics.load(self.name, self._framework),
+        )
         app.extensions[self._key] = state
         self._install(app, state)
         if cli.hashfs.name not in app.cli.commands:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from .._store.store import HashFS
 from .config import StoreConfig
 from .health import Health
+from .metrics import Metrics
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
@@ -19,6 +20,7 @@ class StoreState(TypedDict):
     config: StoreConfig
     extension: Any
     health: Health
+    metrics: Metrics | None
 
 
 def key(name: str | None) -> str:

@@ -20,12 +20,14 @@ from .._app.extension import BaseHashFS
 from .._app.inspection import look
 from .._app.serving import SendOptions
 from .._app.state import StoreState
+from .._http.plan import Plan
 from .._storage.findings import Finding
 from .._storage.names import BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
-from .._storage.records import Content, Entry, Stats
+from .._storage.records import Entry, Stats
 from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
+from .._store.putting import Put
 from ..signals import file_deleted, file_rejected, file_served, file_stored
 from . import resumable
 from .request import upload_request_class
@@ -47,6 +49,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
     Raises:
         ValueError: A name that cannot be part of a configuration key.
     """
+
+    _framework = "flask"
 
     def put(
         self,
@@ -84,9 +88,16 @@ class FlaskHashFS(BaseHashFS[Flask]):
         Example:
             ``address = fs.put(request.files["photo"], ".jpg")``
         """
-        address = self.client.put(
-            file, extension, expected=expected, max_size=max_size, accept=accept
-        )
+        metrics = self._state["metrics"]
+        if metrics is None:
+            address = self.client.put(
+                file, extension, expected=expected, max_size=max_size, accept=accept
+            )
+        else:
+            checks = extension, expected, max_size, accept
+            with metrics.put() as measured, Put(self.client, *checks) as step:
+                address = step.run(file)
+                measured.stored(address, step.size)
         if file_stored.receivers:
             file_stored.send(_app(), extension=self, address=address)
         return address
@@ -364,10 +375,21 @@ class FlaskHashFS(BaseHashFS[Flask]):
             ValueError: `mimetype` is not a type.
         """
         options = SendOptions(mimetype, as_attachment, download_name, max_age, private).of(file)
-        return self._respond(self._serving.open(file, request.method), options)
+        return self._respond(file, options)
 
-    def _respond(self, content: Content, options: SendOptions) -> Response:
-        answer = self._serving.answer(content, request, options)
+    def _respond(self, file: File, options: SendOptions, *, is_routed: bool = False) -> Response:
+        metrics = self._state["metrics"]
+        if metrics is None:
+            return self._send(file, options, is_routed)[0]
+        with metrics.serve() as measured:
+            response, plan = self._send(file, options, is_routed)
+            measured.answered(plan)
+            return response
+
+    def _send(self, file: File, options: SendOptions, is_routed: bool) -> tuple[Response, Plan]:
+        serving = self._serving
+        content = serving.open(file, request.method, is_routed=is_routed)
+        answer = serving.answer(content, request, options)
         reopen = partial(self.client.open, answer.address) if request.method == "HEAD" else None
         try:
             response = send(answer.plan, answer.file, answer.size, reopen)
@@ -377,7 +399,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         if answer.serves_content and file_served.receivers:
             address, status = answer.address, answer.plan.status
             file_served.send(_app(), extension=self, address=address, status=status)
-        return response
+        return response, answer.plan
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Flask):
@@ -402,7 +424,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
-        return self._respond(self._serving.open(file, request.method, is_routed=True), options)
+        return self._respond(file, options, is_routed=True)
 
     def _answer_health(self) -> health.Answer:
         return health.answer(self._state["health"].failed())

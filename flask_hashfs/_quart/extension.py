@@ -41,6 +41,7 @@ from .._app.extension import BaseHashFS
 from .._app.inspection import look
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
+from .._http.plan import Plan
 from .._storage.findings import Finding
 from .._storage.names import AUTO, BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
@@ -91,6 +92,8 @@ class QuartHashFS(BaseHashFS[Quart]):
         ValueError: A name that cannot be part of a configuration key.
     """
 
+    _framework = "quart"
+
     async def put(
         self,
         file: Source | AsyncSource,
@@ -128,10 +131,22 @@ class QuartHashFS(BaseHashFS[Quart]):
         Example:
             ``address = await fs.put((await request.files)["photo"], ".jpg")``
         """
-        workers = self._workers
         if (accept is not None or extension is AUTO) and not types.is_loaded():
-            await workers.run(types.detector)
-        step = Put(self.client, extension, expected, max_size, accept)
+            await self._workers.run(types.detector)
+        metrics, checks = self._state["metrics"], (extension, expected, max_size, accept)
+        if metrics is None:
+            address = await self._put(Put(self.client, *checks), file)
+        else:
+            with metrics.put() as measured:
+                step = Put(self.client, *checks)
+                address = await self._put(step, file)
+                measured.stored(address, step.size)
+        await self._tell(file_stored, address=address)
+        return address
+
+    async def _put(self, step: Put, file: Source | AsyncSource) -> HashAddress:
+        """Carry out one put, of what is read here or has to be awaited."""
+        workers = self._workers
         try:
             if sources.is_async(file):
                 address = await self._receive(step, file)
@@ -143,7 +158,6 @@ class QuartHashFS(BaseHashFS[Quart]):
         except BaseException:
             await finished(workers.run(step.close))
             raise
-        await self._tell(file_stored, address=address)
         return address
 
     async def save(
@@ -539,6 +553,18 @@ class QuartHashFS(BaseHashFS[Quart]):
         *,
         is_routed: bool = False,
     ) -> Response:
+        """Answer with a stored file, and measure that where OpenTelemetry is installed."""
+        metrics = self._state["metrics"]
+        if metrics is None:
+            return (await self._send(file, options, is_routed))[0]
+        with metrics.serve() as measured:
+            response, plan = await self._send(file, options, is_routed)
+            measured.answered(plan)
+            return response
+
+    async def _send(
+        self, file: File, options: SendOptions, is_routed: bool
+    ) -> tuple[Response, Plan]:
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
         serving, workers = self._serving, self._reading
         asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
@@ -557,7 +583,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         response = make_response(answer, first, by_path, workers)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
-        return response
+        return response, answer.plan
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Quart) and not _runs_on_trio(app):
@@ -571,6 +597,8 @@ class QuartHashFS(BaseHashFS[Quart]):
     def _install(self, app: Quart, state: StoreState) -> None:
         threads, kept = state["config"].worker_threads, cast(_State, state)
         workers = kept["workers"] = Workers(threads)
+        if (metrics := state["metrics"]) is not None:
+            metrics.waiting, workers.on_wait = workers.count_waiting, metrics.waited
         kept["reading"] = Workers(threads)
         kept["inspecting"] = Workers(threads)  # a slow inspector holds up no upload
         app.request_class = upload_request_class(app.request_class, workers)

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -45,6 +46,8 @@ class Workers:
         self.threads = threads
         self.executor: Executor = ThreadsOfProcess(threads)
         self._limiters: _Limiters = weakref.WeakKeyDictionary()
+        self.on_wait: Callable[[float], None] | None = None
+        """Called with the seconds that a call waited for a thread, if it had to."""
         self._turns: weakref.WeakKeyDictionary[object, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     @property
@@ -99,7 +102,7 @@ class Workers:
         try:
             limiter.acquire_on_behalf_of_nowait(place)
         except WouldBlock:
-            await limiter.acquire_on_behalf_of(place)
+            await self._wait_for(limiter, place)
         try:
             if late_argument is not None:
                 args = (*args, late_argument())
@@ -111,6 +114,17 @@ class Workers:
                 raise
         finally:
             limiter.release_on_behalf_of(place)
+
+    async def _wait_for(self, limiter: CapacityLimiter, place: object) -> None:
+        began = time.perf_counter()
+        await limiter.acquire_on_behalf_of(place)
+        if self.on_wait is not None:
+            self.on_wait(time.perf_counter() - began)
+
+    def count_waiting(self) -> int:
+        """Return how many calls wait for a thread, in all event loops."""
+        limiters = list(self._limiters.values())
+        return sum(limiter.statistics().tasks_waiting for limiter in limiters)
 
 
 class ThreadsOfProcess(Executor):

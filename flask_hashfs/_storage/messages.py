@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 logger = logging.getLogger("flask_hashfs")
@@ -26,6 +26,7 @@ class _Told(NamedTuple):
     left_out: int  # since then
 
 
+_watchers: list[Callable[[str], None]] = []
 _told: dict[tuple[str, Hashable], _Told] = {}
 _turns = [threading.Lock()]
 
@@ -58,6 +59,8 @@ class Message(NamedTuple):
             cause: What the message is told of once a minute: mostly the root of a store.
             fields: Of the text; each one is ``hashfs_<name>`` in the record, too.
         """
+        for watcher in _watchers:
+            watcher(self.kind)
         left_out = _take_turn((self.kind, cause))
         level = logging.DEBUG if left_out is None else self.level
         if not logger.isEnabledFor(level):
@@ -72,6 +75,11 @@ class Message(NamedTuple):
 def _plain(value: Any) -> Any:
     """Return what any logger can write."""
     return value if isinstance(value, (int, str)) else str(value)
+
+
+def watch(function: Callable[[str], None]) -> None:
+    """Call `function` with the kind of each message from now on, logged or left out."""
+    _watchers.append(function)
 
 
 def _take_turn(key: tuple[str, Hashable]) -> int | None:

@@ -82,6 +82,17 @@ class Put:
         sources.copy(file, writer)
         self.check(writer)
 
+    def run(self, file: Any) -> HashAddress:
+        """Take content, have it inspected and publish it, here and now."""
+        self.take(file)
+        self.inspect()
+        return self.publish()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content that was taken."""
+        return self._checked.size
+
     def begin(self) -> Writer:
         """Return a writer of the put's own, which refuses what the put does not accept."""
         writer = checks.watch(self._store.backend.new_writer(self._limit), self._accepted)

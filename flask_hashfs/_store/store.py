@@ -158,9 +158,7 @@ class HashFS(PredecessorHashFS):
             OSError: The content cannot be read, or the disk cannot take it.
         """
         with Put(self, extension, expected, max_size, accept) as step:
-            step.take(file)
-            step.inspect()
-            return step.publish()
+            return step.run(file)
 
     def put_files(
         self, files: Iterable[tuple[Any, Extension]]

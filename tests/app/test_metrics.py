@@ -1,0 +1,243 @@
+"""Metrics and traces: what OpenTelemetry is told, by its own SDK, and that it is not needed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from both_apps import FRAMEWORKS, Site
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from quart import Quart
+
+from flask_hashfs import QuartHashFS
+from flask_hashfs._app.metrics import Metrics
+from flask_hashfs._storage import messages
+from flask_hashfs.exceptions import (
+    DigestMismatchError,
+    FileTooLargeError,
+    InvalidExtensionError,
+    RejectedError,
+)
+
+READER = InMemoryMetricReader()
+SPANS = InMemorySpanExporter()
+
+ABSENT = """
+import sys
+sys.modules["opentelemetry"] = None  # as where it is not installed
+from flask import Flask
+from flask_hashfs import FlaskHashFS
+app = Flask("x")
+app.config["HASHFS_ROOT_FOLDER"] = sys.argv[1]
+fs = FlaskHashFS(app)
+with app.app_context():
+    assert fs.get(fs.put(b"content").id)
+assert app.extensions["hashfs"]["metrics"] is None
+print([name for name in sys.modules if name.startswith("opentelemetry.")])
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> None:
+    """Install the SDK, as whoever starts an app does: once, and for all of the process."""
+    metrics.set_meter_provider(MeterProvider([READER]))
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(SPANS))
+    trace.set_tracer_provider(tracers)
+
+
+def measured(site: Measured) -> dict[str, list[Any]]:
+    """Every point of a store that no other test uses, by the name of its instrument."""
+    data = READER.get_metrics_data()
+    assert data is not None
+    found: dict[str, list[Any]] = {}
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            assert scope.scope.name == "flask_hashfs"
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    if dict(point.attributes or {}).get("store") == site.name:
+                        found.setdefault(metric.name, []).append(point)
+    return found
+
+
+class Measured(Site):
+    """A site whose store has a name of its own."""
+
+    def __init__(self, framework: str, root: Path, **config: Any) -> None:
+        super().__init__(framework, {"HASHFS_ROOT_FOLDER": str(root / "other")})
+        self.framework = framework
+        self.name = f"s{secrets.token_hex(8)}"
+        prefix = f"HASHFS_{self.name.upper()}_"
+        config = {"ROOT_FOLDER": str(root / "root"), **config}
+        self.app.config.update({prefix + key: value for key, value in config.items()})
+        self.fs = type(self.fs)(self.app, name=self.name)
+
+
+def counts(points: list[Any], key: str) -> dict[Any, int]:
+    return {point.attributes[key]: getattr(point, "value", None) for point in points}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_puts_are_counted_by_outcome_and_measured(framework: str, tmp_path: Path) -> None:
+    site = Measured(framework, tmp_path, MAX_FILE_SIZE=100)
+
+    @site.fs.inspector
+    def refuse(file: Any, address: Any) -> None:
+        if address.relpath.endswith(".bad"):
+            raise RejectedError("no")
+
+    site.put(b"content")
+    site.put(b"content")
+    site.put(b"other")
+    for error, args, kwargs in (
+        (FileTooLargeError, (bytes(101),), {}),
+        (InvalidExtensionError, (b"x", "a/b"), {}),
+        (DigestMismatchError, (b"x",), {"expected": "0" * 64}),
+        (RejectedError, (b"bad", "bad"), {}),
+        (TypeError, (7,), {}),
+    ):
+        with pytest.raises(error):
+            site.put(*args, **kwargs)
+    found = measured(site)
+    assert counts(found["hashfs.put.count"], "outcome") == {
+        "new": 2,
+        "duplicate": 1,
+        "too_large": 1,
+        "extension": 1,
+        "digest": 1,
+        "rejected": 1,
+        "error": 1,
+    }
+    assert sum(point.sum for point in found["hashfs.put.size"]) == 7 + 7 + 5
+    assert sum(point.count for point in found["hashfs.put.duration"]) == 8
+    assert all(point.sum > 0 for point in found["hashfs.put.duration"])
+    for points in found.values():
+        for point in points:
+            assert set(point.attributes) <= {"store", "framework", "outcome"}
+            assert point.attributes["framework"] == framework
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_answers_are_counted_by_their_status_and_measured(framework: str, tmp_path: Path) -> None:
+    site = Measured(framework, tmp_path, SERVE_FILES=True, PATH_PREFIX="/f")
+    id = site.put(b"content").id
+    assert site.ask(f"/f/{id}").status == 200
+    assert site.ask(f"/f/{id}", headers={"Range": "bytes=0-2"}).status == 206
+    assert site.ask(f"/f/{id}", headers={"If-None-Match": f'"{id}"'}).status == 304
+    assert site.ask(f"/f/{id}", "HEAD").status == 200
+    assert site.ask(f"/f/{'0' * 64}").status == 404
+    found = measured(site)
+    points = found["hashfs.serve.count"]
+    assert counts(points, "status") == {"2xx": 3, "3xx": 1, "4xx": 1}
+    assert {point.attributes["source"] for point in points} == {"store"}
+    assert sum(point.sum for point in found["hashfs.serve.size"]) == 7 + 3
+    assert sum(point.count for point in found["hashfs.serve.duration"]) == 5
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_put_and_an_answer_have_spans_below_that_of_the_request(
+    framework: str, tmp_path: Path
+) -> None:
+    site = Measured(framework, tmp_path, SERVE_FILES=True, PATH_PREFIX="/f", MAX_FILE_SIZE=9)
+    SPANS.clear()
+    with trace.get_tracer("app").start_as_current_span("request") as request:
+        id = site.put(b"content").id
+        site.ask(f"/f/{id}")
+        with pytest.raises(FileTooLargeError):
+            site.put(bytes(10))
+    spans = [span for span in SPANS.get_finished_spans() if span.name.startswith("hashfs.")]
+    assert [span.name for span in spans] == ["hashfs.put", "hashfs.serve", "hashfs.put"]
+    for span in spans:
+        assert span.parent is not None
+        assert span.parent.span_id == request.get_span_context().span_id
+        assert id not in str(span.attributes)
+        assert span.status.is_unset  # what a client sent is no error of ours
+    assert dict(spans[0].attributes or {})["hashfs.outcome"] == "new"
+    assert dict(spans[1].attributes or {})["hashfs.status"] == "2xx"
+
+
+def test_what_goes_wrong_with_a_store_is_counted_also_where_its_line_is_left_out() -> None:
+    Metrics("any", "flask")
+
+    def count() -> int:
+        data = READER.get_metrics_data()
+        assert data is not None
+        return sum(
+            point.value
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == "hashfs.store.errors"
+            for point in metric.data.data_points
+            if point.attributes == {"kind": "damaged"}
+        )
+
+    messages.DAMAGED.log("before", path="x")
+    before = count()
+    for _ in range(3):
+        messages.DAMAGED.log("a store", path="x")
+    assert count() == before + 3
+
+
+def test_who_waits_for_a_worker_is_measured(tmp_path: Path) -> None:
+    app = Quart("app")
+    name = f"w{secrets.token_hex(8)}"
+    prefix = f"HASHFS_{name.upper()}_"
+    app.config.update({f"{prefix}ROOT_FOLDER": str(tmp_path), f"{prefix}WORKER_THREADS": 1})
+    QuartHashFS(app, name=name)
+    state = app.extensions[f"hashfs_{name}"]
+    workers, waiting = state["workers"], []
+    go_on = threading.Event()
+
+    async def run() -> None:
+        held = [asyncio.create_task(workers.run(go_on.wait, 30)) for _ in range(3)]
+        while workers.count_waiting() < 2:
+            await asyncio.sleep(0)
+        waiting.extend(points("hashfs.worker.waiting"))
+        go_on.set()
+        await asyncio.gather(*held)
+
+    def points(instrument: str) -> list[Any]:
+        data = READER.get_metrics_data()
+        assert data is not None
+        return [
+            point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == instrument
+            for point in metric.data.data_points
+            if point.attributes["store"] == name
+        ]
+
+    asyncio.run(run())
+    assert [point.value for point in waiting] == [2]
+    [waited] = points("hashfs.worker.wait")
+    assert waited.count == 2
+
+
+def test_nothing_is_imported_or_measured_where_it_is_not_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ABSENT, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_does_not_import_it() -> None:
+    code = "import sys, flask_hashfs; print('opentelemetry' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
