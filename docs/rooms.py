@@ -12,8 +12,8 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "design.md"
 PACKAGE = DOCS.parent / "flask_hashfs"
 BEGIN, END = "<!-- rooms: begin -->\n", "<!-- rooms: end -->\n"
-GROUND_FIRST = ["", "_http", "_storage", "_local", "_bucket", "_store", "testing"]
-GROUND_FIRST += ["_app", "_flask", "_quart"]
+GROUND_FIRST = ["", "_http", "_storage", "_local", "_bucket", "_cache", "_store"]
+GROUND_FIRST += ["testing", "_app", "_flask", "_quart"]
 
 
 def summary(path: Path) -> str:

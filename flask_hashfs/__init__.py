@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._app.upload import Upload
 from ._flask.extension import FlaskHashFS
+from ._storage.cache_stats import CacheStats
 from ._storage.findings import Finding
 from ._storage.names import AUTO
 from ._storage.predecessor import HashAddress
@@ -24,13 +25,14 @@ from .exceptions import (
     StoreUnavailableError,
     UnsupportedTypeError,
 )
-from .signals import file_deleted, file_rejected, file_served, file_stored
+from .signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
 
 if TYPE_CHECKING:
     from ._quart.extension import QuartHashFS
 
 __all__ = [
     "AUTO",
+    "CacheStats",
     "ConfigError",
     "DigestMismatchError",
     "FileTooLargeError",
@@ -49,6 +51,7 @@ __all__ = [
     "StoredFile",
     "UnsupportedTypeError",
     "Upload",
+    "file_damaged",
     "file_deleted",
     "file_rejected",
     "file_served",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from blinker import Namespace
 
-__all__ = ["file_deleted", "file_rejected", "file_served", "file_stored"]
+__all__ = ["file_damaged", "file_deleted", "file_rejected", "file_served", "file_stored"]
 
 _signals = Namespace()
 
@@ -23,3 +23,6 @@ file_served = _signals.signal("hashfs-file-served")
 
 file_rejected = _signals.signal("hashfs-file-rejected")
 """An inspector has refused a file; ``address`` is as it saw it, ``error`` what it raised."""
+
+file_damaged = _signals.signal("hashfs-file-damaged")
+"""A store with a cache has sent other bytes than were put; nobody was given all of them."""

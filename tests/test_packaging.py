@@ -34,7 +34,8 @@ FLOORS = {
     "_storage": GROUND,
     "_local": {"_storage", *GROUND},
     "_bucket": {"_storage", *GROUND},
-    "_store": {"_http", "_storage", "_local", "_bucket", *GROUND},
+    "_cache": {"_storage", "_local", *GROUND},
+    "_store": {"_http", "_storage", "_local", "_bucket", "_cache", *GROUND},
     "sqlalchemy": {"_storage"},  # public, and imported only by who uses it
     "wtforms": {"_http", "_store"},  # the same
     "backends": {"_storage"},  # the same
@@ -44,10 +45,11 @@ FLOORS = {
     "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
     "__init__": {"_app", "_flask", "_quart", "_storage", "_store", *GROUND},
 }
-NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_store"}
+NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_cache", "_store"}
 NO_FRAMEWORK |= {"backends", "testing"}
 
 PUBLIC = {
+    "CacheStats",
     "ConfigError",
     "DigestMismatchError",
     "FileTooLargeError",
@@ -63,6 +65,7 @@ PUBLIC = {
     "StoreUnavailableError",
     "Upload",
     "StoredFile",
+    "file_damaged",
     "file_deleted",
     "file_served",
     "file_stored",

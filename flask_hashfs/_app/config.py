@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 from .._http.accept import parse_types
 from .._http.media import DEFAULT_INLINE_TYPES
 from .._storage import messages
-from .._store.opening import SCHEMES, is_url
+from .._store.opening import SCHEMES, CacheSettings, is_url
 from ..exceptions import ConfigError
 
 T = TypeVar("T")
@@ -217,6 +217,15 @@ def _accept(key: str, value: object) -> tuple[str, ...]:
     return types or _refuse(key, value, wanted)
 
 
+def _cache_folder(key: str, value: object) -> str | None:
+    if value == "":
+        return None
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(path, str) and "\0" not in path and _URL.match(path) is None:
+        return path
+    _refuse(key, value, "a folder of this machine")
+
+
 def _options(key: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         _refuse(key, value, "a dict of options of the object store")
@@ -331,11 +340,23 @@ class StoreConfig:
         'origins whose pages may use the uploads, or `"*"`')
     worker_threads: int = _key(
         8, _integer(1, "threads"),
-        "Quart: threads of each event loop for disk calls")
+        "Quart: threads of each event loop that take uploads; as many look up, open and read")
     pathsend: bool = _key(
         True, _switch,
         "Quart: leave whole files to the server (`http.response.pathsend`) where it offers to "
         "send them; an ASGI middleware that does not know this message needs `False`")
+    cache_folder: str | None = _key(
+        None, _or_none(_cache_folder),
+        "a folder of this machine that keeps what was served last; it may be deleted at any time")
+    cache_size: int = _key(
+        10 * 1024**3, _integer(1, "bytes"),
+        "bytes that the cache may hold", "10 GiB")
+    cache_file_size: int = _key(
+        1024**3, _integer(0, "bytes"),
+        "bytes above which the cache does not keep a file", "1 GiB")
+    cache_trust: int = _key(
+        300, _integer(0, "seconds"),
+        "seconds for which a kept file is served without asking whether it is still stored")
     serve_redirect: bool = _key(
         False, _switch,
         "object store: answer with a redirect to a presigned URL")
@@ -343,6 +364,15 @@ class StoreConfig:
         {}, _options,
         "object store: its options")
     # fmt: on
+
+    @property
+    def cache(self) -> CacheSettings | None:
+        """The cache, if there is one."""
+        if self.cache_folder is None:
+            return None
+        return CacheSettings(
+            self.cache_folder, self.cache_size, self.cache_file_size, self.cache_trust
+        )
 
 
 KEYS: Mapping[str, Key[Any]] = {
@@ -388,7 +418,27 @@ def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConf
         _refuse(
             f"{prefix}PATH_PREFIX", loaded.path_prefix, 'a path such as "/files" to serve files at'
         )
+    _check_cache(loaded, prefix)
     return loaded
+
+
+def _check_cache(loaded: StoreConfig, prefix: str) -> None:
+    folder = loaded.cache_folder
+    if folder is None:
+        return
+    if loaded.serve_redirect:
+        raise ConfigError(
+            f"{prefix}SERVE_REDIRECT is True and {prefix}CACHE_FOLDER is {folder!r}, but they "
+            "exclude each other: a client that is redirected reads past the cache"
+        )
+    if not is_url(loaded.root_folder):
+        paths = [os.path.realpath(each) for each in (folder, loaded.root_folder)]
+        if os.path.commonpath(paths) in paths:
+            _refuse(
+                f"{prefix}CACHE_FOLDER",
+                folder,
+                f"neither in nor around {prefix}ROOT_FOLDER, {loaded.root_folder!r}",
+            )
 
 
 def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:

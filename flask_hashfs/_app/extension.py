@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -98,12 +99,15 @@ class BaseHashFS(Generic[AppT]):
                 f'a name of its own: {type(self).__name__}(app, name="avatars")'
             )
         settings = config.load(app.config, self.name)
+        self._check_cache(app, settings)
         client = _make_client(settings, config.key_prefix(self.name))
         if settings.accept is not None:
             client.accept = settings.accept
             types.detector()  # now, and not on the event loop when a form arrives
         client.inspection = Inspection(self, app)
-        health = Health(self._key, client.backend.probe)
+        client.backend.on_damaged = partial(self._tell_damaged, app)
+        backend = client.backend
+        health = Health(self._key, backend.probe, lambda: backend.serves_alone)
         state = StoreState(
             client=client,
             config=settings,
@@ -132,6 +136,23 @@ class BaseHashFS(Generic[AppT]):
             )
         if settings.uploads_path is not None:
             self._add_upload_routes(app, settings.uploads_path, settings, client)
+
+    def _check_cache(self, app: AppT, settings: StoreConfig) -> None:
+        """Refuse a folder of the cache that another store of the app has.
+
+        Raises:
+            ConfigError: Another one has it, or one of them lies in the other.
+        """
+        if settings.cache_folder is None:
+            return
+        for name, state in app_state.states(app).items():
+            other = state["config"].cache_folder
+            if other is not None and _overlap(settings.cache_folder, other):
+                raise ConfigError(
+                    f"{config.key_prefix(self.name)}CACHE_FOLDER is {settings.cache_folder!r}, "
+                    f"but {config.key_prefix(name)}CACHE_FOLDER is {other!r}: "
+                    "each store needs a folder of its own"
+                )
 
     def _add_upload_routes(
         self, app: AppT, path: str, settings: StoreConfig, client: HashFS
@@ -518,6 +539,10 @@ class BaseHashFS(Generic[AppT]):
         """
         raise NotImplementedError
 
+    def _tell_damaged(self, app: AppT, address: HashAddress) -> None:
+        """Send `file_damaged`, from a thread that is in no app's context."""
+        raise NotImplementedError
+
     def _serve(self, file: str) -> Any:
         """Answer a request of the file route."""
         raise NotImplementedError
@@ -603,9 +628,16 @@ def _make_client(config: StoreConfig, prefix: str) -> HashFS:
             options=config.store_options,
             max_age=config.max_age,
             inline_types=config.inline_types,
+            cache=config.cache,
         )
     except ValueError as error:
         raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
+
+
+def _overlap(folder: str, other: str) -> bool:
+    """Tell whether two folders are one, or one of them lies in the other."""
+    paths = [os.path.realpath(each) for each in (folder, other)]
+    return os.path.commonpath(paths) in paths
 
 
 def _callable(what: str, function: Any) -> Any:

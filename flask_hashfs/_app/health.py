@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .._storage import messages
 from .._storage.probe import ProbeError
@@ -24,6 +24,16 @@ INTERVAL = 1.0
 
 WITHIN = 1.5
 """Seconds that a probe may take; the rest of two is for the answer."""
+
+
+class Condition(NamedTuple):
+    """How a store is."""
+
+    failed: tuple[str, ...] = ()
+    """The names of the checks that fail."""
+    is_served: bool = True
+    """Whether its files are served all the same, as far as they are in a cache."""
+
 
 Answer: TypeAlias = tuple[dict[str, Any], int, dict[str, str]]
 
@@ -61,24 +71,31 @@ class Health:
     Args:
         store: The key of its extension, which the log calls it by.
         probe: Returns if it works, and raises `ProbeError` if not. It may block.
+        is_served: Tells whether some files would be served all the same; it does not block.
     """
 
-    def __init__(self, store: str, probe: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: str,
+        probe: Callable[[], None],
+        is_served: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
+        self._is_served = is_served
         self._probe = probe
         self._turn = threading.Lock()  # never held while anything is waited for
         self._latest: _Probe | None = None
         self._is_failing = False
 
-    def failed(self) -> list[str]:
-        """Return the names of the checks that fail, none if the store works."""
+    def condition(self) -> Condition:
+        """Return how the store is."""
         probe = self._current()
         with contextlib.suppress(TimeoutError):
             probe.future.result(probe.remaining)
         return self._told(probe.error())
 
-    async def failed_async(self) -> list[str]:
-        """Return what `failed` returns, without blocking the event loop."""
+    async def condition_async(self) -> Condition:
+        """Return what `condition` returns, without blocking the event loop."""
         probe = self._current()
         if not probe.future.done():
             # Unlike `wait_for` this leaves the probe alone when it gives up.
@@ -106,19 +123,19 @@ class Health:
             failure = ProbeError("store", error)
         probe.future.set_result(failure)
 
-    def _told(self, error: ProbeError | None) -> list[str]:
-        """Log a change for the worse or the better; return the names of the checks that fail."""
+    def _told(self, error: ProbeError | None) -> Condition:
+        """Log a change for the worse or the better; return how the store is."""
         if error is not None and not self._is_failing:
             messages.FAILING.log(self, store=self._store, error=error)
         elif error is None and self._is_failing:
             messages.WORKING.log(self, store=self._store)
         self._is_failing = error is not None
-        return [] if error is None else [error.check]
+        return Condition() if error is None else Condition((error.check,), self._is_served())
 
 
-def answer(failed: list[str]) -> Answer:
+def answer(condition: Condition) -> Answer:
     """Return what the health path answers: body, status and headers."""
     headers = {"Cache-Control": "no-store"}
-    if failed:
-        return {"status": "failing", "checks": failed}, 503, headers
-    return {"status": "ok"}, 200, headers
+    if not condition.is_served:
+        return {"status": "failing", "checks": [*condition.failed]}, 503, headers
+    return {"status": "degraded" if condition.failed else "ok"}, 200, headers

@@ -92,6 +92,8 @@ class Answer:
     plan: Plan
     serves_content: bool
     reads_cached: bool
+    path: str | None
+    """Of the file, where it lies on this machine."""
 
     def close(self) -> None:
         """Close the file; it may be called again."""
@@ -162,7 +164,8 @@ class Serving:
             raise
 
     def _reads(self, method: str) -> bool:
-        return method != "HEAD" and not self._hands_over
+        hands_all_over = self._hands_over and not self.client.backend.is_cached
+        return method != "HEAD" and not hands_all_over
 
     def _may_be_route(self, file: Any) -> bool:
         """Tell whether a path could be one of the route, before anything is looked up."""
@@ -174,22 +177,33 @@ class Serving:
 
     @property
     def _hands_over(self) -> bool:
-        """Whether the web server in front sends the files."""
+        """Whether the web server in front sends the files, or with a cache those kept in it."""
         if self.settings.accel_redirect is not None:
             return True
-        return bool(self.app_config.get("USE_X_SENDFILE")) and self.client.backend.is_local
+        backend = self.client.backend
+        lies_here = backend.is_local or backend.is_cached
+        return bool(self.app_config.get("USE_X_SENDFILE")) and lies_here
 
     def _answer(self, content: Content, request: Request, options: SendOptions) -> Answer:
         address, file, headers = content.address, content.file, request.headers
-        hands_over = self._hands_over
+        lies_here = content.path is not None or not self.client.backend.is_cached
+        hands_over = self._hands_over and lies_here
         if hands_over:
             headers = _without_range(headers)
         representation = self._represent(content, request.path, options)
         plan = http.plan(request.method, headers, representation)
-        answer = Answer(address, content.size, file, plan, bool(plan.body), content.reads_cached)
+        answer = Answer(
+            address,
+            content.size,
+            file,
+            plan,
+            bool(plan.body),
+            content.reads_cached,
+            content.path,
+        )
         location = self._redirection(plan, representation, address, options)
         if hands_over and plan.body:
-            answer.plan = _handed_over(plan, self._server_header(address))
+            answer.plan = _handed_over(plan, self._server_header(content))
         elif location is not None:
             answer.plan = location
         elif file is not None:
@@ -199,12 +213,12 @@ class Serving:
             answer.close()
         return answer
 
-    def _server_header(self, address: HashAddress) -> tuple[str, str]:
+    def _server_header(self, content: Content) -> tuple[str, str]:
         """Return the header by which the web server in front is told to send the file itself."""
         internal = self.settings.accel_redirect
         if internal is None:
-            return "X-Sendfile", address.abspath
-        path = urls.quote_path(address.relpath.replace(os.sep, "/"))
+            return "X-Sendfile", content.path or content.address.abspath
+        path = urls.quote_path(content.address.relpath.replace(os.sep, "/"))
         return "X-Accel-Redirect", urls.join(internal, path)
 
     def _redirection(

@@ -18,6 +18,7 @@ from .._storage.parallel import in_threads
 from .._storage.predecessor import HashAddress
 from .._storage.probe import ProbeError
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
+from .._storage.spool import TemporaryFolder
 from .._storage.writer import Writer
 from ..exceptions import HashFSError
 from . import diagnosis, prune
@@ -79,6 +80,15 @@ class BucketBackend(Backend):
         self._upkeep = Upkeep(objects, layout, self._puts, self.address_of)
         self.pending = BucketUploads(objects, layout, self.root, self._puts.go_on)
         self._signed: dict[_Slot, str] = {}
+
+    @property
+    def spool(self) -> TemporaryFolder:
+        """Where content waits that is too large for memory."""
+        return self._puts.spool
+
+    @spool.setter
+    def spool(self, spool: TemporaryFolder) -> None:
+        self._puts.spool = spool
 
     # -- putting ---------------------------------------------------------------------------
 

@@ -98,12 +98,12 @@ class Puts:
         self._keys_of = keys_of
         self._describe = describe
         self._pruning = pruning
-        self._temporary = SystemSpool()
+        self.spool: TemporaryFolder = SystemSpool()
         self._lists_first = True  # whether the last put was of new content, so the next may be
 
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes."""
-        return Writer(self._layout.algorithm, self._temporary, _MODE, limit, memory_limit=SMALL)
+        return Writer(self._layout.algorithm, self.spool, _MODE, limit, memory_limit=SMALL)
 
     def go_on(self, read: Callable[[int, int], bytes], size: int, state: hashlib._Hash) -> Writer:
         """Return a writer that has its content already, in objects.
@@ -113,8 +113,8 @@ class Puts:
             size: Of the content.
             state: Its hash.
         """
-        begun = (ReadFile(read, self._temporary), size, state)
-        return Writer(self._layout.algorithm, self._temporary, _MODE, begun=begun)
+        begun = (ReadFile(read, self.spool), size, state)
+        return Writer(self._layout.algorithm, self.spool, _MODE, begun=begun)
 
     def commit(self, writer: Writer, suffix: str) -> HashAddress:
         """Store what `writer` took, atomically; content that is there already is not sent.

@@ -21,6 +21,7 @@ from .._app.inspection import look
 from .._app.serving import SendOptions
 from .._app.state import StoreState
 from .._http.plan import Plan
+from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
 from .._storage.names import BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
@@ -28,7 +29,7 @@ from .._storage.records import Entry, Stats
 from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
 from .._store.putting import Put
-from ..signals import file_deleted, file_rejected, file_served, file_stored
+from ..signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
 from . import resumable
 from .request import upload_request_class
 from .sender import send
@@ -265,6 +266,14 @@ class FlaskHashFS(BaseHashFS[Flask]):
         """Return the store in numbers: files, contents and bytes."""
         return self.client.stats()
 
+    def cache_stats(self) -> CacheStats:
+        """Return the cache of this machine, before the store, in numbers.
+
+        Raises:
+            ConfigError: There is none: ``HASHFS_CACHE_FOLDER`` is not set.
+        """
+        return self.client.cache_stats()
+
     def put_files(
         self, files: Iterable[tuple[Any, str | None]]
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
@@ -340,7 +349,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         A folder is written and read, an object store is only asked, by one HEAD.
         """
-        return not self._state["health"].failed()
+        return self._state["health"].condition().is_served
 
     def send_file(
         self,
@@ -422,12 +431,17 @@ class FlaskHashFS(BaseHashFS[Flask]):
                 file_rejected.send(app, extension=self, address=address, error=error)
                 raise
 
+    def _tell_damaged(self, app: Flask, address: HashAddress) -> None:
+        if file_damaged.receivers:
+            with app.app_context():
+                file_damaged.send(app, extension=self, address=address)
+
     def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return self._respond(file, options, is_routed=True)
 
     def _answer_health(self) -> health.Answer:
-        return health.answer(self._state["health"].failed())
+        return health.answer(self._state["health"].condition())
 
     def _uploads(self) -> Response:
         return self._respond_to_upload(None)

@@ -120,7 +120,8 @@ class Tree(Backend):
         if opened is None:
             return None
         raw = cast(BinaryIO, io.FileIO(opened.fd))
-        return Content(self._address(opened.path), raw, opened.size, opened.reads_cached)
+        address = self._address(opened.path)
+        return Content(address, raw, opened.size, opened.reads_cached, opened.path)
 
     def open_cached(self, file: File) -> Content | None:
         """Look up a stored file and open it, if that takes no waiting, to serve it.
@@ -147,10 +148,13 @@ class Tree(Backend):
         raw = cast(BinaryIO, io.FileIO(fd))
         if state.st_size > page_cache.MOST:
             is_local = page_cache.reads_cached(fd, state.st_dev)
-            return Content(self._address(path), raw, state.st_size, is_local)
+            return Content(self._address(path), raw, state.st_size, is_local, path)
         with raw:
             data = page_cache.read_cached(fd, 0, state.st_size)
-        return None if data is None else Content(self._address(path), io.BytesIO(data), len(data))
+        return None if data is None else self._in_memory(path, data)
+
+    def _in_memory(self, path: str, data: bytes) -> Content:
+        return Content(self._address(path), io.BytesIO(data), len(data), path=path)
 
     def haspath(self, path: str) -> bool:
         """Tell whether a path lies inside the root, all symbolic links followed."""
@@ -197,7 +201,7 @@ class Tree(Backend):
         state = posix.lstat(path)
         if state is None or not stat.S_ISREG(state.st_mode) or not self._is_inside(path):
             return None
-        return Content(self._address(path), None, state.st_size)
+        return Content(self._address(path), None, state.st_size, path=path)
 
     def _open(self, path: str) -> _Opened | None:
         try:

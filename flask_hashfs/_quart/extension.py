@@ -42,6 +42,7 @@ from .._app.inspection import look
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
 from .._http.plan import Plan
+from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
 from .._storage.names import AUTO, BinaryMode, Extension, File, TextMode
 from .._storage.predecessor import HashAddress
@@ -51,7 +52,7 @@ from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
 from .._store import types
 from .._store.putting import Put
-from ..signals import file_deleted, file_rejected, file_served, file_stored
+from ..signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
 from . import resumable, sources
 from .batch import Batch
 from .connection import connection_class
@@ -319,6 +320,14 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Iterate over all regular files with sizes and dates; see `HashFS.entries`."""
         return self._iterate(self.client.entries)
 
+    async def cache_stats(self) -> CacheStats:
+        """Return the cache of this machine, before the store, in numbers.
+
+        Raises:
+            ConfigError: There is none: ``HASHFS_CACHE_FOLDER`` is not set.
+        """
+        return await self._workers.run(self.client.cache_stats)
+
     async def stats(self) -> Stats:
         """Return the store in numbers; see `HashFS.stats`."""
         return await self._workers.run(self.client.stats)
@@ -419,7 +428,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
         A folder is written and read, an object store is only asked, by one HEAD.
         """
-        return not await self._state["health"].failed_async()
+        return (await self._state["health"].condition_async()).is_served
 
     async def send_file(
         self,
@@ -604,12 +613,20 @@ class QuartHashFS(BaseHashFS[Quart]):
         app.request_class = upload_request_class(app.request_class, workers)
         app.asgi_http_class = connection_class(app.asgi_http_class)
 
+    def _tell_damaged(self, app: Quart, address: HashAddress) -> None:
+        async def tell() -> None:
+            async with app.app_context():
+                await self._tell(file_damaged, address=address)
+
+        if file_damaged.receivers:
+            asyncio.run(tell())
+
     async def _serve(self, file: str) -> Response:
         options = self._routed_options(file, request)
         return await self._respond(file, options, is_routed=True)
 
     async def _answer_health(self) -> Response:
-        answer = health.answer(await self._state["health"].failed_async())
+        answer = health.answer(await self._state["health"].condition_async())
         response = cast(Response, await current_app.make_response(answer))
         if request.method == "HEAD":  # which Quart would send the body to
             length = response.content_length

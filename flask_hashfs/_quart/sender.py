@@ -188,7 +188,7 @@ def read_first(answer: Answer) -> bytes:
 def _path(answer: Answer) -> str | None:
     """Return where the server can find what it is to send, if that is one whole file."""
     whole = isinstance(answer.file, FileIO) and answer.plan.body == (ByteRange(0, answer.size),)
-    return answer.address.abspath if whole else None
+    return answer.path if whole else None
 
 
 def make_response(answer: Answer, first: bytes, by_path: bool, workers: Workers) -> Response:

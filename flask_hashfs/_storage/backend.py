@@ -14,13 +14,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, Protocol
 
+from ..exceptions import ConfigError
 from . import sources
+from .cache_stats import CacheStats
 from .findings import Finding
 from .layout import Layout
 from .names import Extension, File
 from .pending import PendingUploads
 from .predecessor import HashAddress
 from .records import Content, Damaged, Entry, InUse, Progress, Stats
+from .spool import TemporaryFolder
 from .writer import Writer
 
 
@@ -58,6 +61,9 @@ class Backend(ABC):
     is_local = False
     """Whether its paths can be opened on this machine."""
 
+    serves_alone = False
+    """Whether it would serve some files if the store failed, as of the last `probe`."""
+
     fmode: int | None = 0o664
     """Mode of files, where the backend keeps files."""
 
@@ -67,6 +73,15 @@ class Backend(ABC):
     fsync: bool = True
     """Whether it waits for a disk, where it has one."""
 
+    spool: TemporaryFolder | None = None
+    """Where content waits that is put, if it waits elsewhere than where it is to lie."""
+
+    is_cached = False
+    """Whether only those of its files lie on this machine that are kept here."""
+
+    on_damaged: Callable[[HashAddress], None] | None = None
+    """Called for content that is read and turns out to have other bytes than were put."""
+
     pending: PendingUploads
     """The uploads that are not finished yet, where the backend keeps any."""
 
@@ -74,6 +89,19 @@ class Backend(ABC):
         self.root = root
         self.layout = layout
         self.prefix = root + layout.separator
+
+    @property
+    def past_cache(self) -> Backend:
+        """The same without the cache before it, if there is one."""
+        return self
+
+    def cache_stats(self) -> CacheStats:
+        """Return the cache before it in numbers.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        raise ConfigError("this store has no cache: HASHFS_CACHE_FOLDER is not set")
 
     # -- putting ---------------------------------------------------------------------------
 

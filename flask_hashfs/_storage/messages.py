@@ -143,6 +143,16 @@ PIECES_STAY = Message(
 BYTES_LOST = Message(
     "bytes-lost", logging.WARNING, "The last bytes of the upload %(upload)s are lost: %(error)s"
 )
+CACHE_FAILING = Message(
+    "cache-failing",
+    logging.WARNING,
+    "The cache %(folder)s fails, so the store answers directly: %(error)s",
+)
+UNANSWERED = Message(
+    "unanswered",
+    logging.WARNING,
+    "%(root)s does not answer, so kept files are served without asking it: %(error)s",
+)
 UNKNOWN_KEY = Message(
     "unknown-key",
     logging.WARNING,

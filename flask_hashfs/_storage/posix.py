@@ -201,6 +201,12 @@ def lock(fd: int, wait: bool = True) -> bool:
     return True
 
 
+def lock_shared(fd: int) -> None:
+    """Take the lock of an open file together with others who share it, where there are locks."""
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+
+
 def unlock(fd: int) -> None:
     """Let go of the lock of an open file."""
     if fcntl is None:

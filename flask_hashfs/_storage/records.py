@@ -23,6 +23,8 @@ class Content(NamedTuple):
     """In bytes."""
     reads_cached: bool = False
     """Whether the file's system is known to tell what of it is in memory."""
+    path: str | None = None
+    """Where it lies on this machine, if it is a file that a server can send by itself."""
 
     def will_read(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Announce what will be read, so that a file far away can be asked for it in advance.

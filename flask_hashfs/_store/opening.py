@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._bucket.connect import SCHEMES, is_url
 from .object_store import ObjectStore
 from .store import HashFS
 
-__all__ = ["SCHEMES", "is_url", "open_like", "open_store"]
+__all__ = ["SCHEMES", "CacheSettings", "is_url", "open_like", "open_store"]
+
+
+class CacheSettings(NamedTuple):
+    """A cache before a store; see `CachedBackend`."""
+
+    folder: str
+    size: int
+    file_size: int
+    trust: float
 
 
 def open_store(
@@ -25,6 +34,7 @@ def open_store(
     options: Mapping[str, Any],
     max_age: int | None,
     inline_types: Collection[str],
+    cache: CacheSettings | None = None,
 ) -> HashFS:
     """Return the store at `root`; nothing is made or sent before it is used.
 
@@ -40,13 +50,15 @@ def open_store(
         options: Of an object store; see `ObjectStore`.
         max_age: Of an object store.
         inline_types: Of an object store.
+        cache: The folder of this machine before it, or None.
 
     Raises:
         ConfigError: The object store cannot be opened.
         ValueError: An unknown algorithm.
     """
+    store: HashFS
     if is_url(root):
-        return ObjectStore(
+        store = ObjectStore(
             root,
             depth,
             width,
@@ -56,7 +68,14 @@ def open_store(
             max_age=max_age,
             inline_types=inline_types,
         )
-    return HashFS(root, depth, width, algorithm, fmode, dmode, fsync=fsync, max_size=max_size)
+    else:
+        store = HashFS(root, depth, width, algorithm, fmode, dmode, fsync=fsync, max_size=max_size)
+    if cache is not None:
+        store.backend.fmode, store.backend.dmode = fmode, dmode  # a bucket has none of its own
+        from .._cache.backend import CachedBackend  # few stores have one
+
+        store.backend = CachedBackend(store.backend, *cache)
+    return store
 
 
 def open_like(store: HashFS, root: str, options: Mapping[str, Any]) -> HashFS:

@@ -14,6 +14,7 @@ from werkzeug.datastructures import FileStorage
 from .._local.backend import LocalBackend
 from .._storage import messages
 from .._storage.backend import Backend
+from .._storage.cache_stats import CacheStats
 from .._storage.layout import Layout
 from .._storage.names import BinaryMode, Extension, File, TextMode, check_mode, names_of
 from .._storage.predecessor import HashAddress, PredecessorHashFS
@@ -376,6 +377,14 @@ class HashFS(PredecessorHashFS):
     def stats(self) -> Stats:
         """Return the store in numbers."""
         return self.backend.stats()
+
+    def cache_stats(self) -> CacheStats:
+        """Return the cache of this machine, before the store, in numbers.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        return self.backend.cache_stats()
 
     # -- keeping in order ------------------------------------------------------------------
 

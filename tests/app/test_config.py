@@ -234,6 +234,10 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "ACCEL_REDIRECT": "/internal/",
         "WORKER_THREADS": "2",
         "PATHSEND": "false",
+        "CACHE_FOLDER": "/tmp/none/cache",
+        "CACHE_SIZE": "1000",
+        "CACHE_FILE_SIZE": "100",
+        "CACHE_TRUST": "60",
         "SERVE_REDIRECT": "false",
         "STORE_OPTIONS": '{"a": "b"}',
     }

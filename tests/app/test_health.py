@@ -22,7 +22,7 @@ from permissions import permissions_hold
 
 from flask_hashfs import ConfigError, HashFS
 from flask_hashfs._app import health
-from flask_hashfs._app.health import Health
+from flask_hashfs._app.health import Condition, Health
 from flask_hashfs._storage.probe import ProbeError
 
 PATH = "/-/files"
@@ -314,7 +314,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_probe(framework: str, tmp_
     told._current()
     child = os.fork()
     if child == 0:
-        os._exit(0 if told.failed() == [] else 1)
+        os._exit(0 if told.condition() == Condition() else 1)
     assert os.waitpid(child, 0)[1] == 0
     go_on.set()
 
@@ -323,14 +323,14 @@ def test_a_task_that_is_cancelled_leaves_the_probe_to_others(framework: str) -> 
     probe = Hanging()
     told = Health("x", probe)
 
-    async def run() -> list[str]:
-        task = asyncio.create_task(told.failed_async())
+    async def run() -> Condition:
+        task = asyncio.create_task(told.condition_async())
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         probe.go_on.set()
-        return await told.failed_async()
+        return await told.condition_async()
 
-    assert asyncio.run(run()) == []
+    assert asyncio.run(run()) == Condition()
     assert probe.begun == 1

@@ -58,9 +58,10 @@ def object_store(kind: str, **arguments: Any) -> Iterator[ObjectStore]:
 
 
 def empty(store: ObjectStore) -> None:
-    store.backend._objects.delete([found.key for found in store.backend._objects.list()])
+    objects = store.backend.past_cache._objects
+    objects.delete([found.key for found in objects.list()])
 
 
 def keys(store: ObjectStore) -> list[str]:
     """Return every key, hidden ones too."""
-    return [found.key for found in store.backend._objects.list()]
+    return [found.key for found in store.backend.past_cache._objects.list()]

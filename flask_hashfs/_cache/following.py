@@ -1,0 +1,94 @@
+"""Reading along a fill of another process, by the file that it writes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .._storage import posix
+from .kept import is_whole
+
+_POLLED = 0.01  # seconds
+HELD_BACK = 64 * 1024
+"""Bytes of a content's end that nobody is given before the hash is right."""
+
+ALONG = ".along"
+"""What the name of the file ends with whose lock, shared by all who read along, tells of them."""
+
+
+class BrokenOffError(Exception):
+    """A fill has ended early; the store may still be read."""
+
+
+class Following:
+    """One reader of a fill of another process; see `fills.Source`.
+
+    Args:
+        fd: Of the file that is filled.
+        along: Of the file that tells of those who read along.
+        size: Bytes of the content.
+    """
+
+    def __init__(self, fd: int, along: int, size: int) -> None:
+        self.fd = fd
+        self._along = along
+        self._size = size
+
+    @classmethod
+    def of(cls, path: str, size: int) -> Following | None:
+        """Open the file of a fill to read along; None where it is there no more."""
+        try:
+            fd = os.open(path, os.O_RDWR | posix.BINARY)
+        except FileNotFoundError:
+            return None
+        try:
+            along = os.open(path + ALONG, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
+        except BaseException:
+            os.close(fd)
+            raise
+        posix.lock_shared(along)
+        return cls(fd, along, size)
+
+    def wait_begun(self) -> None:
+        """Return: the process that fills has been answered, or will break off."""
+
+    def wait(self, position: int) -> int:
+        """See `fills.Source.wait`: what has been sealed is whole."""
+        while True:
+            state = os.fstat(self.fd)
+            if self._is_sealed(state):
+                return self._size
+            there = min(state.st_size, self._size - HELD_BACK)
+            if there > position:
+                return there
+            if posix.lock(self.fd, wait=False):  # its filler has let go
+                posix.unlock(self.fd)
+                if not self._is_sealed(os.fstat(self.fd)):
+                    raise BrokenOffError("another process has given it up")
+                continue
+            time.sleep(_POLLED)
+
+    def _is_sealed(self, state: os.stat_result) -> bool:
+        return state.st_size == self._size and is_whole(state)
+
+    def leave(self) -> None:
+        """Read along no more."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+            os.close(self._along)
+
+
+def is_followed(path: str) -> bool:
+    """Tell whether another process reads along the file at `path`."""
+    try:
+        fd = os.open(path + ALONG, os.O_RDWR | posix.BINARY)
+    except OSError:
+        return False
+    try:
+        if not posix.lock(fd, wait=False):
+            return True
+        posix.unlock(fd)
+        return False
+    finally:
+        os.close(fd)

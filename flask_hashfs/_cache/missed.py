@@ -1,0 +1,140 @@
+"""A file that is not kept, open to be read: along its fill, or from the store itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+from .._storage import posix
+from .._storage.layout import Layout
+from .._storage.raw_reader import RawReader
+from .._storage.records import Content
+from .._storage.verified import VerifiedReader
+from .fills import Fills, Source
+from .following import BrokenOffError
+
+_AHEAD = 1024 * 1024  # bytes that a reader waits for, where it does not read on
+_HASHED = 256 * 1024  # bytes at a time
+
+
+class MissedFile(RawReader):
+    """A stored file that is not kept.
+
+    All of it is read along its fill, and verified. Where there can be no fill, or it breaks off,
+    the store is read, and that is verified as well. A range of it comes from the store as it is,
+    and has the file filled beside.
+
+    Args:
+        content: Of the store, open.
+        fills: What fills the cache; None where the file is not to be kept.
+        layout: That of the store.
+        failed: Returns the error for content that has another hash.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        fills: Fills | None,
+        layout: Layout,
+        failed: Callable[[], Exception],
+    ) -> None:
+        super().__init__(content.size)
+        self._content = content
+        self._fills = fills
+        self._layout = layout
+        self._failed = failed
+        self._source: Source | None = None
+        self._direct: BinaryIO | None = None
+        self._begun = False
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Announce what will be read; see `Content.will_read`."""
+        ranges = list(ranges)
+        if not ranges:
+            return
+        self._begin(ranges == [(0, self._size)])
+        if self._source is None:
+            self._content.will_read(ranges)
+
+    def read_at(self, position: int, buffer: memoryview) -> int:
+        """Read what has arrived, or wait for it.
+
+        Raises:
+            StoreUnavailableError: The store fails, or sends other bytes than were put.
+        """
+        if not self._begun:
+            self._begin(position <= _AHEAD)
+        if self._source is not None:
+            try:
+                there = self._source.wait(position)
+                view = buffer[: there - position]
+                data = posix.read_at(self._source.fd, len(view), position)
+                view[: len(data)] = data
+                if data:
+                    return len(data)
+            except BrokenOffError:
+                pass
+            self._go_on_directly(position)
+        assert self._direct is not None
+        with memoryview(buffer) as view:
+            self._direct.seek(position)
+            count: int = self._direct.readinto(view)  # type: ignore[attr-defined]
+        return count
+
+    def wait_whole(self) -> None:
+        """Wait until the file has been filled, or read it to its end where it cannot be."""
+        self.expect([(0, self._size)])
+        if self._source is not None:
+            try:
+                self._source.wait(self._size - 1)
+                return
+            except BrokenOffError:
+                pass
+
+    def close(self) -> None:
+        """Read along no more."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.leave()
+        if self._direct is not None:
+            self._direct.close()
+        self._content.close()
+        super().close()
+
+    def _begin(self, is_whole: bool) -> None:
+        self._begun = True
+        address = self._content.address
+        source = None
+        if self._fills is not None:
+            source = self._fills.join(address, self._size, goes_on=not is_whole)
+        if source is not None and is_whole:
+            self._source = source
+            source.wait_begun()
+            return
+        if source is not None:
+            source.leave()
+        self._go_on_directly(0)
+
+    def _go_on_directly(self, position: int) -> None:
+        """Read the store from `position` on; what was read along is hashed first."""
+        state = self._layout.new_hash()
+        hashed = 0
+        if self._source is not None:
+            while hashed < position:
+                data = posix.read_at(self._source.fd, min(_HASHED, position - hashed), hashed)
+                if not data:
+                    raise self._failed()
+                state.update(data)
+                hashed += len(data)
+            self._source.leave()
+            self._source = None
+            self._content.will_read([(position, self._size)])
+        assert self._content.file is not None
+        self._direct = VerifiedReader(
+            self._content.file,
+            self._size,
+            self._content.address.id,
+            state,
+            hashed,
+            self._failed,
+        )  # type: ignore[assignment]
