@@ -33,6 +33,7 @@ from werkzeug.exceptions import HTTPException, RequestTimeout
 
 from .._http import resumable as http
 from .._http import resumable_fields as fields
+from .._http.filenames import clean_filename
 from .._http.resumable import Append, Create, Delete, Final, New, Problem, Reply, Request, State
 from .._http.sniffing import HEAD_SIZE
 from .._storage.names import AUTO, Auto, Extension
@@ -50,11 +51,13 @@ from .._storage.pending import (
     new_id,
 )
 from .._storage.predecessor import HashAddress
+from .._storage.stored_file import StoredFile
 from .._storage.writer import Writer
 from .._store import checks, types
 from .._store.putting import Put
 from ..exceptions import DigestMismatchError, IncompleteUploadError, UnsupportedTypeError
-from .upload import Upload, stored_file
+from . import saving
+from .upload import Upload
 
 if TYPE_CHECKING:
     from .._store.store import HashFS
@@ -500,10 +503,13 @@ class UploadFlow:
         yield Call(partial(step.check, writer))
         if (yield Call(step.must_be_inspected)):
             yield Inspect(step.open, step.address)
+        name, kind = clean_filename(upload.metadata.get("filename")), ""
+        if self.after:  # nobody else sees the type
+            kind = yield Call(partial(_type_of, step, name))
         address: HashAddress = yield Call(step.publish)
         upload.length = upload.offset = writer.size
         upload.address = address
-        upload.stored = stored_file(address, writer.size, upload.metadata)
+        upload.stored = StoredFile(address.id, address.relpath, name, kind, writer.size)
         yield Tell(address)
         value = None
         for hook in self.after:
@@ -675,6 +681,11 @@ def _record(request: Request, upload: Upload, append: Append) -> Record:
         metadata_field=request.metadata_field,
         concatenation=request.concatenation_field,
     )
+
+
+def _type_of(step: Put, filename: str | None) -> str:
+    with step.open() as file:
+        return saving.type_of_put(file, filename, step.address)
 
 
 def _upload(found: Listed, action: str) -> Upload:

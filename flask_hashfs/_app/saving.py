@@ -48,11 +48,12 @@ def describe(
     with client.open(address) as file:
         size = file.seek(0, os.SEEK_END)
         if content_type is None:
-            content_type = _type_of(cast(BinaryIO, file), filename, address)
+            content_type = type_of_put(cast(BinaryIO, file), filename, address)
     return StoredFile(address.id, address.relpath, filename, content_type, size)
 
 
-def _type_of(file: BinaryIO, filename: str | None, address: HashAddress) -> str:
+def type_of_put(file: BinaryIO, filename: str | None, address: HashAddress) -> str:
+    """Return the type of content by its bytes, or by the names without the extra ``types``."""
     try:
         return type_of_file(file)
     except ConfigError:  # the detector is not installed

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._http.filenames import clean_filename
-from .._http.media import guess_mimetype
 from .._storage.predecessor import HashAddress
 from .._storage.stored_file import StoredFile
 
@@ -45,16 +42,3 @@ class Upload:
     accept: Any = None
     address: HashAddress | None = None
     stored: StoredFile | None = None
-
-
-def stored_file(address: HashAddress, size: int, metadata: Mapping[str, str]) -> StoredFile:
-    """Return what a row of a database may want to know of an upload that was stored.
-
-    Args:
-        address: Where its content is.
-        size: Bytes of the content.
-        metadata: What the client said of it.
-    """
-    name = clean_filename(metadata.get("filename"))
-    kind = guess_mimetype(name or address.relpath)
-    return StoredFile(address.id, address.relpath, name, kind, size)

@@ -65,6 +65,7 @@ PIECE = SMALL
 
 _PATIENCE = 10.0  # seconds after which a slow client's bytes are sent as a smaller piece
 _TORN = 3600.0  # seconds after which objects without a state are left-overs
+_SKEW = 60.0  # seconds by which the clocks of two machines may differ
 _RECOUNT = 5.0  # seconds that a count of all bytes is trusted
 _MARGIN = 64  # uploads below the limit from which on it is looked at twice
 _ATTEMPTS = 5  # of a piece that a conflicting request is in the way of
@@ -294,10 +295,26 @@ class BucketUploads(PendingUploads):
         try:
             self.find(id)  # it may have been gone on with
         except ExpiredUploadError:
+            return self._delete_expired(id, is_record=found.epoch is None)
+        except UnknownUploadError:
+            pass
+        return False
+
+    def _delete_expired(self, id: str, *, is_record: bool) -> bool:
+        """Delete what has expired, unless a request that has long had it goes on with it now.
+
+        That request goes stale before the last look. So its next piece is either seen by this
+        look, or does not count: `BucketTaken._send` asks for the epoch once more then.
+        """
+        if not is_record:
+            self.objects.put(self.key(id, "epoch"), _new_epoch(), {}, create=False)
+        try:
+            self.find(id)
+        except ExpiredUploadError:
             self.remove(id)
             return True
         except UnknownUploadError:
-            pass
+            self.remove_bytes(id)
         return False
 
     def remove(self, id: str) -> None:
@@ -349,7 +366,7 @@ class BucketTaken(Taken):
 
     def _open(self) -> None:
         uploads, key = self._uploads, self._uploads.key(self.id, "epoch")
-        self._epoch = secrets.token_hex(16).encode()
+        self._epoch = _new_epoch()
         since = time.monotonic()
         uploads.objects.put(key, self._epoch, {}, create=False)
         try:
@@ -480,6 +497,10 @@ class BucketTaken(Taken):
     def _send(self, data: bytes) -> None:
         self._check_owned()
         self._create_piece(data)
+        now = prune.now().timestamp()
+        if now > self.expires - _SKEW:  # it may have been swept meanwhile
+            self._check_owned()
+        self.expires = max(self.expires, now + self._uploads.limits.expire)
         self._chain.append((self._stored, self._stored + len(data)))
         self._hash.update(data)
 
@@ -636,3 +657,7 @@ class BucketTaken(Taken):
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()
+
+
+def _new_epoch() -> bytes:
+    return secrets.token_hex(16).encode()

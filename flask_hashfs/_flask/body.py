@@ -18,8 +18,9 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired
+from werkzeug.exceptions import HTTPException, LengthRequired
 
+from .._http import framing
 from .._http.body_rules import BodyRules, read_already
 from .._storage.sources import ReadOnce
 
@@ -42,7 +43,8 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         RequestEntityTooLarge: Content-Length says that it has more.
     """
     terminated = _is_terminated(environ)
-    rules = BodyRules(None if _is_chunked(environ) else _content_length(environ), max_size)
+    length = None if _is_chunked(environ) else framing.content_length(environ.get("CONTENT_LENGTH"))
+    rules = BodyRules(length, max_size)
     rules.check(0)
     if hides_end(environ):
         raise LengthRequired(
@@ -52,6 +54,16 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
     if rules.expected is None and not terminated:
         return io.BytesIO()
     return cast(BinaryIO, Body(environ["wsgi.input"], rules, terminated))
+
+
+def body_length(environ: WSGIEnvironment) -> int | None:
+    """Return the bytes that a request's body has, or None where only its end tells.
+
+    Raises:
+        BadRequest: Content-Length is not a number of bytes that a file can have.
+    """
+    version = environ.get("SERVER_PROTOCOL", "").partition("/")[2] or "1.1"
+    return framing.body_length(_coding(environ), environ.get("CONTENT_LENGTH"), version)
 
 
 def hides_end(environ: WSGIEnvironment) -> bool:
@@ -65,8 +77,12 @@ def _is_terminated(environ: WSGIEnvironment) -> bool:
 
 def _is_chunked(environ: WSGIEnvironment) -> bool:
     """Tell whether Transfer-Encoding frames the body, so that Content-Length has no say."""
-    coding = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
-    return coding not in ("", "identity") and not _is_decoded_by_proxy(environ)
+    return framing.is_coded(_coding(environ))
+
+
+def _coding(environ: WSGIEnvironment) -> str | None:
+    """Return the Transfer-Encoding of the body, unless a proxy has decoded it."""
+    return None if _is_decoded_by_proxy(environ) else environ.get("HTTP_TRANSFER_ENCODING")
 
 
 def _is_decoded_by_proxy(environ: WSGIEnvironment) -> bool:
@@ -81,15 +97,6 @@ def _is_decoded_by_proxy(environ: WSGIEnvironment) -> bool:
     node = environ.get("uwsgi.node", b"").decode("latin-1")
     is_http_socket = environ.get("SERVER_NAME") == node and "REMOTE_PORT" not in environ
     return not is_http_socket and "UWSGI_ROUTER" not in environ
-
-
-def _content_length(environ: WSGIEnvironment) -> int | None:
-    length = environ.get("CONTENT_LENGTH", "").strip()
-    if not length:
-        return None
-    if not (length.isascii() and length.isdigit()):
-        raise BadRequest(f"The Content-Length {length!r:.100} is not a number of bytes.")
-    return int(length)
 
 
 class Body(ReadOnce):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from flask import Response, current_app, g, request
+from flask import Response, after_this_request, current_app, g, request
 
 from .._app.awaiting import check_has_run
 from .._app.resumable import (
@@ -30,7 +30,7 @@ from .._app.resumable import (
 )
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import Taken
-from .body import hides_end, open_body
+from .body import body_length, hides_end, open_body
 
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 SILENCE = 60.0
 """Seconds after which a client that sends nothing is given up."""
 
-_UNREAD = 1024 * 1024  # bytes of a body that are read and dropped so that its client gets an answer
+_UNREAD = 1024 * 1024  # bytes of a body that are dropped at most, so that its client gets an answer
+_LINGER = 30.0  # seconds that this may take
 _HEADERS = "_hashfs_upload_headers"
 
 
@@ -57,10 +58,8 @@ def respond(
         inspect: Has the inspectors look at content.
     """
     driver = _Driver(incoming, tell, inspect)
-    try:
-        reply = driver.run(flow.run(incoming))
-    finally:
-        driver.end()
+    after_this_request(driver.end_after)
+    reply = driver.run(flow.run(incoming))
     response = current_app.response_class(reply.body, reply.status)
     del response.headers["Content-Type"]
     response.headers.extend(reply.headers)
@@ -80,16 +79,15 @@ def incoming(location: str, id: str | None) -> Incoming:
         location: The path at which uploads are created.
         id: The upload it is sent to, or None.
     """
-    is_chunked = "chunked" in request.environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    length = request.content_length
+    environ = request.environ
     return Incoming(
         method=request.method,
         headers=request.headers,
-        content_length=None if is_chunked else length or 0,
+        content_length=body_length(environ),
         id=id,
         location=location,
-        hides_breaks=request.environ.get("SERVER_SOFTWARE", "").lower().startswith("granian"),
-        hides_end=hides_end(request.environ),
+        hides_breaks=environ.get("SERVER_SOFTWARE", "").lower().startswith("granian"),
+        hides_end=hides_end(environ),
     )
 
 
@@ -103,9 +101,10 @@ class _Driver:
         self._incoming = incoming
         self._tell = tell
         self._inspect = inspect
+        self._environ = request.environ
         self._body: Any = None
         self._timeout: float | None = None
-        self._socket: socket.socket | None = request.environ.get("gunicorn.socket")
+        self._socket: socket.socket | None = self._environ.get("gunicorn.socket")
         if not isinstance(self._socket, socket.socket):
             self._socket = None
 
@@ -151,7 +150,7 @@ class _Driver:
 
     def _read(self, size: int) -> bytes:
         if self._body is None:
-            self._body = open_body(request.environ, None)
+            self._body = open_body(self._environ, None)
             if self._socket is not None:
                 self._timeout = self._socket.gettimeout()
                 self._socket.settimeout(SILENCE)
@@ -160,7 +159,7 @@ class _Driver:
 
     def _inform(self, headers: HeaderList) -> None:
         """Send an interim response by the socket itself, which WSGI has no other way for."""
-        if self._socket is None or request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        if self._socket is None or self._environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
             return
         lines = ["HTTP/1.1 104 Upload Resumption Supported"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -178,17 +177,27 @@ class _Driver:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
 
-    def end(self) -> None:
+    def end_after(self, response: Response) -> Response:
+        """Let go of the body once the response has been sent."""
+        response.call_on_close(self._end)
+        return response
+
+    def _end(self) -> None:
         """Drop a short rest of the body, since a connection closed over it may lose the answer."""
-        length = self._incoming.content_length
         with suppress(Exception):
-            read = self._body.tell() if self._body is not None else 0
-            if length is not None and 0 < length - read <= _UNREAD:
-                while self._read(READ_SIZE):
-                    pass
+            self._drop_rest()
         if self._socket is not None and self._body is not None:
             with suppress(OSError):
                 self._socket.settimeout(self._timeout)
+
+    def _drop_rest(self) -> None:
+        read = 0 if self._body is None else self._body.tell()
+        if not 0 < (self._incoming.content_length or 0) - read <= _UNREAD:
+            return
+        until = time.monotonic() + _LINGER
+        while self._read(READ_SIZE) and (left := until - time.monotonic()) > 0:
+            if self._socket is not None:
+                self._socket.settimeout(left)
 
 
 def _answer(value: Any) -> Answer:

@@ -464,7 +464,7 @@ class LocalTaken(Taken):
         """Wait until all bytes are on the disk, and return how many there are now."""
         if self._data < 0:
             return self.offset
-        size = os.fstat(self._data).st_size
+        size = self._counted()
         if self._uploads.home.fsync and size > self._read_lock()[1]:
             posix.sync_file(self._data)
             with posix.locked(self._lock):
@@ -472,6 +472,17 @@ class LocalTaken(Taken):
                 content = _lock_content(epoch, max(size, synced))
                 posix.write_at(self._lock, content, 0)
         return size
+
+    def _counted(self) -> int:
+        """Return how many bytes count now; those that a newer request's mark covers do not."""
+        with posix.locked(self._lock):
+            if self._read_lock()[0] == self._epoch:
+                return os.fstat(self._data).st_size
+            record = self._uploads.load(self.id)
+            if record.final is not None:
+                return record.length or 0
+            size = os.fstat(self._data).st_size
+            return size if record.mark is None else min(size, record.mark)
 
     # -- ending --------------------------------------------------------------------------------
 

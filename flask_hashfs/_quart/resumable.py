@@ -8,7 +8,6 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from quart import Response, current_app, g, make_response, request
-from werkzeug.exceptions import BadRequest
 
 from .._app.resumable import (
     AddHeaders,
@@ -26,6 +25,7 @@ from .._app.resumable import (
     UploadFlow,
     Watch,
 )
+from .._http.framing import body_length
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import StaleUploadError, Taken
 from .batch import Batch
@@ -76,18 +76,10 @@ def incoming(location: str, id: str | None) -> Incoming:
         location: The path at which uploads are created.
         id: The upload it is sent to, or None.
     """
-    return Incoming(request.method, request.headers, _content_length(), id, location)
-
-
-def _content_length() -> int | None:
-    if "Transfer-Encoding" in request.headers:
-        return None
-    text = request.headers.get("Content-Length")
-    if text is None:  # in HTTP/1.1 nothing follows then; later versions end a stream otherwise
-        return 0 if request.http_version.startswith("1") else None
-    if not (text.isascii() and text.isdigit()):
-        raise BadRequest(f"The Content-Length {text!r:.100} is not a number of bytes.")
-    return int(text)
+    fields = request.headers
+    coding, length = fields.get("Transfer-Encoding"), fields.get("Content-Length")
+    size = body_length(coding, length, request.http_version)
+    return Incoming(request.method, fields, size, id, location)
 
 
 class _Driver:

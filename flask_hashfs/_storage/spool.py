@@ -142,13 +142,13 @@ class TemporaryFile:
     def close(self) -> None:
         """Close the file; without an address it is gone."""
         fd, self.fd = self.fd, -1
-        if fd < 0:
-            return
+        path, self.path = self.path, None
         try:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         finally:
-            if self.path is not None:
-                self._folder.remove(self.path)
+            if path is not None:
+                self._folder.remove(path)
 
     def _link(self, target: str) -> None:
         if self.path is not None:
@@ -161,7 +161,8 @@ class TemporaryFile:
         assert self.path is not None
         path = self.path
         if os.name == "nt":  # renames no open file
-            os.close(self.fd)
+            fd, self.fd = self.fd, -1  # closed once, whatever comes of the rename
+            os.close(fd)
             os.replace(path, target)
             self.fd = os.open(target, os.O_RDONLY | posix.BINARY)
         else:

@@ -145,11 +145,11 @@ class Put:
             if error.errno != errno.EXDEV or self._owned:
                 raise
         # It is on the same device as the store, but mounted twice.
-        self._writer, self._owned = backend.new_writer(None), True
-        with writer.reader() as content:
-            sources.copy(content, self._writer)
-        self._writer.finish()
-        return backend.commit(self._writer, str(self._suffix), sync=sync)
+        with backend.new_writer(None) as copied:
+            with writer.reader() as content:
+                sources.copy(content, copied)
+            copied.finish()
+            return backend.commit(copied, str(self._suffix), sync=sync)
 
     def close(self) -> None:
         """Give up what was not published of the put's own content."""

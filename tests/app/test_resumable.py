@@ -406,6 +406,36 @@ def test_a_bad_append_changes_nothing(face: Face, headers: dict[str, str], statu
     assert face.offset(location) == 0
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "1" + "0" * 19, "nine", "-1", "1,1"])
+def test_a_length_of_content_that_no_file_has_is_refused(face: Face, length: str) -> None:
+    location = face.create(SIZE)
+    headers = {**TUS_CONTENT, "Upload-Offset": "0", "Content-Length": length}
+    assert face.send("PATCH", location, headers).status == 400
+    headers = {"Upload-Complete": "?1", "Content-Length": length}
+    assert face.send("POST", "/uploads", headers).status == 400
+    assert face.offset(location) == 0
+    assert len(face.left()) == 1
+
+
+@pytest.mark.parametrize("field", ["Upload-Offset", "Upload-Length"])
+@pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000 + "7"])
+def test_a_number_may_have_any_number_of_digits(face: Face, field: str, digits: str) -> None:
+    location = face.create(SIZE)
+    answer = face.send("PATCH", location, {**TUS_CONTENT, "Upload-Offset": "0", field: digits})
+    assert answer.status in (400, 409)
+    headers = {**DRAFT_CONTENT, "Upload-Complete": "?0", "Upload-Offset": "0", field: digits}
+    assert face.send("PATCH", location, headers).status in (400, 409)
+    assert face.offset(location) == 0
+
+
+@pytest.mark.parametrize("coding", ["gzip", "chunked, gzip", "Chunked", "gzip, chunked"])
+def test_whatever_codes_a_body_hides_its_length(face: Face, coding: str) -> None:
+    location = face.create(SIZE)
+    headers = {**TUS_CONTENT, "Upload-Offset": "0", "Transfer-Encoding": coding}
+    assert face.send("PATCH", location, headers, [CONTENT]).status == 204
+    assert face.contents() == [CONTENT]
+
+
 def test_another_method_may_be_named_in_a_field(face: Face) -> None:
     location = face.create(SIZE)
     headers = {**TUS_CONTENT, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
@@ -532,6 +562,14 @@ def test_what_an_app_is_told_and_may_set(face: Face, asynchronous: bool) -> None
     ]
     assert face.stored()[0].endswith(".txt")
     assert face.send("POST", "/uploads", {**TUS, "Upload-Length": "5"}).status in (201, 500)
+
+
+def test_the_type_that_an_app_is_told_is_that_of_the_bytes(face: Face) -> None:
+    told: list[str] = []
+    face.fs.after_upload(lambda upload: told.append(upload.stored.content_type))
+    location = face.create(len(PNG), Upload_Metadata=f"filename {encoded(b'a.html')}")
+    assert face.tus(location, 0, PNG).status == 204
+    assert told == ["image/png"]
 
 
 def test_an_app_may_refuse_each_request(face: Face, asynchronous: bool) -> None:

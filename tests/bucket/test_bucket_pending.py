@@ -20,8 +20,10 @@ from flask_hashfs._bucket.client import ExistsError, Found
 from flask_hashfs._bucket.pending import PIECE, BucketUploads
 from flask_hashfs._storage.pending import (
     BusyUploadError,
+    Listed,
     Record,
     StaleUploadError,
+    Taken,
     UnknownUploadError,
     new_id,
 )
@@ -336,4 +338,56 @@ def test_a_passing_conflict_is_tried_again(
     monkeypatch.setattr(objects, "put", conflict)
     append(taken, CONTENT[1000:2000], len(CONTENT))
     assert taken.sync() == 2000
+    taken.close()
+
+
+# --- what is swept -------------------------------------------------------------------------------
+
+
+def expired(monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> Taken:
+    """Return an upload that expires while a request has it."""
+    taken = store.backend.pending.take(begun(store))
+    for name in ("state", 0):
+        make_older(monkeypatch, store, key(taken.id, name), 90_000)
+    taken.expires -= 90_000
+    taken.begin(len(CONTENT), True, marked=False, brings=None)
+    taken.write(CONTENT[1000:5000])
+    return taken
+
+
+def test_an_upload_that_gets_bytes_while_it_is_swept_stays(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads, taken = elsewhere(store), expired(monkeypatch, store)
+    find, looked = uploads.find, list[str]()
+
+    def find_and_be_late(id: str) -> Listed:
+        looked.append(id)
+        try:
+            return find(id)
+        finally:
+            if len(looked) == 1:
+                taken.keep()
+
+    monkeypatch.setattr(uploads, "find", find_and_be_late)
+    assert uploads.sweep() == 0
+    assert taken.sync() == 5000
+    assert find(taken.id).offset == 5000
+    taken.close()
+
+
+def test_bytes_that_come_too_late_for_a_sweep_do_not_count(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads, taken = elsewhere(store), expired(monkeypatch, store)
+    create: Any = taken._create_piece  # type: ignore[attr-defined]
+
+    def sweep_and_create(data: bytes) -> None:
+        assert uploads.sweep() == 1
+        create(data)
+
+    monkeypatch.setattr(taken, "_create_piece", sweep_and_create)
+    with pytest.raises(UnknownUploadError):
+        taken.keep()
+    assert taken.offset == 1000
     taken.close()

@@ -283,6 +283,47 @@ def test_an_upload_is_copied_to_another_device(store: HashFS, first: str) -> Non
         shutil.rmtree(folder)
 
 
+def test_content_of_a_device_that_is_mounted_twice_is_copied_and_nothing_stays_open(
+    plain: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, refused = os.link, list[bool]()
+
+    def refuse_once(*args: Any, **options: Any) -> None:
+        if not refused:
+            refused.append(True)
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(*args, **options)
+
+    before = open_files()
+    monkeypatch.setattr(os, "link", refuse_once)
+    with plain.writer() as writer:
+        writer.write(content(LARGE))
+        address = plain.commit(writer)
+    assert refused
+    assert read(plain, address.id) == content(LARGE)
+    assert open_files() == before
+    assert_tidy(plain)
+
+
+def test_a_file_whose_rename_fails_on_windows_is_closed_once(
+    plain: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.backend._temporary._unnamed = False
+    file = plain.backend._temporary.create(0o755)
+    refuse_links(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        with pytest.raises(FileNotFoundError):
+            file.link(os.path.join(plain.root, "missing", "name"))
+    descriptor = os.open(plain.root, os.O_RDONLY)  # gets the number that has become free
+    try:
+        file.close()
+        os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    assert_tidy(plain)
+
+
 def other_device(store: HashFS) -> str:
     folder = Path("/dev/shm")
     there = folder.is_dir() and os.access(folder, os.W_OK) and folder.stat().st_dev

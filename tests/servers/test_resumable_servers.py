@@ -221,6 +221,13 @@ def test_an_early_answer_reaches_the_client(server: Server) -> None:
     assert offset_of(server, location) == 0
 
 
+def test_an_early_answer_does_not_wait_for_the_content(server: Server) -> None:
+    location = create(server)
+    with begin(server, location, 7, SIZE) as connection:
+        connection.settimeout(30)
+        assert status_of(connection) == 409, "before any content was sent"
+
+
 @pytest.mark.parametrize("version", [None, 5, 6, 8])
 def test_104_tells_where_the_upload_is_before_its_content_is_sent(
     server: Server, name: str, version: int | None

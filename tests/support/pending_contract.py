@@ -257,6 +257,25 @@ class PendingContract:
         found = store.backend.pending.find(first.id)
         assert (found.offset, found.record.length, found.record.mark) == (1000, len(CONTENT), None)
 
+    def test_a_stale_request_counts_no_bytes_that_have_a_mark(self, store: HashFS) -> None:
+        first = store.backend.pending.take(begun(store))
+        second = store.backend.pending.take(first.id)
+        append(second, CONTENT[1000:90_000], len(CONTENT), marked=True)
+        assert first.sync() == 1000
+        second.keep()
+        assert first.sync() == 90_000
+        append(second, CONTENT[90_000:99_000], len(CONTENT), marked=True)
+        second.cut()
+        assert first.sync() == 90_000
+        append(second, CONTENT[90_000:], len(CONTENT))
+        second.close()
+        end(store, store.backend.pending.take(first.id))
+        assert first.sync() == len(CONTENT)
+        store.backend.pending.take(first.id).delete()
+        with pytest.raises(UnknownUploadError):
+            first.sync()
+        first.close()
+
     def test_a_deleted_upload_is_unknown_to_its_owner(self, store: HashFS) -> None:
         first = store.backend.pending.take(begun(store))
         second = store.backend.pending.take(first.id)

@@ -150,9 +150,11 @@ class FlaskFace(Face):
         if not isinstance(body, bytes):
             more = {"input_stream": io.BytesIO(b"".join(body))}
             more["environ_overrides"] = {
-                "HTTP_TRANSFER_ENCODING": "chunked",
+                "HTTP_TRANSFER_ENCODING": headers.get("Transfer-Encoding", "chunked"),
                 "wsgi.input_terminated": True,
             }
+        elif "Content-Length" in headers:
+            more = {"environ_overrides": {"CONTENT_LENGTH": headers["Content-Length"]}}
         response = self.app.test_client().open(path, method=method, headers=dict(headers), **more)
         found = {name.lower(): value for name, value in response.headers}
         return Answer(response.status_code, found, response.data)
@@ -184,7 +186,7 @@ class QuartFace(Face):
     async def _send(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> Answer:
         given = dict(headers)
         if not isinstance(body, bytes):
-            given["Transfer-Encoding"] = "chunked"
+            given.setdefault("Transfer-Encoding", "chunked")
         elif body:
             given["Content-Length"] = str(len(body))
         client = self.app.test_client()
