@@ -19,6 +19,7 @@ from .config import StoreConfig, key_prefix
 _SAMPLE = 1000  # stored files whose paths are looked at
 _HASHED = 5  # of them that are hashed, small ones only
 _SMALL = 1024 * 1024
+_UNREACHED = {"root", "endpoint", "credentials", "list", "time limit"}
 _WEAK = {"md5", "sha1"}
 _IDS = re.compile(r"[0-9a-f]{32,}")
 _FILES = 256  # descriptors of what an app has open beside its uploads
@@ -53,7 +54,10 @@ class Patient:
 
 def diagnose(patient: Patient) -> list[Finding]:
     """Return what is found; nothing is changed but a probe, which is taken away again."""
-    return [*_settings(patient), *patient.client.backend.diagnose(), *_stored(patient)]
+    findings = [*_settings(patient), *patient.client.backend.diagnose()]
+    if not any(each.check in _UNREACHED and each.level == "error" for each in findings):
+        findings += _stored(patient)
+    return findings
 
 
 def _settings(patient: Patient) -> Iterator[Finding]:

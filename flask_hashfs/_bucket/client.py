@@ -79,6 +79,7 @@ class Objects:
         self._store = open_bucket(self._obstore, url, options)
         once = {**options, "retry_config": {"max_retries": 0}}
         self._root = url
+        self._options = options
         self._scheme = url.partition("://")[0]
         self._has_worked = False  # not even once: it may be the settings
         self._is_failing = False
@@ -86,6 +87,21 @@ class Objects:
         # obstore's memory takes its own lock and Python's in either order: one call at a time.
         self._turn = threading.Lock() if is_memory else contextlib.nullcontext()
         self._once = self._store if is_memory else open_bucket(self._obstore, url, once)
+
+    def hurried(self, seconds: float) -> Objects:
+        """Return the same objects for one who does not wait: each request is tried once.
+
+        Args:
+            seconds: That a request may take.
+        """
+        if self._scheme == "memory":
+            return self
+        within = timedelta(seconds=seconds)
+        limits = dict.fromkeys(("connect_timeout", "read_timeout", "timeout"), within)
+        options = {key: value for key, value in self._options.items() if key not in limits}
+        options["client_options"] = {**options.get("client_options", {}), **limits}
+        options["retry_config"] = {"max_retries": 0}
+        return Objects(self._root, options)
 
     def head(self, key: str) -> Found | None:
         """Return what is known of an object, or None."""

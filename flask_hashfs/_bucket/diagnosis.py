@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -19,21 +19,44 @@ _SKEW = 300.0  # seconds; S3 refuses requests whose date is 900 away from its ow
 _CREDENTIALS = ("access_key_id", "aws_access_key_id", "credential_provider", "account_key")
 
 
+WITHIN = 20.0
+"""Seconds after which no further check begins."""
+
+REQUEST_WITHIN = 5.0
+"""Seconds that one request of a check may take."""
+
+
 def diagnose(root: str, objects: Objects, options: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield a finding for each check; nothing is changed but a probe, which is deleted."""
+    until = time.monotonic() + WITHIN
+    with contextlib.closing(
+        _checks(root, objects.hurried(REQUEST_WITHIN), options, until)
+    ) as findings:
+        for finding in findings:
+            yield finding
+            if time.monotonic() > until:
+                message = f"after {WITHIN:g} seconds the remaining checks are left out"
+                wanted = "Look at the network and the object store: each answer takes seconds."
+                yield Finding("time limit", "error", message, wanted)
+                return
+
+
+def _checks(
+    root: str, objects: Objects, options: Mapping[str, Any], until: float
+) -> Generator[Finding]:
     yield _encryption(root, options)
     reached = _reach(objects, options)
     yield from reached
     if any(finding.level == "error" for finding in reached):
         return
-    yield _may_list(objects)
+    yield _may_list(objects, until)
     key = f"{PROBE}-{secrets.token_hex(8)}"
     try:
         yield from _writing(objects, key)
     finally:
         with contextlib.suppress(HashFSError):
             objects.delete_once([key])
-    yield from _left_overs(objects)
+    yield from _left_overs(objects, until)
 
 
 def _encryption(root: str, options: Mapping[str, Any]) -> Finding:
@@ -66,9 +89,9 @@ def _reach(objects: Objects, options: Mapping[str, Any]) -> list[Finding]:
     ]
 
 
-def _may_list(objects: Objects) -> Finding:
+def _may_list(objects: Objects, until: float) -> Finding:
     try:
-        next(iter(objects.list()), None)
+        next(iter(objects.list(until=until)), None)
     except HashFSError as error:
         wanted = "Allow ListBucket, which look-ups by id, verify and prune need."
         return Finding("list", "error", f"refused: {error}", wanted)
@@ -128,7 +151,7 @@ def _clock(objects: Objects, key: str) -> Finding:
     return Finding("clock", "ok", message)
 
 
-def _left_overs(objects: Objects) -> Iterator[Finding]:
+def _left_overs(objects: Objects, until: float) -> Iterator[Finding]:
     clear = "`hashfs verify` clears them."
     kinds = (
         ("renewals", RENEWING, clear),
@@ -138,7 +161,7 @@ def _left_overs(objects: Objects) -> Iterator[Finding]:
     )
     for check, folder, remedy in kinds:
         try:
-            found = list(islice(objects.list(folder), 10_000))
+            found = list(islice(objects.list(folder, until=until), 10_000))
         except HashFSError:  # told above
             return
         yield left_over(check, ((each.size, each.modified.timestamp()) for each in found), remedy)

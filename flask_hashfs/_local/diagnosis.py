@@ -41,6 +41,10 @@ def diagnose(store: LocalBackend) -> Iterator[Finding]:
         wanted = "Move it away, or set HASHFS_ROOT_FOLDER to a folder."
         yield Finding("root", "error", f"{store.root} is not a folder", wanted)
         return
+    if not os.access(store.root, os.R_OK | os.X_OK, effective_ids=_EFFECTIVE):
+        wanted = f"Give it to the user {_user()}, or let that user list and enter it."
+        yield Finding("root", "error", f"{store.root} may not be listed or entered", wanted)
+        return
     yield Finding("root", "ok", f"{store.root} exists")
     yield _file_system(store.root)
     yield from _room(store.root)

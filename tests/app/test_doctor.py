@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,8 @@ from permissions import permissions_hold
 from runners import make_runner
 
 from flask_hashfs import Finding, HashFS
-from flask_hashfs._local import diagnosis, page_cache
+from flask_hashfs._bucket import diagnosis
+from flask_hashfs._local import diagnosis as local
 
 ROOM = {"HASHFS_MAX_FILE_SIZE": 1000, "MAX_CONTENT_LENGTH": 5000}
 
@@ -102,19 +106,38 @@ def test_a_disk_that_is_full_or_read_only(disk: Path) -> None:
     assert "read-only" in found(disk)["write"].remedy
 
 
-def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.statvfs(tmp_path)
-
-    def little(path: str) -> os.statvfs_result:
-        values = list(real)
-        frames = 1024 * 1024 // real.f_frsize  # of one MiB
-        values[2], values[4], values[5], values[7] = 10_000 * frames, 100 * frames, 10_000, 10
-        return os.statvfs_result(values)
-
-    monkeypatch.setattr(os, "statvfs", little)  # no disk here can be filled to its last percent
-    findings = found(tmp_path)
+def test_little_room_is_a_warning(disk: Path) -> None:
+    filler = disk / "filler"
+    filler.write_bytes(bytes(1024 * 1024 - 68 * 1024))  # a twentieth is 52 KiB
+    subprocess.run(["mount", "-o", "remount,size=2m,nr_inodes=400", disk], check=True)
+    filler.write_bytes(bytes(2 * 1024 * 1024 - 80 * 1024))
+    for number in range(380):
+        (disk / str(number)).touch()
+    findings = found(disk)
     assert findings["free space"].level == "warning"
     assert findings["free inodes"].level == "warning"
+    assert findings["write"].level == "ok"
+
+
+def test_a_root_that_belongs_to_somebody_else(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    address = HashFS(tmp_path).put(b"content")
+    os.chmod(address.abspath, 0o600)
+    tmp_path.chmod(0o700)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 65534, 65534)
+    with permissions_hold():
+        findings = found(tmp_path)
+    assert findings["root"].level == "error"
+    assert "the user 0" in findings["root"].remedy
+    tmp_path.chmod(0o755)
+    with permissions_hold():
+        findings = found(tmp_path)
+    assert findings["write"].level == "error"
+    assert "the user 0" in findings["write"].remedy
+    assert findings["stored files"].level == "error"
+    assert "chown" in findings["stored files"].remedy
 
 
 def refusing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +177,13 @@ def test_a_slow_disk_and_no_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found(tmp_path)["fsync"].level == "warning"
 
 
-def test_names_that_fold_and_reads_that_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(page_cache, "reads_cached", lambda *_: False)
-    assert found(tmp_path)["reads without waiting"].level == "note"
+def test_names_that_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "lexists", lambda _: True)
-    assert diagnosis._case(str(tmp_path / "abc")).level == "note"
+    assert local._case(str(tmp_path / "abc")).level == "note"
+
+
+def test_reads_that_wait(disk: Path) -> None:
+    assert found(disk)["reads without waiting"].level == "note"  # tmpfs does not tell
 
 
 def test_stored_files_of_another_mode_or_that_cannot_be_read(tmp_path: Path) -> None:
@@ -309,6 +332,57 @@ def test_an_endpoint_that_is_dead() -> None:
         findings = found("s3://bucket", HASHFS_STORE_OPTIONS=options)
     assert findings["endpoint"].level == "error"
     assert "put" not in findings
+
+
+def test_an_endpoint_that_no_network_leads_to(tmp_path: Path) -> None:
+    alone = ["unshare", "--net", "--map-root-user"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("a process cannot be given a network of its own here")
+    code = """
+from flask import Flask
+from flask_hashfs import FlaskHashFS
+app = Flask("x")
+app.config["HASHFS_ROOT_FOLDER"] = "s3://bucket"
+keys = {"access_key_id": "key", "secret_access_key": "secret", "region": "x"}
+app.config["HASHFS_STORE_OPTIONS"] = {"endpoint": "http://192.0.2.1:9000", **keys}
+fs = FlaskHashFS(app)
+with app.app_context():
+    for each in fs.diagnose():
+        print(each.check, each.level, sep=": ")
+"""
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert "endpoint: error" in lines
+    assert not {"put: ok", "list: ok", "layout: error"} & set(lines)
+
+
+def test_a_bucket_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "WITHIN", 1.0)
+    monkeypatch.setattr(diagnosis, "REQUEST_WITHIN", 1.0)
+    ended = threading.Event()
+
+    class Hanging(OddS3):
+        def do_PUT(self) -> None:
+            ended.wait(60)
+
+        def listing(self, query: dict[str, list[str]]) -> bytes:
+            ended.wait(60)
+            return page([])
+
+    with odd_store(Hanging) as store:
+        try:
+            findings = {each.check: each for each in store.backend.diagnose()}
+        finally:
+            ended.set()
+    assert findings["endpoint"].level == "ok"
+    assert findings["list"].level == "error"
+    assert findings["time limit"].level == "error"
+    assert not {"quarantine", "put"} & set(findings)
 
 
 def test_a_bucket_without_tls_that_replaces_and_keeps_what_is_deleted() -> None:
