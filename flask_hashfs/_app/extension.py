@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.sansio.request import Request
+from werkzeug.sansio.response import Response
 
 from .._http import digests, urls
 from .._http.cors import cors
-from .._http.resumable import VERSION
+from .._http.resumable import VERSION, HeaderList
 from .._http.resumable_fields import write_digest
 from .._storage import messages
 from .._storage.names import File, names_of
@@ -501,19 +502,28 @@ class BaseHashFS(Generic[AppT]):
         digest = write_digest(self.client.algorithm, address.id)
         return self.url_for(address, external=bool(host)), digest
 
-    def _upload_headers(
-        self,
-        settings: StoreConfig,
-        endpoint: str | None,
-        path: str,
-        method: str,
-        headers: Headers,
-    ) -> list[tuple[str, str]]:
-        """Return what every response at the routes of uploads has, that of an error too."""
-        if not self._is_upload_route(settings.uploads_path or "", endpoint, path):
-            return []
-        tus = [("Tus-Resumable", VERSION)] if "Tus-Resumable" in headers else []
-        return [*tus, *cors(method, headers, settings.uploads_origins)]
+    def _head_upload(
+        self, settings: StoreConfig, request: Request, response: Response, added: HeaderList
+    ) -> None:
+        """Give a response at the routes of uploads its headers, that of an error too.
+
+        Args:
+            settings: Of the store.
+            request: The current one; `Request` of Flask and of Quart both have what is asked here.
+            response: To it, whoever made it.
+            added: What the flow of the request has added.
+        """
+        headers, endpoint = request.headers, cast(Any, request).endpoint
+        fields: list[tuple[str, str]] = []
+        if self._is_upload_route(settings.uploads_path or "", endpoint, request.path):
+            if "Tus-Resumable" in headers:
+                fields.append(("Tus-Resumable", VERSION))
+            fields += cors(request.method, headers, settings.uploads_origins)
+        for name, value in (*fields, *added):
+            if name == "Vary":
+                response.vary.add(value)
+            else:
+                response.headers[name] = value
 
     def _is_upload_route(self, root: str, endpoint: str | None, path: str) -> bool:
         """Tell whether a request is one to this store's uploads; other routes may lie below."""
@@ -560,7 +570,7 @@ class BaseHashFS(Generic[AppT]):
         raise NotImplementedError
 
     def _add_upload_headers(self, app: AppT, settings: StoreConfig) -> None:
-        """Let each response at the routes of uploads have the headers of `_upload_headers`."""
+        """Let each response at the routes of uploads get its headers by `_head_upload`."""
         raise NotImplementedError
 
     def _current_app(self) -> AppT:

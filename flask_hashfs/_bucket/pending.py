@@ -48,7 +48,6 @@ from .._storage.pending import (
     Room,
     StaleUploadError,
     Taken,
-    TooManyUploadsError,
     UnknownUploadError,
     UploadLimits,
     is_id,
@@ -157,15 +156,8 @@ class BucketUploads(PendingUploads):
     def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
         """Refuse one upload too many; tell whether the limit is as near as `margin`."""
         unfinished = [owner for id, owner in self._unfinished() if id != own]
-        if len(unfinished) >= self.limits.most:
-            raise TooManyUploadsError
-        is_near = len(unfinished) + margin >= self.limits.most
-        if record.owner is None:
-            return is_near
-        owned = unfinished.count(record.owner)
-        if owned >= self.limits.most_of_owner:
-            raise TooManyUploadsError
-        return is_near or owned + margin >= self.limits.most_of_owner
+        owned = None if record.owner is None else unfinished.count(record.owner)
+        return self.limits.check_count(len(unfinished), owned, margin)
 
     def _unfinished(self) -> Iterator[tuple[str, str | None]]:
         """Yield the ids and owners of uploads that hold bytes and may get more."""

@@ -461,16 +461,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
     def _add_upload_headers(self, app: Flask, settings: StoreConfig) -> None:
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
-            for name, value in (
-                *self._upload_headers(
-                    settings, request.endpoint, request.path, request.method, request.headers
-                ),
-                *resumable.added_headers(),
-            ):
-                if name == "Vary":
-                    response.vary.add(value)
-                else:
-                    response.headers[name] = value
+            self._head_upload(settings, request, response, resumable.added_headers())
             return response
 
     def _current_app(self) -> Flask:

@@ -40,7 +40,6 @@ from .._storage.pending import (
     Room,
     StaleUploadError,
     Taken,
-    TooManyUploadsError,
     UnknownUploadError,
     UploadLimits,
     is_id,
@@ -140,15 +139,10 @@ class LocalUploads(PendingUploads):
     def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
         """Refuse one upload too many; tell whether the limit is as near as `margin`."""
         unfinished = [id for id in self._unfinished() if id != own]
-        if len(unfinished) >= self.limits.most:
-            raise TooManyUploadsError
-        is_near = len(unfinished) + margin >= self.limits.most
-        if record.owner is None:
-            return is_near
-        owned = sum(self._owner(id) == record.owner for id in unfinished)
-        if owned >= self.limits.most_of_owner:
-            raise TooManyUploadsError
-        return is_near or owned + margin >= self.limits.most_of_owner
+        owned = None
+        if record.owner is not None:
+            owned = sum(self._owner(id) == record.owner for id in unfinished)
+        return self.limits.check_count(len(unfinished), owned, margin)
 
     def _unfinished(self) -> Iterator[str]:
         """Yield the ids of uploads that hold bytes and may get more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pty
@@ -29,6 +28,7 @@ from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS
 from flask_hashfs._app.cli import hashfs as command
 from flask_hashfs._storage import posix
 from flask_hashfs._storage.pending import Record, new_id
+from flask_hashfs.testing.store_contract import id_of
 
 APP = """
 from {framework} import {App}
@@ -44,10 +44,6 @@ fs, avatars = {App}HashFS(app), {App}HashFS(app, name="avatars")
 """
 
 Run = Callable[..., click.testing.Result]
-
-
-def id_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture(params=["flask", "quart"])

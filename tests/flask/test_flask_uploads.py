@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Request, request
+from local_stores import inventory
 from multipart_cases import (
     BOUNDARY,
     FILE,
@@ -26,6 +27,7 @@ from multipart_cases import (
     SMALL,
     WELL_FORMED,
     body_of,
+    file_part,
 )
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
@@ -70,16 +72,6 @@ def app(root: Path) -> Flask:
 @pytest.fixture
 def fs(app: Flask) -> FlaskHashFS:
     return FlaskHashFS(app)
-
-
-def inventory(root: Path) -> list[Path]:
-    """Return everything below a store's root, hidden or not."""
-    return sorted(path for path in root.rglob("*") if not path.is_dir() or path.name == ".hashfs")
-
-
-def file_part(content: bytes, filename: str = "f.bin") -> bytes:
-    disposition = f'Content-Disposition: form-data; name="f"; filename="{filename}"\r\n\r\n'
-    return disposition.encode() + content
 
 
 def post(app: Flask, body: bytes = b"", url: str = "/", **options: Any) -> Any:

@@ -6,7 +6,6 @@ With HASHFS_TEST_LONG set the random parts run for as long as a release deserves
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ import pytest
 from faults import LARGE, OTHER, SMALL, Server, check, check_sweep
 
 from flask_hashfs import HashFS
+from flask_hashfs.testing.store_contract import id_of
 
 LONG = bool(os.environ.get("HASHFS_TEST_LONG"))
 ROUNDS = 500 if LONG else 15
@@ -51,10 +51,6 @@ def strace(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 # -- at every system call ----------------------------------------------------------------------
-
-
-def id_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def put_old(store: HashFS, content: bytes, extension: str | None = None) -> None:

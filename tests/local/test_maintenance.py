@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import pickle
 import random
@@ -25,6 +24,7 @@ from quart import Quart, current_app
 from schedules import stage
 
 from flask_hashfs import ConfigError, FlaskHashFS, HashAddress, HashFS, QuartHashFS
+from flask_hashfs.testing.store_contract import id_of
 
 DAY = timedelta(hours=24)
 NOW = timedelta(0)
@@ -47,10 +47,6 @@ def fs(app: Flask) -> Iterator[FlaskHashFS]:
     fs = FlaskHashFS(app)
     with app.app_context():
         yield fs
-
-
-def id_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def age(path: str | os.PathLike[str], by: timedelta = 2 * DAY) -> None:

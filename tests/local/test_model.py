@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flask_hashfs import HashFS
+from flask_hashfs.testing.store_contract import id_of
 
 CONTENTS = [b"", b"a", b"b" * 1000, bytes(300_000), b"d" * 70_000, b"e"]
 EXTENSIONS = [None, "txt", "tar.gz"]
@@ -31,10 +31,6 @@ def content_of(number: int) -> bytes:
 contents = st.integers(0, len(CONTENTS) - 1).map(content_of)
 extensions = st.sampled_from(EXTENSIONS)
 some_contents = st.lists(contents, unique=True, min_size=1)
-
-
-def id_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 class Model(RuleBasedStateMachine):

@@ -15,7 +15,17 @@ from typing import Any
 import anyio
 import pytest
 from asgi import Exchange
-from multipart_cases import BOUNDARY, FILENAMES, MALFORMED, NAMED, SMALL, WELL_FORMED, body_of
+from local_stores import inventory, open_files
+from multipart_cases import (
+    BOUNDARY,
+    FILENAMES,
+    MALFORMED,
+    NAMED,
+    SMALL,
+    WELL_FORMED,
+    body_of,
+    file_part,
+)
 from quart import Quart, Request, request
 from quart.datastructures import FileStorage
 from quart.formparser import FormDataParser
@@ -56,34 +66,19 @@ def fs(app: Quart) -> QuartHashFS:
 def nothing_stays(root: Path) -> Iterator[None]:
     """Make what a test leaves open or half done in the store an error of that test."""
     yield
-    assert not open_files(root)
+    assert not open_below(root)
     assert not (root / ".hashfs").exists()
     for path in inventory(root):
         id = "".join(path.relative_to(root).parts).partition(".")[0]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == id
 
 
-def open_files(root: Path) -> list[str]:
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{fd}"))
-        except FileNotFoundError:
-            pass
-    return [path for path in found if path.startswith(str(root))]
-
-
-def inventory(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())
+def open_below(root: Path) -> list[str]:
+    return [path for path in open_files() if path.startswith(str(root))]
 
 
 async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
     return await anyio.to_thread.run_sync(call, *args)
-
-
-def file_part(content: bytes, filename: str = "f.bin") -> bytes:
-    disposition = f'Content-Disposition: form-data; name="f"; filename="{filename}"\r\n\r\n'
-    return disposition.encode() + content
 
 
 async def post(

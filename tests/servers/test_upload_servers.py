@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from multipart_cases import BOUNDARY, MALFORMED, NAMED, body_of
+from local_stores import inventory
+from multipart_cases import BOUNDARY, MALFORMED, NAMED, body_of, file_part
 from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
 
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -35,15 +36,6 @@ UNENDED = [
 MIB = 1024 * 1024
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc")
-
-
-def inventory(root: Path) -> list[Path]:
-    """Return everything below a store's root, hidden or not."""
-    return sorted(path for path in root.rglob("*") if not path.is_dir() or path.name == ".hashfs")
-
-
-def file_part(content: bytes) -> bytes:
-    return b'Content-Disposition: form-data; name="f"; filename="f.bin"\r\n\r\n' + content
 
 
 @dataclass(frozen=True)

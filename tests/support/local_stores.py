@@ -70,6 +70,11 @@ def open_files() -> list[str]:
     return sorted(found)
 
 
+def inventory(root: Path) -> list[Path]:
+    """Return everything below a store's root, hidden or not."""
+    return sorted(path for path in root.rglob("*") if not path.is_dir() or path.name == ".hashfs")
+
+
 def assert_tidy(store: HashFS) -> None:
     """Check that nothing hidden and no empty folder is below the root."""
     for folder, folders, files in os.walk(store.root):

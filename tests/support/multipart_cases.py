@@ -14,6 +14,12 @@ def body_of(*parts: bytes) -> bytes:
     return b"".join(b"--bound\r\n" + part + b"\r\n" for part in parts) + b"--bound--\r\n"
 
 
+def file_part(content: bytes, filename: str = "f.bin") -> bytes:
+    """Return a file part, with its headers, for `body_of`."""
+    disposition = f'Content-Disposition: form-data; name="f"; filename="{filename}"\r\n\r\n'
+    return disposition.encode() + content
+
+
 SMALL = body_of(
     NAMED + b"\r\none\r\n",
     FILE + b"Content-Type: text/plain\r\n\r\ntwo\r\n--boun\r\n",
