@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -42,6 +43,7 @@ from sqlalchemy.orm import Mapper, Session, registry, scoped_session, sessionmak
 from sqlalchemy.orm.attributes import QueryableAttribute
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ._storage.records import NoAddressError
 from ._storage.stored_file import StoredFile
 
 __all__ = ["StoredFile", "StoredFileType", "Tracked"]
@@ -226,7 +228,7 @@ class Tracked:
                     yield row
                 continue
             engine = source if isinstance(source, AsyncEngine) else AsyncEngine(source)
-            async with engine.connect() as connection:
+            async with _async_connected(engine) as connection:
                 async for row in _stream(connection, _statement(columns, keyed), columns):
                     yield row
 
@@ -284,6 +286,16 @@ def _connected(source: Engine | Connection) -> Iterator[Connection]:
         yield source
         return
     with source.connect() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def _async_connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except OSError as error:  # which asyncpg raises as it is; other drivers' are SQLAlchemy's
+            raise OperationalError("connect", None, error) from error
         yield connection
 
 
@@ -358,4 +370,4 @@ def _named(where: str, value: object) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{where} holds {str(value)[:_SHOWN]!r}: {error}") from error
+        raise NoAddressError(f"{where} holds {str(value)[:_SHOWN]!r}: {error}") from error

@@ -29,7 +29,7 @@ from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
 from .inspection import inspect_stored
-from .refs import Refs
+from .refs import Refs, database_errors, in_words
 from .state import StoreState, states
 from .transfer import Outcome
 
@@ -134,6 +134,9 @@ class _Group(click.Group):
             raise
         except (HashFSError, HTTPException, OSError) as error:
             raise _Failure(_message(error)) from error
+        except database_errors() as error:
+            words = in_words(error)
+            raise _Failure(_message(words[0].upper() + words[1:])) from error
 
 
 pass_target = click.make_pass_decorator(_Target)
@@ -154,7 +157,8 @@ def hashfs(context: click.Context, store: str | None) -> None:
          the files; or it was interrupted
       2  the command line is wrong, or it was refused: no such store, nothing
          in use, a reference that is no address
-      3  it could not be done: no permission, disk full, no object store
+      3  it could not be done: no permission, disk full, no object store,
+         no database
     """
     context.obj = _Target.load(context)
 
@@ -510,6 +514,8 @@ def prune(
         ) from error
     except NoAddressError as error:
         raise click.UsageError(f"Nothing is deleted: {_message(error)}") from error
+    except database_errors() as error:
+        raise _Failure(f"Nothing is deleted: {_message(in_words(error))}") from error
     for id in deleted:
         if as_json:
             _print_json({"id": id})

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._storage.records import InUse, NoAddressError
 from .._store.store import HashFS
+from ..exceptions import ConfigError
+
+_DATABASE_ERRORS = (
+    ("sqlalchemy.exc", "SQLAlchemyError"),
+    ("sqlite3", "Error"),
+    ("psycopg", "Error"),
+    ("psycopg2", "Error"),
+    ("pymysql", "Error"),
+    ("asyncpg", "PostgresError"),  # which SQLAlchemy lets pass while it connects
+    ("asyncpg", "InterfaceError"),
+)
+
+
+def database_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of SQLAlchemy, and of drivers that are used without it, if loaded."""
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, name in _DATABASE_ERRORS
+        if module in sys.modules
+    )
+
+
+def in_words(error: Exception) -> str:
+    """Return what the database itself said, without the statement that it was asked."""
+    said = getattr(error, "orig", None) or error
+    return f"the database could not be asked: {' '.join(str(said).split())}"
 
 
 @dataclass
@@ -44,15 +72,16 @@ class Refs:
 
         Raises:
             NoAddressError: A row has no address of a content.
-            TypeError: A database can be read only asynchronously.
+            ConfigError: A database can be read only asynchronously.
         """
         for each in self.tracked:
             rows = each.rows(keyed=True)
             if isinstance(rows, AsyncIterator):
-                raise TypeError(f"{each!r} has an asynchronous engine, which Flask cannot await")
-            for row in rows:
-                self._count(row)
-                look(row)
+                raise ConfigError(f"{each!r} has an asynchronous engine, which Flask cannot await")
+            with closing(rows):
+                for row in rows:
+                    self._count(row)
+                    look(row)
 
     async def read_async(self, look: Callable[[Any], object]) -> None:
         """Do what `read` does, awaiting asynchronous engines."""
@@ -60,9 +89,10 @@ class Refs:
             rows = each.rows(keyed=True)
             if not isinstance(rows, AsyncIterator):
                 rows = _awaited(rows)
-            async for row in rows:
-                self._count(row)
-                look(row)
+            async with aclosing(rows):
+                async for row in rows:
+                    self._count(row)
+                    look(row)
 
     def _count(self, row: Any) -> None:
         column = self._column(row.table, row.column)
@@ -77,6 +107,6 @@ class Refs:
         return self.columns.setdefault((table, name), new)
 
 
-async def _awaited(rows: Iterable[Any]) -> AsyncIterator[Any]:
+async def _awaited(rows: Iterable[Any]) -> AsyncGenerator[Any, None]:
     for row in rows:
         yield row

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from both_apps import FRAMEWORKS, Site
 from flask.cli import ScriptInfo
 from quart.cli import ScriptInfo as QuartScriptInfo
 from runners import make_runner
-from sqlalchemy import Column, Integer, String, Table, create_engine, insert, text
+from sqlalchemy import Column, Engine, Integer, String, Table, create_engine, insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
@@ -55,14 +57,26 @@ class Refs:
                 f"sqlite+aiosqlite:///{folder}/rows.db", poolclass=NullPool
             )
 
+    def lose_the_database(self, folder: Path) -> str:
+        """Let it be where there is none, and return what it says then."""
+        if isinstance(self.bind, Engine):
+            self.bind = create_engine(f"sqlite:///{folder}/missing/rows.db")
+            return "unable to open database file"
+        url = f"postgresql+asyncpg:///postgres?user=tests&password=unused&host={folder}/missing"
+        self.bind = lambda: create_async_engine(url, poolclass=NullPool)
+        return "[Errno 2] No such file or directory"
+
     def track(self) -> None:
         self.site.fs.track(Base, bind=self.bind)
         self.site.fs.track(PAGES.c.scan, bind=self.bind)
 
     def __call__(self, *words: str) -> click.testing.Result:
+        return self.run("refs", *words)
+
+    def run(self, *words: str) -> click.testing.Result:
         kind: Any = QuartScriptInfo if self.site.is_quart else ScriptInfo
         info = kind(create_app=lambda *_: self.site.app)
-        return make_runner().invoke(command, ["refs", *words], obj=info, catch_exceptions=False)
+        return make_runner().invoke(command, list(words), obj=info, catch_exceptions=False)
 
     def fill(self) -> tuple[StoredFile, StoredFile]:
         """Add rows, one with a file that is not stored in each column."""
@@ -142,6 +156,62 @@ def test_a_row_without_an_address_is_named_by_its_column(refs: Refs) -> None:
     result = refs()
     assert result.exit_code == 2
     assert "page.scan" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["prune", "--allow-empty", "--older-than", "0"], ["refs"]])
+def test_a_database_that_does_not_answer_is_told_in_a_sentence(
+    refs: Refs, tmp_path: Path, words: list[str]
+) -> None:
+    file = refs.site.put(b"1")
+    said = refs.lose_the_database(tmp_path)
+    refs.track()
+    result = refs.run(*words)
+    begin = "Nothing is deleted: the" if words[0] == "prune" else "The"
+    told = f"Error: {begin} database could not be asked: {said}\n"
+    assert (result.exit_code, result.stderr) == (3, told)
+    assert refs.site.client.exists(file)
+
+
+def test_a_table_that_is_missing_ends_a_prune_before_anything_is_deleted(refs: Refs) -> None:
+    file = refs.site.put(b"1")
+    PAGES.drop(refs.engine)
+    refs.track()
+    result = refs.run("prune", "--allow-empty", "--older-than", "0")
+    assert result.exit_code == 3
+    assert "no such table: page" in result.stderr
+    assert refs.site.client.exists(file)
+
+
+def test_a_reference_of_the_apps_own_whose_database_fails_is_told_too(refs: Refs) -> None:
+    refs.site.put(b"1")
+
+    @refs.site.fs.references
+    def in_use() -> Any:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            return connection.execute("SELECT file FROM photo").fetchall()
+
+    result = refs.run("prune")
+    assert result.exit_code == 3
+    assert "Nothing is deleted: the database could not be asked: no such table" in result.stderr
+
+
+def test_a_broken_value_ends_a_prune_with_its_column(refs: Refs) -> None:
+    refs.site.put(b"1")
+    refs.track()
+    with refs.engine.begin() as connection:
+        connection.execute(text("""INSERT INTO photo VALUES (1, '{"id": 5}')"""))
+    result = refs.run("prune")
+    assert result.exit_code == 2
+    assert "Nothing is deleted: photo.file holds" in result.stderr
+
+
+def test_flask_cannot_read_from_an_asynchronous_engine(tmp_path: Path) -> None:
+    refs = Refs("flask", tmp_path, "async")
+    refs.track()
+    result = refs()
+    refs.engine.dispose()
+    assert result.exit_code == 2
+    assert "asynchronous engine" in result.stderr
 
 
 def test_without_tracked_columns_it_names_track(refs: Refs) -> None:
