@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import Report, Scale, Workspace, about, goals, number
@@ -14,22 +16,46 @@ HERE = Path(__file__).parent
 SECTIONS = ("store", "uploads", "downloads", "memory", "object_store")
 
 
-def main() -> None:
+NEEDED = """benchmarks: the module {name!r} is not installed. They need what tox installs for them:
+
+    tox run -e bench -- --quick
+
+or, without tox: pip install --editable . --group bench"""
+GOALS = """
+Each goal is one that this project has set itself, for a full run on a machine that does nothing
+else. A ratio of one round (--quick) can be off by half and more: by a neighbour's load, or a disk
+that still writes. NOT REACHED there calls for a full run and is no fault by itself;
+docs/benchmarks.md says which goals are not reached, and why."""
+
+
+def main() -> int:
+    """Measure, or publish what was measured; return the exit code."""
     options = parse()
     if options.publish_from:
         first, *others = map(Report.load, options.publish_from)
         for report in others:
             first.merge(report)
         publish(first)
-        return
+        return 0
     name = "tiny" if options.tiny else "quick" if options.quick else "full"
     rounds = options.rounds or {"full": 5, "quick": 1, "tiny": 1}[name]
     scale = Scale(name, rounds, options.million)
-    report = measure(scale, options.sections or SECTIONS, options.root, options.json)
+    sections = options.sections or SECTIONS
+    try:
+        for section in sections:
+            importlib.import_module(section)
+    except ModuleNotFoundError as error:
+        print(NEEDED.format(name=str(error.name).partition(".")[0]), file=sys.stderr)
+        return 2
+    report, failed = measure(scale, sections, options.root, options.json)
     print_goals(report)
     print(f"\nWritten: {options.json}")
+    if failed:
+        print(f"benchmarks: not measured to the end: {', '.join(failed)}", file=sys.stderr)
+        return 1
     if options.publish:
         publish(report)
+    return 0
 
 
 def parse() -> argparse.Namespace:
@@ -52,9 +78,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(scale: Scale, sections: list[str], root: Path | None, path: Path) -> Report:
-    """Run the sections; what is done is written down even if a later one fails."""
-    workspace = Workspace(root)
+def measure(
+    scale: Scale, sections: Sequence[str], root: Path | None, path: Path
+) -> tuple[Report, list[str]]:
+    """Run the sections; what is done is written down even if a later one fails.
+
+    Returns:
+        What was measured, and the sections that failed.
+    """
+    workspace, failed = Workspace(root), []
     report = Report(about(scale, workspace.path))
     try:
         for section in sections:
@@ -65,19 +97,21 @@ def measure(scale: Scale, sections: list[str], root: Path | None, path: Path) ->
                     importlib.import_module(section).run(report, workspace, scale)
             except Exception as error:
                 traceback.print_exc()
+                failed.append(section)
                 report.leave_out(f"the rest of {section} ({type(error).__name__}: {error})")
             print(f"({section}: {time.monotonic() - begin:.0f} s)", flush=True)
             report.save(path)
     finally:
         workspace.close()
-    return report
+    return report, failed
 
 
 def print_goals(report: Report) -> None:
     print("\n# Goals")
+    print(GOALS.lstrip(), end="\n\n")
     for table, goal, figure, reached in goals(report):
         got = "not measured" if figure is None else number(figure)
-        mark = "reached" if reached else "NOT REACHED"
+        mark = "reached" if reached else "NOT REACHED" if figure is not None else "left out"
         print(f"{mark:12} {got:>8}  {table.title}: {goal.row}: {goal.text}")
 
 
@@ -89,4 +123,4 @@ def publish(report: Report) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

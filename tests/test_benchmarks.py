@@ -12,10 +12,25 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-pytest.importorskip("depot", reason="filedepot is not installed")
+ALONE = """
+import runpy, sys
+sys.modules["depot"] = None  # as where it is not installed
+sys.argv = ["benchmarks", "store", "--tiny"]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_measured() -> None:
+    code = ALONE.format(path=str(BENCHMARKS))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the module 'depot' is not installed" in done.stderr
+    assert "tox run -e bench" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
+    pytest.importorskip("depot", reason="filedepot is not installed")
     report = tmp_path / "report.json"
     command = [sys.executable, str(BENCHMARKS), "store", "--tiny", "--json", str(report)]
     path = os.pathsep.join(entry for entry in sys.path if entry)

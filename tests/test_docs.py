@@ -12,7 +12,9 @@ from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
 PROJECT = Path(__file__).parents[1]
-PAGES = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
+PAGES = sorted(
+    [PROJECT / "README.md", PROJECT / "DESCRIPTION.md", *(PROJECT / "docs").glob("*.md")]
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
