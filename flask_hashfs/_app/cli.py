@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
 from werkzeug.exceptions import HTTPException
 
+from .._storage.backend import Backend
 from .._storage.names import AUTO, Extension, dotted
+from .._storage.parallel import in_threads
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, NoAddressError, NothingInUseError
 from .._storage.stored_file import StoredFile
@@ -250,6 +253,70 @@ def doctor(target: _Target, as_json: bool) -> None:
     )
     if levels["error"]:
         raise click.exceptions.Exit(1)
+
+
+@hashfs.group()
+@pass_target
+def cache(target: _Target) -> None:
+    """Look after the cache that this machine has before the store."""
+    if not target.client.backend.is_cached:
+        raise click.UsageError("This store has no cache: set HASHFS_CACHE_FOLDER.")
+
+
+@cache.command("stats")
+@as_json
+@pass_target
+def cache_stats(target: _Target, as_json: bool) -> None:
+    """Count what is kept. What was hit and missed is known only to the processes of the app."""
+    numbers = target.client.cache_stats()
+    if as_json:
+        _print_json(dataclasses.asdict(numbers))
+        return
+    click.echo(f"files: {numbers.files}")
+    click.echo(f"bytes: {numbers.bytes} ({_human(numbers.bytes)})")
+
+
+@cache.command()
+@pass_target
+def clear(target: _Target) -> None:
+    """Drop all that is kept; the store is left alone."""
+    click.echo(f"{counted(target.client.backend.clear_cache(), 'file')} dropped.", err=True)
+
+
+@cache.command()
+@click.option(
+    "--from",
+    "source",
+    type=click.File("r", encoding="utf-8"),
+    metavar="FILE",
+    help="Ids or paths to keep, one a line; - for the standard input. Otherwise all are kept.",
+)
+@pass_target
+def warm(target: _Target, source: Any) -> None:
+    """Fetch files before anybody asks for them; end with 1 if some could not be."""
+    backend = target.client.backend
+    if source is None:
+        names: Iterable[str] = (entry.relpath for entry in target.client.entries() if entry.id)
+    else:
+        names = (line.strip() for line in source if line.strip())
+    kept = failed = 0
+    for name, problem in in_threads(partial(_warm, backend), names):
+        if problem is None:
+            kept += 1
+            continue
+        failed += 1
+        click.echo(f"{_text(name)}: {problem}", err=True)
+    click.echo(f"{kept} kept" + (f", {failed} failed" if failed else ""), err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _warm(backend: Backend, name: str) -> str | None:
+    """Keep one file; return what is wrong, if anything is."""
+    try:
+        return None if backend.warm_cache(name) else "not stored"
+    except (HashFSError, OSError) as error:
+        return _message(error)
 
 
 # -- putting -----------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def _hash_some(client: HashFS, entries: list[Entry]) -> list[bool]:
     for entry in entries:
         if entry.id is None or entry.size > _SMALL:
             continue
-        with client.open(entry.relpath) as file:
+        with client.backend.open_past_cache(entry.relpath) as file:
             found.append(client.computehash(file) == entry.id)
         if len(found) == _HASHED:
             break

@@ -94,7 +94,7 @@ def inspect_stored(store: HashFS, quarantine: bool) -> Iterator[Inspected]:
 
 
 def _refusal(store: HashFS, entry: Entry) -> HTTPException | None:
-    opens = cast("Callable[[], BinaryIO]", partial(store.open, entry.relpath))
+    opens = cast("Callable[[], BinaryIO]", partial(store.backend.open_past_cache, entry.relpath))
     opens().close()  # what is not there must not look like an inspector's error
     assert store.inspection is not None
     try:

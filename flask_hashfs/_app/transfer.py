@@ -77,7 +77,7 @@ def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
     if _size(target, name) == entry.size:
         return Step(entry, Outcome.THERE)
     try:
-        with source.open(entry.relpath) as file:
+        with source.backend.open_past_cache(entry.relpath) as file:
             target.put(file, suffix, expected=entry.id)
     except FileNotFoundError:
         return Step(entry, Outcome.GONE)
@@ -93,5 +93,5 @@ def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
 
 
 def _size(store: HashFS, relpath: str) -> int | None:
-    content = store.backend.open_content(relpath, read=False)
+    content = store.backend.past_cache.open_content(relpath, read=False)
     return None if content is None else content.size

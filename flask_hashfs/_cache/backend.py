@@ -369,15 +369,16 @@ class CachedBackend(Backend):
             return CacheStats(bytes=0, files=0, **self._numbers)
         return CacheStats(bytes=totals.bytes, files=totals.files, **self._numbers)
 
-    def clear(self) -> int:
+    def clear_cache(self) -> int:
         """Drop all kept files, and return how many there were."""
         count = 0
         for relpath, _ in self._kept.walk():
             count += self._kept.unlink(relpath, counted=False)
+        self._kept.sweep()
         self._kept.count.forget()
         return count
 
-    def warm(self, file: File) -> bool:
+    def warm_cache(self, file: File) -> bool:
         """Keep a stored file, unless it is too large; tell whether it is stored.
 
         Raises:
@@ -388,7 +389,7 @@ class CachedBackend(Backend):
             return False
         with cast(BinaryIO, content.file) as opened:
             if isinstance(opened, MissedFile) and content.size <= self._file_size:
-                opened.wait_whole()
+                opened.wait_kept()
         return True
 
     # -- deleting --------------------------------------------------------------------------

@@ -55,6 +55,10 @@ class Source(Protocol):
         """
         ...
 
+    def wait_kept(self) -> None:
+        """Wait until what is whole is kept, too, or cannot be."""
+        ...
+
     def leave(self) -> None:
         """Read along no more."""
         ...
@@ -87,6 +91,7 @@ class Fill:
         self.goes_on = False
         """Whether it ends whole, whoever leaves."""
         self.error: Exception | None = None
+        self.thread: threading.Thread | None = None
         self._available = 0
         self._state = _State.ASKING
         self._told = threading.Condition()
@@ -150,6 +155,10 @@ class _Reading:
         self._fill = fill
         self._leave = leave
 
+    def wait_kept(self) -> None:
+        if self._fill.thread is not None:
+            self._fill.thread.join()
+
     def leave(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
@@ -169,6 +178,9 @@ class _Whole:
 
     def wait(self, position: int) -> int:
         return self._size
+
+    def wait_kept(self) -> None:
+        return
 
     def leave(self) -> None:
         fd, self.fd = self.fd, -1
@@ -236,9 +248,10 @@ class Fills:
                 if not isinstance(begun, Fill):
                     return begun
                 self._fills[key] = fill = begun
-                threading.Thread(
+                fill.thread = threading.Thread(
                     target=self._run, args=[fill], name="hashfs-fill", daemon=True
-                ).start()
+                )
+                fill.thread.start()
             if fill.size != size:
                 return None
             fill.goes_on = fill.goes_on or goes_on

@@ -71,6 +71,9 @@ class Following:
     def _is_sealed(self, state: os.stat_result) -> bool:
         return state.st_size == self._size and is_whole(state)
 
+    def wait_kept(self) -> None:
+        """Return: that process keeps it."""
+
     def leave(self) -> None:
         """Read along no more."""
         fd, self.fd = self.fd, -1

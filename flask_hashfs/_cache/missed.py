@@ -81,13 +81,13 @@ class MissedFile(RawReader):
             count: int = self._direct.readinto(view)  # type: ignore[attr-defined]
         return count
 
-    def wait_whole(self) -> None:
-        """Wait until the file has been filled, or read it to its end where it cannot be."""
+    def wait_kept(self) -> None:
+        """Have the file filled, and wait until it is kept, or cannot be."""
         self.expect([(0, self._size)])
         if self._source is not None:
             try:
-                self._source.wait(self._size - 1)
-                return
+                self._source.wait(max(0, self._size - 1))
+                self._source.wait_kept()
             except BrokenOffError:
                 pass
 

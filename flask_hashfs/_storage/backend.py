@@ -14,12 +14,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import timedelta
 from typing import IO, Any, Protocol
 
-from ..exceptions import ConfigError
+from ..exceptions import ConfigError, NotStoredError
 from . import sources
 from .cache_stats import CacheStats
 from .findings import Finding
 from .layout import Layout
-from .names import Extension, File
+from .names import Extension, File, names_of
 from .pending import PendingUploads
 from .predecessor import HashAddress
 from .records import Content, Damaged, Entry, InUse, Progress, Stats
@@ -103,6 +103,21 @@ class Backend(ABC):
         """
         raise ConfigError("this store has no cache: HASHFS_CACHE_FOLDER is not set")
 
+    def clear_cache(self) -> int:
+        """Drop all files that are kept in the cache before it, and return how many there were."""
+        return 0
+
+    def warm_cache(self, file: File) -> bool:
+        """Keep a stored file in the cache before it; tell whether it is stored.
+
+        Args:
+            file: What a look-up takes.
+
+        Raises:
+            StoreUnavailableError: The store fails, or sends other bytes than were put.
+        """
+        return self.find(file) is not None
+
     # -- putting ---------------------------------------------------------------------------
 
     @abstractmethod
@@ -172,6 +187,20 @@ class Backend(ABC):
             file: What a look-up takes.
             read: Whether its bytes will be needed.
         """
+
+    def open_past_cache(self, file: File) -> IO[Any]:
+        """Open a stored file to read its bytes as they are stored, past any cache.
+
+        Args:
+            file: What a look-up takes.
+
+        Raises:
+            NotStoredError: It is not stored.
+        """
+        opened = self.past_cache.open(file, "rb")
+        if opened is None:
+            raise NotStoredError(names_of(file)[0])
+        return opened
 
     def open_cached(self, file: File) -> Content | None:
         """Open a stored file to serve it, if that takes no waiting at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def config(root: str, folder: Path, **more: Any) -> dict[str, Any]:
 def opened_gate(kind: str) -> Iterator[tuple[Gate, dict[str, Any]]]:
     """Open a gate to an empty bucket, its own or one on the real S3, with an app's settings."""
     with gate(ENDPOINT if kind == "s3" else None) as server:
-        root = new_url() if kind == "s3" else f"s3://{BUCKET}/x"
+        root = new_url() if kind == "s3" else f"s3://{BUCKET}/{secrets.token_hex(8)}"
         yield server, {"root": root, "STORE_OPTIONS": server.options}
 
 
@@ -60,7 +61,8 @@ def site(framework: str, tmp_path: Path, settings: dict[str, Any], **more: Any) 
 def kept(tmp_path: Path) -> list[str]:
     """Return the relative paths of all kept files."""
     root = tmp_path / "cache" / "files"
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
+    return sorted(os.path.relpath(path, root) for path in found)
 
 
 def expire(tmp_path: Path, seconds: int = 1000) -> None:
@@ -82,4 +84,4 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 def drop_all(tmp_path: Path) -> None:
     """Delete all kept files behind the cache's back."""
     for relpath in kept(tmp_path):
-        (tmp_path / "cache" / "files" / relpath).unlink()
+        (tmp_path / "cache" / "files" / relpath).unlink(missing_ok=True)

@@ -145,6 +145,9 @@ class Gate(ThreadingHTTPServer):
         """Whether the last byte of each object read is another one."""
         self.is_down = False
         """Whether connections are closed without an answer."""
+        self.answers = threading.Event()
+        """Clear it, and nothing is answered at all."""
+        self.answers.set()
         self.held = threading.Event()
         """Clear it, and bodies of objects stop after half."""
         self.held.set()
@@ -170,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         gate = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         gate.asked.append((self.command, self.path))
+        gate.answers.wait(60)
         if gate.is_down:
             self.close_connection = True
             return
@@ -212,6 +216,7 @@ def gate(endpoint: str | None = None) -> Iterator[Gate]:
         yield server
     finally:
         server.held.set()
+        server.answers.set()
         server.shutdown()
         server.server_close()
         thread.join()

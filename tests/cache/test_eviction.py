@@ -1,0 +1,230 @@
+"""The room that a cache takes: what goes first, what is counted, and a disk that fails."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cached import drop_all, kept, wait_until
+from permissions import permissions_hold
+
+from flask_hashfs import HashFS
+from flask_hashfs._cache.backend import CachedBackend
+from flask_hashfs._store.object_store import ObjectStore
+
+pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
+
+SIZE = 10_000
+LIMIT = 10 * SIZE
+
+
+def cached(folder: Path, store: HashFS | None = None, limit: int = LIMIT) -> HashFS:
+    """Return a store with a cache; another one over `store`, as another process has it."""
+    new = ObjectStore("memory://")
+    backend = new.backend if store is None else store.backend.past_cache
+    new.backend = CachedBackend(backend, str(folder / "cache"), limit, limit, 300)
+    return new
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> HashFS:
+    return cached(tmp_path)
+
+
+def put(store: HashFS, count: int, size: int = SIZE) -> list[Any]:
+    return [store.put(os.urandom(size)) for _ in range(count)]
+
+
+def is_kept(store: HashFS, address: Any) -> bool:
+    return os.path.exists(f"{store.backend.folder}/files/{address.relpath}")  # type: ignore[attr-defined]
+
+
+def settled(store: HashFS, tmp_path: Path, files: int) -> None:
+    def is_settled() -> bool:
+        numbers = store.cache_stats()
+        return len(kept(tmp_path)) == numbers.files == files and numbers.bytes == files * SIZE
+
+    wait_until(is_settled, f"{files} files are kept, and counted")
+
+
+def test_what_was_used_longest_ago_goes_first(store: HashFS, tmp_path: Path) -> None:
+    addresses = put(store, 10)
+    settled(store, tmp_path, 10)
+    for address in addresses[:3]:
+        store.open(address).close()
+    new = store.put(os.urandom(SIZE))
+    wait_until(lambda: is_kept(store, new), "there is room for the new one")
+    assert [is_kept(store, address) for address in addresses] == [True] * 3 + [False] + [True] * 6
+    assert is_kept(store, new)
+    assert store.cache_stats().evicted == 1
+
+
+def test_other_processes_uses_count_as_well(store: HashFS, tmp_path: Path) -> None:
+    other = cached(tmp_path, store)
+    addresses = put(store, 10)
+    other.open(addresses[0]).close()
+    used = tmp_path / "cache" / "files" / addresses[0].relpath
+    date = used.stat().st_atime_ns
+    wait_until(lambda: used.stat().st_atime_ns > date, "the use is written down")
+    (new,) = put(store, 1)
+    wait_until(lambda: is_kept(store, new), "there is room for the new one")
+    assert is_kept(store, addresses[0])
+    assert not is_kept(store, addresses[1])
+
+
+def test_nine_tenths_of_the_limit_are_left(tmp_path: Path) -> None:
+    store = cached(tmp_path, limit=100 * SIZE)
+    put(store, 100)
+    settled(store, tmp_path, 100)
+    put(store, 1)
+    settled(store, tmp_path, 91)
+
+
+def test_a_file_that_is_read_is_not_cut(store: HashFS) -> None:
+    data = os.urandom(SIZE)
+    with store.open(store.put(data)) as file:
+        addresses = put(store, 20)
+        wait_until(lambda: is_kept(store, addresses[-1]), "the last one is kept")
+        assert file.read() == data
+
+
+def test_the_limit_holds_while_many_fill(tmp_path: Path) -> None:
+    stores = [cached(tmp_path)]
+    stores += [cached(tmp_path, stores[0]) for _ in range(3)]
+    addresses = put(stores[0], 40)
+    drop_all(tmp_path)
+    seen = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            seen.append(stores[0].cache_stats().bytes)  # never less than there is
+
+    def read(number: int) -> None:
+        with stores[number % 4].open(addresses[number % 40]) as file:
+            assert len(file.read()) == SIZE
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(400)))
+    ended.set()
+    watcher.join()
+    assert max(seen) <= LIMIT
+    assert sum(_size(tmp_path / "cache" / "files" / name) for name in kept(tmp_path)) <= LIMIT
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def test_the_count_is_right_again_after_the_folder_was_deleted(
+    store: HashFS, tmp_path: Path
+) -> None:
+    put(store, 5)
+    shutil.rmtree(tmp_path / "cache")
+    put(store, 2)
+    settled(store, tmp_path, 2)
+
+
+def test_what_a_deleted_count_does_not_tell_is_walked(store: HashFS, tmp_path: Path) -> None:
+    put(store, 5)
+    (tmp_path / "cache" / "count").unlink()
+    put(store, 1)
+    settled(store, tmp_path, 6)
+
+
+def test_a_count_that_is_too_large_is_set_right_by_an_eviction(
+    store: HashFS, tmp_path: Path
+) -> None:
+    put(store, 10)
+    drop_all(tmp_path)
+    put(store, 1)
+    settled(store, tmp_path, 1)
+
+
+def test_what_a_killed_process_left_is_swept(store: HashFS, tmp_path: Path) -> None:
+    addresses = put(store, 10)
+    filling = tmp_path / "cache" / "filling"
+    (filling / "0123.4567").write_bytes(bytes(100))
+    (filling / addresses[0].id).write_bytes(bytes(100))
+    drop_all(tmp_path)
+    with store.open(addresses[0]) as file:
+        assert len(file.read()) == SIZE
+    wait_until(lambda: is_kept(store, addresses[0]), "it is kept")
+    put(store, 12)
+    wait_until(lambda: os.listdir(filling) == [], "the left-overs are gone")
+
+
+def test_a_file_as_large_as_the_cache_is_kept_alone(store: HashFS, tmp_path: Path) -> None:
+    put(store, 3)
+    (large,) = put(store, 1, LIMIT)
+    wait_until(lambda: kept(tmp_path) == [large.relpath], "it is kept alone")
+    (larger,) = put(store, 1, LIMIT + 1)
+    assert not is_kept(store, larger)
+
+
+# -- a disk that fails -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root: no disk is filled")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("size", [500_000, 2_000_000, 12_000_000])
+def test_a_full_disk_is_told_once_a_minute_and_nobody_else_notices(
+    disk: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    store = cached(disk, limit=2**30)
+    data = [os.urandom(size) for _ in range(3)]
+    with caplog.at_level(logging.WARNING, "flask_hashfs"):
+        addresses = [store.put(each) for each in data]
+        for _ in range(2):
+            for address, wanted in zip(addresses, data, strict=True):
+                with store.open(address) as file:
+                    assert file.read() == wanted
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.hashfs_kind for record in told] == ["cache-failing"]  # type: ignore[attr-defined]
+    assert os.strerror(errno.ENOSPC) in told[0].getMessage()
+    shutil.rmtree(disk / "cache" / "files", ignore_errors=True)
+
+
+def test_a_folder_that_cannot_be_made_is_no_error_to_anyone(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"a file stands in the way")
+    store = cached(tmp_path)
+    for size in (10, 9_000_000):
+        data = os.urandom(size)
+        address = store.put(data)
+        with store.open(address) as file:
+            assert file.read() == data
+        store.delete(address)
+        assert store.get(address) is None
+    assert store.cache_stats().files == 0
+
+
+def test_a_folder_that_cannot_be_written_is_no_error_to_anyone(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(0o500)
+    store = cached(tmp_path)
+    data = os.urandom(SIZE)
+    with permissions_hold(), store.open(store.put(data)) as file:
+        assert file.read() == data
+    assert os.listdir(tmp_path / "cache") == []
