@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._app.upload import Upload
+from ._app.upload_stats import UploadStats
 from ._flask.extension import FlaskHashFS
 from ._storage.cache_stats import CacheStats
 from ._storage.findings import Finding
@@ -51,6 +52,7 @@ __all__ = [
     "StoredFile",
     "UnsupportedTypeError",
     "Upload",
+    "UploadStats",
     "file_damaged",
     "file_deleted",
     "file_rejected",

@@ -64,6 +64,7 @@ PUBLIC = {
     "StoreFullError",
     "StoreUnavailableError",
     "Upload",
+    "UploadStats",
     "StoredFile",
     "file_damaged",
     "file_deleted",

@@ -338,6 +338,10 @@ class StoreConfig:
     uploads_origins: tuple[str, ...] | str = _key(
         (), _origins,
         'origins whose pages may use the uploads, or `"*"`')
+    upload_memory: int = _key(
+        64 * 1024 * 1024, _integer(0, "bytes"),
+        "bytes that unread bodies and small files of forms hold in a process, all requests "
+        "together; see [](deployment.md)", "64 MiB")
     worker_threads: int = _key(
         8, _integer(1, "threads"),
         "Quart: threads of each event loop that take uploads; as many look up, open and read")

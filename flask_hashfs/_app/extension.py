@@ -31,7 +31,7 @@ from .._store.checks import EVERYTHING, Accepted, accepted, watch
 from .._store.opening import open_store
 from .._store.store import HashFS
 from ..exceptions import ConfigError
-from . import cli, config, metrics, signed_urls
+from . import cli, config, metrics, signed_urls, upload_stats
 from . import state as app_state
 from .config import StoreConfig
 from .doctor import Patient
@@ -41,6 +41,7 @@ from .resumable import UploadFlow
 from .serving import SendOptions, Serving
 from .state import StoreState
 from .upload import Upload
+from .upload_stats import UploadStats
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
@@ -116,6 +117,8 @@ class BaseHashFS(Generic[AppT]):
             health=health,
             metrics=metrics.load(self.name, self._framework),
         )
+        if self.name is None or not app_state.states(app):
+            upload_stats.configure(settings)
         app.extensions[self._key] = state
         self._install(app, state)
         if cli.hashfs.name not in app.cli.commands:
@@ -412,6 +415,14 @@ class BaseHashFS(Generic[AppT]):
             has_before_upload=bool(self._before_upload),
         )
 
+    def upload_stats(self) -> UploadStats:
+        """Return what the uploads of this process are about, now; it needs no app, and no waiting.
+
+        Example:
+            ``fs.upload_stats().buffered``
+        """
+        return upload_stats.current()
+
     @property
     def has_references(self) -> bool:
         """Whether any callable tells what is in use."""
@@ -621,7 +632,9 @@ class UploadWriters:
         )
 
     def __call__(self) -> Writer:
-        return watch(self.client.backend.new_writer(self.max_size), self.accepted)
+        writer = self.client.backend.new_writer(self.max_size)
+        writer.count_as_upload()
+        return watch(writer, self.accepted)
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import Token
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from ..exceptions import (
     StoreUnavailableError,
     UnsupportedTypeError,
 )
+from . import upload_stats
+from .upload_stats import UploadStats
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Observation
@@ -53,6 +56,10 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 _ERRORS = {"unavailable", "full", "damaged", "unreadable", "healed"}
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES = tuple(1024.0 * 4**power for power in range(12))  # 1 KiB to 4 GiB
+_OF_UPLOADS: tuple[tuple[str, str, str, Callable[[UploadStats], int]], ...] = (
+    ("active", "{request}", "Requests that upload now.", lambda stats: stats.active),
+    ("buffered", "By", "Bytes of uploads that are in memory now.", lambda stats: stats.buffered),
+)
 
 
 class _Instruments:
@@ -96,11 +103,20 @@ class _Instruments:
             "{call}",
             "Calls that wait for a worker thread now.",
         )
+        for name, unit, what, count in _OF_UPLOADS:
+            meter.create_observable_gauge(
+                f"hashfs.upload.{name}", [partial(self._observe_uploads, count)], unit, what
+            )
         messages.watch(self._count_error)
 
     def _count_error(self, kind: str) -> None:
         if kind in _ERRORS:
             self.errors.add(1, {"kind": kind})
+
+    def _observe_uploads(
+        self, count: Callable[[UploadStats], int], options: CallbackOptions
+    ) -> Iterable[Observation]:
+        yield self.observation(count(upload_stats.current()))
 
     def _observe_waiting(self, options: CallbackOptions) -> Iterable[Observation]:
         for metrics in list(_all_metrics):

@@ -23,6 +23,7 @@ from werkzeug.exceptions import HTTPException, LengthRequired
 from .._http import framing
 from .._http.body_rules import BodyRules, read_already
 from .._storage.sources import ReadOnce
+from .._storage.upload_memory import MEMORY, Share
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -121,6 +122,7 @@ class Body(ReadOnce):
         self._failure: HTTPException | None = None
         self._has_ended = False
         self._kept: bytes | None = None
+        self._share: Share | None = None
 
     def keep(self, data: bytes) -> None:
         """Take note of what the request keeps of the bytes that it has read."""
@@ -182,6 +184,11 @@ class Body(ReadOnce):
                 break
         return b"".join(pieces)
 
+    def leave(self) -> None:
+        """Count this body no more among those of uploads: it has ended, or its request has."""
+        if self._share is not None:
+            self._share.leave()
+
     def _take(self, read: Callable[[int], bytes], size: int) -> bytes:
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -195,12 +202,17 @@ class Body(ReadOnce):
             return b""
         try:
             data = self._received(read, size)
+            if data and self._share is None:
+                self._share = MEMORY.enter(_nothing)
             self._position += len(data)
             self._has_ended = not data
             self._rules.check(self._position, ended=self._has_ended)
         except HTTPException as error:
             self._failure = error
+            self.leave()
             raise
+        if self._has_ended or self.is_exhausted:
+            self.leave()
         return data
 
     def _received(self, read: Callable[[int], bytes], size: int) -> bytes:
@@ -210,3 +222,7 @@ class Body(ReadOnce):
             raise
         except Exception as error:  # servers raise errors of their own for broken chunking
             raise self._rules.incomplete(self._position) from error
+
+
+def _nothing() -> None:
+    """Do nothing for a body that keeps nothing: its server does."""

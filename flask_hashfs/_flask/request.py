@@ -89,6 +89,8 @@ class _Uploads(Request):
         try:
             super().close()
         finally:
+            if isinstance(stream := self.__dict__.get("stream"), Body):
+                stream.leave()
             for writer in self._writers or ():
                 writer.close()
 

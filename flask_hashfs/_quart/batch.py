@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 BATCH = 512 * 1024
 """Bytes worth a call: the more in one, the less often its thread waits for the GIL."""
 
@@ -34,6 +36,20 @@ class Batch:
 
     def __len__(self) -> int:
         return self._size
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the bytes joined to blocks of about `BATCH`, and keep none that is yielded.
+
+        So the copy of a large batch is small.
+        """
+        pieces, self._pieces = self._pieces[::-1], []
+        while pieces:
+            block, size = [pieces.pop()], 0
+            size += len(block[0])
+            while pieces and size + len(pieces[-1]) <= BATCH:
+                block.append(pieces.pop())
+                size += len(block[-1])
+            yield _join(block)
 
     def __bytes__(self) -> bytes:
         data = _join(self._pieces)

@@ -1,8 +1,10 @@
 """Quart's request body, made to push back.
 
 Stock Quart takes from the server whatever the client sends, read or not. Here the connection asks
-for more only while there is `room`: at `HIGH_WATER` unread bytes it stops, the client's own TCP
-window fills up, and the memory of a request is bounded whatever the view does.
+for more only while there is `room`: when its share of the memory of all uploads is used up
+(`_storage/upload_memory.py`) it stops, the client's own TCP window fills up, and the memory of a
+request is bounded whatever the view does. What a reader has taken counts until it comes back for
+more, since it is on its way to the disk until then.
 
 Two sides use a body. The connection calls `append`, `set_complete`, `set_broken`, `abandon`; the
 view reads, in one of four ways: ``async for``, ``await`` (for which the mark is lifted, as
@@ -39,17 +41,21 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 from quart.wrappers import Body
 from werkzeug.exceptions import RequestTimeout
 
 from .._http.body_rules import BodyRules, BodyState, read_already
+from .._storage.upload_memory import BASE, MEMORY, MOST, Share
 from ..exceptions import IncompleteUploadError
 from .batch import BATCH, Batch
 
-HIGH_WATER = 576 * 1024
-"""Bytes that may lie unread; so a form with a file of 1 MiB makes two batches."""
+HIGH_WATER = MOST
+"""Bytes that may lie unread while the memory of all uploads lasts."""
+
+_ONE_BATCH = 1024 * 1024 + BASE  # a form with a file of 1 MiB: it makes one batch, not two
 
 COMPANY = 0.1
 """Seconds that a prompt batch waits for more bytes after its first."""
@@ -94,7 +100,8 @@ class UploadBody(Body):
         self._unread_since = 0.0
         self._last_arrival = 0.0
         self._loss: Exception | None = None
-        self._mark = HIGH_WATER
+        self._taken = 0  # bytes that a reader works on
+        self._share: Share | None = None
         self._room = asyncio.Event()
         # Who reads.
         self._readers = 0
@@ -117,7 +124,9 @@ class UploadBody(Body):
         await self._arrival(lambda: 1, self._patience())
         if not self._unread:
             raise StopAsyncIteration
-        return bytes(self.take())
+        batch = self.take()
+        self._free_taken()  # the app's now
+        return bytes(batch)
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._whole().__await__()
@@ -154,12 +163,15 @@ class UploadBody(Body):
     def take(self) -> Batch:
         """Return what has arrived, which makes room for more."""
         batch = self._unread
+        self._taken += len(batch)
         self.clear()
         return batch
 
     def clear(self) -> None:
         self._is_begun = self._is_begun or bool(self._unread)
         self._unread = Batch()
+        self._count()
+        self._leave_at_end()
         self._room.set()
 
     def lift_limit(self) -> None:
@@ -194,10 +206,38 @@ class UploadBody(Body):
     def reading(self) -> Iterator[None]:
         """Say that this body will be read on, though perhaps not at this very moment."""
         self._readers += 1
+        self._room.set()
         try:
             yield
         finally:
             self._readers -= 1
+            if not self._readers and self._taken:
+                self._free_taken()
+            self._leave_at_end()
+
+    def _free_taken(self) -> None:
+        """Note that whoever took bytes has done with them."""
+        self._taken = 0
+        self._count()
+        self._room.set()
+
+    # What it keeps, counted among all uploads.
+
+    def _count(self) -> None:
+        if self._share is not None:
+            self._share.hold(len(self._unread) + self._taken)
+
+    def _enter(self) -> Share:
+        return MEMORY.enter(partial(_write_sooner, _running_loop(), weakref.ref(self)))
+
+    def _leave_at_end(self) -> None:
+        if self._complete.is_set() and not (self._unread or self._readers):
+            self.leave()
+
+    def leave(self) -> None:
+        """Count this body no more among those of uploads: its request is over."""
+        if self._share is not None:
+            self._share.leave()
 
     # What the connection does.
 
@@ -208,6 +248,9 @@ class UploadBody(Body):
             if data and not self._unread:
                 self._unread_since = self._last_arrival
             self._unread.append(data)
+            if data and self._share is None:
+                self._share = self._enter()
+            self._count()
         elif data:
             self._drop(IncompleteUploadError(_NOT_READ))
         # Readers are woken when there is something to do, and not for every packet.
@@ -244,6 +287,7 @@ class UploadBody(Body):
         super().set_complete()
         self._ready.set()
         self._room.set()
+        self._leave_at_end()
         return True
 
     def abandon(self) -> bool:
@@ -267,6 +311,7 @@ class UploadBody(Body):
         self._received += size
         self._drop(error)
         self._unread = Batch()
+        self._count()
         self._ready.set()
         self._room.set()
 
@@ -284,14 +329,24 @@ class UploadBody(Body):
     @property
     def full(self) -> bool:
         """Whether the connection has to wait before it receives more."""
-        if len(self._unread) < self._mark or self._received == self._expected:
+        if self._share is None or self._received == self._expected:
             return False
-        return self._state is Arrival.KEPT and not self._readers_of_all
+        if self._state is not Arrival.KEPT or self._readers_of_all:
+            return False
+        held = len(self._unread) + self._taken
+        if MEMORY.is_used_up:
+            return held >= BASE or not (self._readers or self._is_small)
+        return held >= MEMORY.limit
+
+    @property
+    def _is_small(self) -> bool:
+        return self._expected is not None and self._expected <= BASE
 
     async def room(self) -> None:
         """Wait until there is room for another message."""
         while self.full:
             self._room.clear()
+            self._ready.set()  # a reader that waits for more than that has to take it
             await self._room.wait()
 
     @property
@@ -329,10 +384,12 @@ class UploadBody(Body):
 
     def _even_batch(self) -> float:
         """Return how many bytes make a batch: all that is left, or an even share of it."""
+        limit = MEMORY.limit
+        most = max(limit // 2, min(limit, _ONE_BATCH))  # the other half arrives meanwhile
         if self._expected is None or self._received > self._expected:
-            return min(BATCH, self._mark)
+            return min(BATCH, most)
         left = self._expected - self._received + len(self._unread)
-        return math.ceil(left / math.ceil(left / self._mark)) if left > self._mark else math.inf
+        return math.ceil(left / math.ceil(left / most)) if left > most else math.inf
 
     async def _arrival(
         self, count: Callable[[], float], patience: float | None, *, spares_rest: bool = False
@@ -345,12 +402,18 @@ class UploadBody(Body):
             spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
         """
         with self.reading():
+            self._free_taken()
             self._check(spares_rest)
-            while len(self._unread) < (wanted := count()) and not self._complete.is_set():
+            while len(self._unread) < (wanted := count()) and self._waits:
                 limit = self._limit()
                 self._limit_awaited = math.inf if limit is None else limit
                 await self._end_or(wanted, patience)
                 self._check(spares_rest)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether more will come before something is taken."""
+        return not (self._complete.is_set() or (self._unread and self.full))
 
     async def _end_or(self, count: float, patience: float | None) -> None:
         """Wait until `count` bytes are here, or the end, or more than the limit."""
@@ -385,3 +448,18 @@ class UploadBody(Body):
     def _patience(self, *, always: bool = False) -> float | None:
         owner = self._owner and self._owner()
         return owner.patience(always=always) if owner else None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # a body that is made whole, outside a request
+        return None
+
+
+def _write_sooner(loop: asyncio.AbstractEventLoop | None, body: weakref.ref[UploadBody]) -> None:
+    """Wake who waits for more of a body than it may keep now; in any thread."""
+    uploaded = body()
+    if uploaded is not None and loop is not None:
+        with suppress(RuntimeError):  # the loop is closed, and the request with it
+            loop.call_soon_threadsafe(uploaded._ready.set)

@@ -87,6 +87,8 @@ class UploadConnection(ASGIHTTPConnection):
             await super().__call__(receive, send)
         finally:
             self._phase = Phase.OVER
+            if self._body is not None:
+                self._body.leave()
             left = [task for task in self._tasks if not task.done()]
             self._tasks.clear()
             for task in left:

@@ -49,12 +49,14 @@ from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Stats
 from .._storage.sources import AsyncSource, Source
 from .._storage.stored_file import StoredFile
+from .._storage.upload_memory import MEMORY
 from .._storage.writer import Writer
 from .._store import types
 from .._store.putting import Put
 from ..signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
 from . import resumable, sources
 from .batch import Batch
+from .body import UploadBody
 from .connection import connection_class
 from .reader import BinaryReader, Opening, TextReader
 from .request import upload_request_class
@@ -504,10 +506,12 @@ class QuartHashFS(BaseHashFS[Quart]):
         workers = self._workers
         async with sources.opened(source) as batches:
             writer = step.begin()
+            if isinstance(batches, UploadBody):
+                writer.count_as_upload()
             while (size := await sources.next_batch(batches, step.awaits_head)) and (
                 not batches.ended
             ):
-                if step.awaits_head and size <= _INLINE:
+                if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
                     _write(writer, batches.take())
                 else:
                     await workers.run(_write, writer, late_argument=batches.take)
@@ -605,10 +609,10 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     def _install(self, app: Quart, state: StoreState) -> None:
         threads, kept = state["config"].worker_threads, cast(_State, state)
-        workers = kept["workers"] = Workers(threads)
+        workers, reading = kept["workers"], kept["reading"] = Workers(threads), Workers(threads)
         if (metrics := state["metrics"]) is not None:
-            metrics.waiting, workers.on_wait = workers.count_waiting, metrics.waited
-        kept["reading"] = Workers(threads)
+            metrics.waiting = lambda: workers.count_waiting() + reading.count_waiting()
+            workers.on_wait = reading.on_wait = metrics.waited
         kept["inspecting"] = Workers(threads)  # a slow inspector holds up no upload
         app.request_class = upload_request_class(app.request_class, workers)
         app.asgi_http_class = connection_class(app.asgi_http_class)
@@ -678,7 +682,8 @@ class QuartHashFS(BaseHashFS[Quart]):
 
 
 def _write(writer: Writer, batch: Batch) -> None:
-    writer.write(bytes(batch))
+    for block in batch.blocks():
+        writer.write(block)
 
 
 def _take(step: Put, file: Any) -> HashAddress | None:

@@ -16,6 +16,7 @@ from .._app.extension import UploadWriters
 from .._http.form_upload import FormUpload
 from .._http.multipart import FilePart, Limits
 from .._http.sniffing import HEAD_SIZE
+from .._storage.upload_memory import MEMORY
 from .._storage.writer import UploadStream, Writer
 from .batch import Batch
 from .body import UploadBody
@@ -113,7 +114,7 @@ class UploadFormParser(FormDataParser):
         fed = 0
         while size := await _batch(body, form.awaits_head):
             fed += size
-            if fed <= _INLINE:
+            if fed <= _INLINE and MEMORY.has_room(_INLINE):
                 _feed(form, body.take())
             else:
                 await self.workers.run(_feed, form, late_argument=body.take)
@@ -124,7 +125,8 @@ async def _batch(body: UploadBody, promptly: bool) -> int:
 
 
 def _feed(form: FormUpload[Writer], batch: Batch) -> None:
-    form.feed(bytes(batch))
+    for block in batch.blocks():
+        form.feed(block)
 
 
 async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:

@@ -81,6 +81,7 @@ def copy(source: object, writer: Writer) -> None:
     once = source if isinstance(source, ReadOnce) else None
     if once is not None:
         source = once.unread()
+        writer.count_as_upload()
     whole = _whole(source)
     if whole is not None and len(whole) <= max(LARGE, writer.memory_limit):
         # It is in memory and stays there: nothing is written before it turns out to be new.

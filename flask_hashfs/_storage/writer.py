@@ -18,6 +18,7 @@ from .full import full_is_told
 from .posix import refuses_links
 from .raw_reader import RawReader
 from .spool import TemporaryFile, TemporaryFolder
+from .upload_memory import MEMORY, SmallContent
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -47,7 +48,7 @@ class Writer:
 
     __slots__ = (
         *("algorithm", "closed", "head_type", "max_size", "memory_limit", "size"),
-        *("_dmode", "_file", "_folder", "_hash", "_head", "_id", "_memory"),
+        *("_dmode", "_file", "_folder", "_hash", "_head", "_id", "_memory", "_shared"),
     )
 
     def __init__(
@@ -73,9 +74,14 @@ class Writer:
         self._memory: bytes | bytearray | None = b""  # None: it has outgrown memory
         self._file: TemporaryFile | None = None
         self._id: str | None = None
+        self._shared: SmallContent | None = None
         if begun is not None:
             self._file, self.size, self._hash = begun
             self._memory = None
+
+    def count_as_upload(self) -> None:
+        """Hold in memory only what the memory of all uploads has room for."""
+        self._shared = SmallContent(MEMORY)
 
     @full_is_told
     def write(self, data: Bytes, beside: Executor | None = None) -> None:
@@ -100,7 +106,7 @@ class Writer:
             if self._head is not None and size >= self._head[0]:
                 self._show_head(data)
             self.size = size
-            if self._memory is not None and size <= self.memory_limit:
+            if self._memory is not None and self._stays_in_memory(size, len(data)):
                 self._hash.update(data)
                 self._remember(self._memory, data)
             else:
@@ -155,6 +161,15 @@ class Writer:
                 position += count
         return bytes(buffer[:position])
 
+    def _stays_in_memory(self, size: int, more: int) -> bool:
+        return size <= self.memory_limit and (self._shared is None or self._shared.grow(more))
+
+    def _forget(self, memory: bytes | None) -> None:
+        """Put None or nothing in the place of what is in memory."""
+        self._memory = memory
+        if self._shared is not None:
+            self._shared.release()
+
     def _remember(self, memory: bytes | bytearray, data: Bytes) -> None:
         if not memory and type(data) is bytes:
             self._memory = data  # the whole content, most of the time: not copied
@@ -167,7 +182,7 @@ class Writer:
     def _write_through(self, data: Bytes, beside: Executor | None) -> None:
         if self._file is None:
             self._file = self._spilled()
-            self._memory = None
+            self._forget(None)
         if beside is None or len(data) < _BESIDE:
             self._hash.update(data)
             self._file.write(data)
@@ -257,7 +272,7 @@ class Writer:
     def close(self) -> None:
         """Give up whatever of the content no address names; it may be called again."""
         self.closed = True
-        self._memory = b""
+        self._forget(b"")
         self._drop_file()
 
     def _drop_file(self) -> None:

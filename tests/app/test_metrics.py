@@ -23,6 +23,7 @@ from quart import Quart
 from flask_hashfs import QuartHashFS
 from flask_hashfs._app.metrics import Metrics
 from flask_hashfs._storage import messages
+from flask_hashfs._storage.upload_memory import MEMORY
 from flask_hashfs.exceptions import (
     DigestMismatchError,
     FileTooLargeError,
@@ -87,6 +88,24 @@ class Measured(Site):
 
 def counts(points: list[Any], key: str) -> dict[Any, int]:
     return {point.attributes[key]: getattr(point, "value", None) for point in points}
+
+
+def test_the_uploads_of_the_process_are_observed(tmp_path: Path) -> None:
+    Measured("quart", tmp_path)
+    share = MEMORY.enter(lambda: None)
+    share.hold(100_000)
+    data = READER.get_metrics_data()
+    assert data is not None
+    values = {
+        metric.name: point.value
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name.startswith("hashfs.upload.")
+    }
+    assert values == {"hashfs.upload.active": 1, "hashfs.upload.buffered": 100_000}
+    share.leave()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 PIECE = 16 * 1024
-LARGE = os.urandom(3 * 1024 * 1024 + 77)
+LARGE = os.urandom(HIGH_WATER + 3 * SPILL + 77)
 
 
 class Upload:
@@ -124,6 +124,7 @@ async def test_a_connection_of_its_own_waits_and_needs_no_disk(tmp_path: Path) -
     async with upload.exchange("1.1") as exchange:
         await exchange.send(*pieces_of(LARGE))
         await exchange.finish()
+        await settled(exchange, HIGH_WATER // PIECE)
         await exchange.settle()
         assert exchange.received == HIGH_WATER // PIECE
         assert await spooled_files() == before

@@ -100,6 +100,8 @@ async def test_receiving_stops_at_the_mark_and_goes_on_when_the_view_has_drained
     async with Exchange(app) as exchange:
         await exchange.send(*[PIECE] * count)
         await gate.reached.wait()
+        while exchange.received < HIGH_WATER // len(PIECE):
+            await asyncio.sleep(0)
         await exchange.settle()
         assert exchange.received == HIGH_WATER // len(PIECE)
         gate.open()
@@ -121,7 +123,7 @@ async def test_no_more_than_the_mark_and_one_message_is_ever_unread() -> None:
         return ""
 
     async with Exchange(app) as exchange:
-        await exchange.send(*[PIECE] * 40)
+        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
         await exchange.finish()
     assert most <= HIGH_WATER + len(PIECE)
 
@@ -251,7 +253,9 @@ async def test_a_wait_for_the_whole_body_that_is_given_up_lowers_the_mark_again(
 
     async with Exchange(app) as exchange:
         await gate.reached.wait()
-        await exchange.send(*[PIECE] * 40)
+        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
+        while exchange.received < HIGH_WATER // len(PIECE):
+            await asyncio.sleep(0)
         await exchange.settle()
         assert exchange.received == HIGH_WATER // len(PIECE)
         gate.open()
@@ -584,7 +588,7 @@ async def test_the_body_of_an_answered_request_is_not_passed_off_as_whole() -> N
         return ""
 
     async with Exchange(app) as exchange:
-        await exchange.send(*[PIECE] * 40)
+        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
         await exchange.finish()
     assert await outcome == "incomplete"
 

@@ -1,0 +1,229 @@
+"""The memory that all uploads of a process share: what each of them may keep.
+
+An upload may keep its equal share of the budget unread, at most `MOST` and at least `BASE`, which
+comes on top. Small files of forms take what they hold from the same budget, and go to disk sooner
+as it runs short. Nobody is refused, and nobody waits for another: an upload whose share is used up
+is written to disk, and only then are more of its bytes received.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+BASE = 64 * 1024
+"""Bytes that an upload may keep whatever the others do."""
+
+MOST = 4 * 1024 * 1024
+"""Bytes that an upload may keep at most."""
+
+DEFAULT_SIZE = 64 * 1024 * 1024
+
+_OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
+_TOLD = 7 / 8  # how far the share shrinks until those who hold more are told: few times in a crowd
+
+
+def share(size: int, uploads: int) -> int:
+    """Return how many bytes each of so many uploads may keep.
+
+    Args:
+        size: Of the budget, in bytes.
+        uploads: How many there are.
+    """
+    return min(MOST, BASE + size // max(uploads, 1))
+
+
+class UploadMemory:
+    """A budget, and what is taken of it.
+
+    Args:
+        size: Of the budget, in bytes.
+    """
+
+    def __init__(self, size: int = DEFAULT_SIZE) -> None:
+        self._size = size
+        self._uploads = 0
+        self._buffered = 0
+        self._charged = 0  # less than what is buffered by `BASE` for each upload
+        self._limit = self._told = share(size, 0)
+        self._shares: weakref.WeakSet[Share] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        # A finalizer may run while this thread holds the lock, so it leaves its notes here.
+        self._lost: deque[tuple[int, int, int]] = deque()
+
+    @property
+    def size(self) -> int:
+        """The budget, in bytes."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        with self._lock:
+            self._size = size
+            told = self._set_limit()
+        _tell(told)
+
+    @property
+    def uploads(self) -> int:
+        """How many requests upload."""
+        with self._lock:
+            self._settle()
+            return self._uploads
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that lie unread or on their way to the disk, and those of small files."""
+        with self._lock:
+            self._settle()
+            return self._buffered
+
+    @property
+    def limit(self) -> int:
+        """Bytes that each upload may keep now."""
+        return self._limit
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether nothing of the budget is left."""
+        return self._charged >= self._size
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether small contents of so many bytes together stay in memory now."""
+        return size * (_OF_FREE + 1) <= self._size - self._charged
+
+    def enter(self, on_less: Callable[[], None]) -> Share:
+        """Count one more upload.
+
+        Args:
+            on_less: Called, in any thread, when the upload may keep less than it holds.
+        """
+        with self._lock:
+            new = Share(self, on_less)
+            self._shares.add(new)
+            self._uploads += 1
+            told = self._set_limit()
+        _tell(told)
+        return new
+
+    def _set_limit(self) -> list[Share]:
+        """Set what each may keep, and return who has to be told that it is less than it holds."""
+        self._settle()
+        self._limit = share(self._size, self._uploads)
+        if self._limit >= self._told * _TOLD:
+            self._told = max(self._told, self._limit)
+            return []
+        self._told = self._limit
+        return [each for each in self._shares if each.held > self._limit]
+
+    def _settle(self) -> None:
+        while self._lost:
+            uploads, buffered, charged = self._lost.popleft()
+            self._uploads -= uploads
+            self._buffered -= buffered
+            self._charged -= charged
+
+    # What the two below do with the counters.
+
+    def _hold(self, upload: Share, size: int) -> None:
+        with self._lock:
+            self._settle()
+            self._buffered += size - upload.held
+            self._charged += _charge(size) - _charge(upload.held)
+            upload.held = size
+
+    def _leave(self, upload: Share) -> None:
+        self._hold(upload, 0)
+        with self._lock:
+            self._shares.discard(upload)
+            self._uploads -= 1
+            self._set_limit()
+
+    def _grow(self, content: SmallContent, count: int) -> bool:
+        with self._lock:
+            self._settle()
+            held = content.held + count
+            if held * _OF_FREE > self._size - self._charged + content.held:
+                return False
+            content.held = held
+            self._buffered += count
+            self._charged += count
+            return True
+
+    def _release(self, content: SmallContent) -> None:
+        with self._lock:
+            self._buffered -= content.held
+            self._charged -= content.held
+            content.held = 0
+
+
+class Share:
+    """What one upload keeps.
+
+    Attributes:
+        held: Bytes that are unread, or on their way to the disk.
+    """
+
+    __slots__ = ("__weakref__", "_has_left", "_memory", "held", "on_less")
+
+    def __init__(self, memory: UploadMemory, on_less: Callable[[], None]) -> None:
+        self._memory = memory
+        self._has_left = False
+        self.on_less = on_less
+        self.held = 0
+
+    def hold(self, size: int) -> None:
+        """Count `size` bytes as held, instead of those before."""
+        if size != self.held and not self._has_left:
+            self._memory._hold(self, size)
+
+    def leave(self) -> None:
+        """Count this upload no more; it may be called again."""
+        if not self._has_left:
+            self._has_left = True
+            self._memory._leave(self)
+
+    def __del__(self) -> None:
+        if not self._has_left:
+            self._memory._lost.append((1, self.held, _charge(self.held)))
+
+
+class SmallContent:
+    """What one content holds in memory, if there is room for it.
+
+    Attributes:
+        held: Its bytes.
+    """
+
+    __slots__ = ("_memory", "held")
+
+    def __init__(self, memory: UploadMemory) -> None:
+        self._memory = memory
+        self.held = 0
+
+    def grow(self, count: int) -> bool:
+        """Count `count` bytes more, or return False: there is no room for them."""
+        return self._memory._grow(self, count)
+
+    def release(self) -> None:
+        """Give back what is held; it may be called again."""
+        if self.held:
+            self._memory._release(self)
+
+    def __del__(self) -> None:
+        if self.held:
+            self._memory._lost.append((0, self.held, self.held))
+
+
+def _charge(held: int) -> int:
+    return max(0, held - BASE)
+
+
+def _tell(uploads: list[Share]) -> None:
+    for each in uploads:
+        each.on_less()
+
+
+MEMORY = UploadMemory()
+"""The memory of this process."""
