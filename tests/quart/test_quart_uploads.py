@@ -257,7 +257,7 @@ class TestStreaming:
         @view(app)
         async def ignore() -> str:
             kept.extend((await request.files).getlist("f"))
-            assert len(await in_thread(open_files, root)) == 2
+            assert len(await in_thread(open_below, root)) == 2
             kept[0].stream = io.BytesIO()  # taken apart by the app
             await fs.put(kept[1])
             return ""
