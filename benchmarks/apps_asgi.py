@@ -61,6 +61,7 @@ def make_ours() -> Quart:
         HASHFS_PATH_PREFIX="/files",
         MAX_CONTENT_LENGTH=LIMIT,
     )
+    app.config.from_prefixed_env()  # QUART_HASHFS_*
     fs = QuartHashFS(app)
 
     @app.post("/raw")

@@ -157,6 +157,12 @@ class CachedBackend(Backend):
         content = self._missed(file, True)
         if content is None:
             return None
+        if isinstance(content.file, MissedFile):
+            try:
+                content.file.begin()
+            except FileNotFoundError:  # deleted since it was looked up
+                content.close()
+                return None
         reader = io.BufferedReader(cast(Any, content.file), _BUFFER)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 

@@ -46,6 +46,7 @@ class MissedFile(RawReader):
         self._source: Source | None = None
         self._direct: BinaryIO | None = None
         self._begun = False
+        self._at = 0  # where the last read ended
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Announce what will be read; see `Content.will_read`."""
@@ -56,6 +57,14 @@ class MissedFile(RawReader):
         if self._source is None:
             self._content.will_read(ranges)
 
+    def begin(self) -> None:
+        """Have the file filled, since all of it may be read.
+
+        Raises:
+            FileNotFoundError: It is not stored any more.
+        """
+        self._begin(True)
+
     def read_at(self, position: int, buffer: memoryview) -> int:
         """Read what has arrived, or wait for it.
 
@@ -64,6 +73,8 @@ class MissedFile(RawReader):
         """
         if not self._begun:
             self._begin(position <= _AHEAD)
+        elif self._source is not None and position > self._at + _AHEAD:
+            self._begin(False)  # far ahead: not worth waiting for
         if self._source is not None:
             try:
                 there = self._source.wait(position)
@@ -71,6 +82,7 @@ class MissedFile(RawReader):
                 data = posix.read_at(self._source.fd, len(view), position)
                 view[: len(data)] = data
                 if data:
+                    self._at = position + len(data)
                     return len(data)
             except BrokenOffError:
                 pass
@@ -103,10 +115,13 @@ class MissedFile(RawReader):
 
     def _begin(self, is_whole: bool) -> None:
         self._begun = True
+        old, self._source = self._source, None
         address = self._content.address
         source = None
         if self._fills is not None:
             source = self._fills.join(address, self._size, goes_on=not is_whole)
+        if old is not None:
+            old.leave()
         if source is not None and is_whole:
             self._source = source
             source.wait_begun()
