@@ -12,8 +12,19 @@ from pathlib import Path
 from harness import Report, Series, Table, number, render_table
 
 WIDTH, LABELS, LINE, MARGIN = 760, 270, 26, 16
-OURS, OTHER, INK, GRID = "#0b6e4f", "#8d99a6", "#1f2933", "#d9dee3"  # ours is told by its name too
-LINES = (OURS, "#b4431f", "#3c5a99", "#7a6a00")
+# The colours of a bright and of a dark page; ours is told by its name too.
+COLOURS = {
+    "paper": ("#ffffff", "#1a1c1e"),
+    "ink": ("#1f2933", "#e6e8ea"),
+    "grid": ("#d9dee3", "#3a3f45"),
+    "ours": ("#0b6e4f", "#4cc39a"),
+    "other": ("#8d99a6", "#7a8794"),
+    "second": ("#b4431f", "#f08a6a"),
+    "third": ("#3c5a99", "#8fb0ff"),
+    "fourth": ("#7a6a00", "#d6c24a"),
+}
+OURS, OTHER, INK, GRID = "var(--ours)", "var(--other)", "var(--ink)", "var(--grid)"
+LINES = (OURS, "var(--second)", "var(--third)", "var(--fourth)")
 CEILING = "the load generator's ceiling"
 
 STORE_CHART = {
@@ -53,6 +64,7 @@ def publish(report: Report, docs: Path) -> list[Path]:
     for name, svg in draw(report).items():
         write(docs / "_static" / f"benchmark-{name}.svg", svg)
     write(docs / "benchmarks_tables.inc", tables(report))
+    write(docs / "benchmarks_summary.inc", summary(report))
     target = docs.parent / "benchmarks" / "published.json"
     report.save(target)
     return [*written, target]
@@ -166,14 +178,19 @@ def _step(highest: float) -> float:
 
 
 def _svg(title: str, height: float, parts: Sequence[str]) -> str:
-    """Return a picture on white, so that it is read on a dark page as well."""
+    """Return a picture that is bright or dark as the page is that shows it."""
+    bright, dark = (
+        "".join(f"--{name}:{both[index]};" for name, both in COLOURS.items()) for index in (0, 1)
+    )
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
             f'width="{WIDTH}" height="{height:.0f}" role="img" font-size="13" fill="{INK}" '
             'font-family="system-ui, sans-serif">',
             f"<title>{escape(title)}</title>",
-            '<rect width="100%" height="100%" fill="#fff" rx="6"/>',
+            f"<style>:root{{{bright}}}"
+            f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>",
+            '<rect width="100%" height="100%" fill="var(--paper)" rx="6"/>',
             f'<text x="{MARGIN}" y="{MARGIN + 14}" font-size="14" font-weight="600">'
             f"{escape(title)}</text>",
             *parts,
@@ -184,6 +201,28 @@ def _svg(title: str, height: float, parts: Sequence[str]) -> str:
 
 
 # --- Markdown ------------------------------------------------------------------------------------
+
+
+SUMMARY = {
+    "upload-quart-multipart-64-clients-x-1-mib-at-once": "64 forms of 1 MiB at once into Quart",
+    "upload-quart-raw-64-clients-x-1-mib-at-once": "64 raw bodies of 1 MiB at once into Quart",
+    "upload-flask-multipart-8-x-10-mib,-one-by-one": "forms of 10 MiB, one by one, into Flask",
+    "download-10-MiB": "downloads of 10 MiB",
+}
+
+
+def summary(report: Report) -> str:
+    """Return one small table: the throughput of the best of ours beside each baseline."""
+    lines = ["|  | Flask-HashFS | compared with |", "| --- | ---: | --- |"]
+    for table in report.tables:
+        if table.key not in SUMMARY:
+            continue
+        ours = [bar for bar in _rate_bars(table) if bar.ours and "FSYNC" not in bar.label]
+        best = max(ours, key=lambda bar: bar.value)
+        lines.append(f"| {SUMMARY[table.key]} | {number(best.value)} | {table.baseline} = 1 |")
+    for bar in _store_bars({table.key: table for table in report.tables}):
+        lines.append(f"| {bar.label}, without a server | {number(bar.value)} | hashfs = 1 |")
+    return "\n".join(lines) + "\n"
 
 
 def tables(report: Report) -> str:

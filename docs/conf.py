@@ -7,10 +7,13 @@ author = "The Flask-HashFS maintainers"
 copyright = f"2026, {author}"
 release = installed_version("Flask-HashFS")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build", "examples"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+copybutton_prompt_text = "$ "  # of a console, whose output is left out too
+copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"Flask-HashFS {release}"

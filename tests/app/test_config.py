@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -175,20 +176,23 @@ def test_every_default_passes_its_check(caplog):
 
 
 def documented(name: str, key: Key) -> str:
-    """The row of a key in the table of docs/configuration.md."""
+    """The entry of a key in the list of docs/configuration.md."""
     default = key.shown
     if default is None and isinstance(key.default, str):
         default = f'`"{key.default}"`'
     elif default is None:
         number = isinstance(key.default, int) and not isinstance(key.default, bool)
         default = str(key.default) if number else f"`{key.default!r}`"
-    return f"| `HASHFS_{name}` | {default} | {key.help} |"
+    anchor = f"hashfs_{name}".lower()
+    given = "Required" if default == "required" else f"Default: {default}"
+    help = key.help[0].upper() + key.help[1:]
+    return f"[`HASHFS_{name}`](#{anchor}){{#{anchor}}}\n: {given}. {help}.\n"
 
 
-def test_the_documentation_has_the_table_of_keys():
-    lines = DOCS.read_text(encoding="utf-8").splitlines()
-    rows = [line for line in lines if line.startswith("| `HASHFS_")]
-    assert rows == [documented(name, key) for name, key in KEYS.items()]
+def test_the_documentation_has_the_list_of_keys():
+    page = DOCS.read_text(encoding="utf-8")
+    entries = re.findall(r"^\[`HASHFS_.*\n: .*\n", page, re.MULTILINE)
+    assert entries == [documented(name, key) for name, key in KEYS.items()]
 
 
 def test_only_the_store_itself_warns_of_its_keys(caplog):
