@@ -52,7 +52,7 @@ def old_store() -> hashfs.HashFS:
 # --- uploads -------------------------------------------------------------------------------------
 
 
-def make_ours() -> Quart:
+def make_ours(**config: Any) -> Quart:
     app = Quart(__name__)
     app.config.update(
         HASHFS_ROOT_FOLDER=ROOT,
@@ -62,7 +62,12 @@ def make_ours() -> Quart:
         MAX_CONTENT_LENGTH=LIMIT,
     )
     app.config.from_prefixed_env()  # QUART_HASHFS_*
+    app.config.update(config)
     fs = QuartHashFS(app)
+
+    @app.get("/link/<path:file>")
+    async def link(file: str) -> str:
+        return fs.url_for(file, external=False, expires=86400)
 
     @app.post("/raw")
     async def raw() -> str:
@@ -176,6 +181,8 @@ async def hash_only(scope: Scope, receive: Receive, send: Send) -> None:
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
+    "accept": lambda: make_ours(HASHFS_ACCEPT="image/*"),
+    "signed": lambda: make_ours(HASHFS_SERVE_FILES="signed", SECRET_KEY="measured"),
     "bare": make_bare,
     "stock": lambda: make_stock(threads=False),
     "stock_threads": lambda: make_stock(threads=True),

@@ -18,7 +18,7 @@ ROOT = os.environ["BENCH_ROOT"]
 SMALL = bytes(1024)
 
 
-def make_ours() -> flask.Flask:
+def make_ours(**config: Any) -> flask.Flask:
     app = flask.Flask(__name__)
     app.config.update(
         HASHFS_ROOT_FOLDER=ROOT,
@@ -26,7 +26,12 @@ def make_ours() -> flask.Flask:
         HASHFS_SERVE_FILES=True,
         HASHFS_PATH_PREFIX="/files",
     )
+    app.config.update(config)
     fs = FlaskHashFS(app)
+
+    @app.get("/link/<path:file>")
+    def link(file: str) -> str:
+        return fs.url_for(file, external=False, expires=86400)
 
     @app.post("/raw")
     def raw() -> str:
@@ -83,6 +88,8 @@ def hash_only(environ: dict[str, Any], start_response: Callable[..., object]) ->
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
+    "accept": lambda: make_ours(HASHFS_ACCEPT="image/*"),
+    "signed": lambda: make_ours(HASHFS_SERVE_FILES="signed", SECRET_KEY="measured"),
     "bare": make_bare,
     "stock": make_stock,
     "hash": lambda: hash_only,

@@ -143,10 +143,12 @@ def drive(port: int, plans: list[list[list[memoryview]]]) -> dict[str, Any]:
     }
 
 
-def upload_request(encoding: str, size: int, path: str = "") -> list[memoryview]:
+def upload_request(
+    encoding: str, size: int, path: str = "", begin: bytes = b""
+) -> list[memoryview]:
     """Return a request whose content nobody has sent before, as pieces that share their bytes."""
-    pieces = [os.urandom(16)]
-    left = size - 16
+    pieces = [begin + os.urandom(16)]
+    left = size - 16 - len(begin)
     view = memoryview(BASE)
     body: list[Any] = [*pieces, *[view] * (left // MIB), view[: left % MIB]]
     kind = "application/octet-stream"
@@ -168,11 +170,18 @@ def upload_request(encoding: str, size: int, path: str = "") -> list[memoryview]
 
 
 def uploads(
-    port: int, clients: int, size: int, requests: int, encoding: str, path: str = ""
+    port: int,
+    clients: int,
+    size: int,
+    requests: int,
+    encoding: str,
+    path: str = "",
+    begin: str = "",
 ) -> dict[str, Any]:
-    """Let `clients` upload `requests` files each, all at once."""
+    """Let `clients` upload `requests` files each, all at once; `begin` is in hex."""
     plans = [
-        [upload_request(encoding, size, path) for _ in range(requests)] for _ in range(clients)
+        [upload_request(encoding, size, path, bytes.fromhex(begin)) for _ in range(requests)]
+        for _ in range(clients)
     ]
     return drive(port, plans)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import row_mutations
 from databases import LEFT_OUT, postgresql, postgresql_programs
 from row_schedules import player
 
@@ -46,3 +47,18 @@ def test_no_row_is_without_its_file_and_no_file_stays_without_a_row(
             shutil.rmtree(root)
     print(SCHEDULES, dict(totals))  # shown by pytest -rP
     assert all(totals[each] for each in ("rows", "deleted", "killed")), totals
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutation", row_mutations.MUTATIONS)
+def test_schedules_find_what_would_lose_or_leave_files(mutation: str, tmp_path: Path) -> None:
+    """Each is found by one of the first schedules."""
+    with player(row_mutations.__file__, mutation) as playing:
+        for seed in range(40):
+            url = f"sqlite:///{tmp_path}/rows.db"
+            outcome = playing.play(seed=seed, root=tmp_path / "root", url=url)
+            if outcome["lost"] or outcome["left"]:
+                return
+            shutil.rmtree(tmp_path / "root")
+    pytest.fail("40 schedules have found nothing")

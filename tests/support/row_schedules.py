@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import Flask
 from sqlalchemy import Engine, create_engine, delete, event, select, text
@@ -54,6 +54,9 @@ class Base(DeclarativeBase):
 
 class Row(Base):
     __tablename__ = "schedule_row"
+    __mapper_args__: ClassVar[dict[str, bool]] = {
+        "confirm_deleted_rows": False
+    }  # another one may have deleted it
     id: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[int]
     file: Mapped[StoredFile] = mapped_column(StoredFileType)
@@ -133,39 +136,57 @@ def write(job: dict[str, Any], board: Board, place: int, lot: random.Random) -> 
     if lot.random() < 0.5:
         kill_at(engine, lot.randrange(1, 120))
     with app.app_context():
-        for _ in range(TRANSACTIONS):
-            board[place] = time.time() - CLOCK
-            try:
-                with Session(engine) as session:
-                    for _ in range(lot.randrange(1, 5)):
-                        change(fs, session, lot)
-                        session.flush()
-                        time.sleep(lot.random() * 0.02)
-                    if lot.random() < 0.7:
-                        session.commit()
-            except (OperationalError, StaleDataError):  # SQLite: another one writes
-                pass
-            board[place] = 0
-            time.sleep(lot.random() * 0.05)
+        play_transactions(engine, Row, lambda _, number: save(fs, number), board, place, lot)
 
 
-def change(fs: FlaskHashFS, session: Session, lot: random.Random) -> None:
+def play_transactions(
+    engine: Engine,
+    kind: Any,
+    new_file: Callable[[Session, int], Any],
+    board: Board,
+    place: int,
+    lot: random.Random,
+    passing: tuple[type[Exception], ...] = (OperationalError, StaleDataError),
+) -> None:
+    """Play a writer's transactions on the rows of a class that has `content` and `file`.
+
+    An error of a kind that is `passing` ends its transaction only: on SQLite another one writes.
+    """
+    for _ in range(TRANSACTIONS):
+        board[place] = time.time() - CLOCK
+        try:
+            with Session(engine) as session:
+                for _ in range(lot.randrange(1, 5)):
+                    change(session, kind, new_file, lot)
+                    session.flush()
+                    time.sleep(lot.random() * 0.02)
+                if lot.random() < 0.7:
+                    session.commit()
+        except passing:
+            pass
+        board[place] = 0
+        time.sleep(lot.random() * 0.05)
+
+
+def change(
+    session: Session, kind: Any, new_file: Callable[[Session, int], Any], lot: random.Random
+) -> None:
     number = lot.randrange(CONTENTS)
     deed = lot.choice(("add", "add", "add", "delete", "delete all", "delete many", "replace"))
     if deed == "delete many":
-        session.execute(delete(Row).where(Row.id % 3 == lot.randrange(3)))
+        session.execute(delete(kind).where(kind.id % 3 == lot.randrange(3)))
     if deed == "delete all":
-        session.execute(delete(Row).where(Row.content == number))
+        session.execute(delete(kind).where(kind.content == number))
     if deed == "add":
-        session.add(Row(content=number, file=save(fs, number)))
+        session.add(kind(content=number, file=new_file(session, number)))
     if deed in ("delete", "replace"):
         row = session.scalars(
-            select(Row).order_by(Row.id).limit(1).with_for_update(skip_locked=True)
+            select(kind).order_by(kind.id).limit(1).with_for_update(skip_locked=True)
         ).first()
         if row is not None and deed == "replace":
-            row.content, row.file = number, save(fs, number)
+            row.content, row.file = number, new_file(session, number)
         elif row is not None:
-            session.execute(delete(Row).where(Row.id == row.id))
+            session.delete(row)
 
 
 def save(fs: FlaskHashFS, number: int) -> StoredFile:
@@ -296,11 +317,14 @@ def unreadable(fs: FlaskHashFS, rows: Any) -> list[str]:
 
 
 class Player:
-    """The script, running."""
+    """The script, or another one that answers alike, running."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str, *words: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, script, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def play(self, **job: Any) -> dict[str, Any]:
@@ -317,8 +341,8 @@ class Player:
 
 
 @contextmanager
-def player() -> Iterator[Player]:
-    playing = Player()
+def player(script: str = __file__, *words: str) -> Iterator[Player]:
+    playing = Player(script, *words)
     try:
         yield playing
     finally:
