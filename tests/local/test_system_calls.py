@@ -185,3 +185,46 @@ def test_a_folder_that_cannot_be_synced_is_no_error(
 
     monkeypatch.setattr(os, "fsync", fsync)
     assert HashFS(tmp_path / "root").put(b"hello").id
+
+
+HEAD_CODE = """
+import os, sys
+from pathlib import Path
+from flask import Flask
+from flask_hashfs import FlaskHashFS
+root, tus = sys.argv[1], {"Tus-Resumable": "1.0.0"}
+app = Flask("app")
+app.config.update(HASHFS_ROOT_FOLDER=root, HASHFS_UPLOADS_PATH="/uploads", HASHFS_FSYNC=False)
+FlaskHashFS(app)
+client = app.test_client()
+for size in (10 * 1024, 10 * 1024, 10 * 1024**3):  # the first one imports what is needed
+    answer = client.post("/uploads", headers={**tus, "Upload-Length": str(20 * 1024**3)})
+    location = answer.headers["Location"]
+    os.truncate(Path(root, ".hashfs", location.lstrip("/"), "data"), size)
+    os.access(f"/begin-{size}", 0)
+    answer = client.head(location, headers=tus)
+    os.access(f"/end-{size}", 0)
+    assert answer.headers["Upload-Offset"] == str(size)
+"""
+
+
+def test_a_head_of_an_unfinished_upload_costs_the_same_whatever_its_size(
+    strace: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    words = [strace, "-f", "-y", "-s", "500", "-o", log]
+    words += [sys.executable, "-c", HEAD_CODE, tmp_path / "root"]
+    subprocess.run(words, capture_output=True, check=True)
+    lines = log.read_text().splitlines()
+    small, large = (_about_uploads(lines, size) for size in (10 * 1024, 10 * 1024**3))
+    assert names_of(large) == names_of(small)
+    told = [int(rest.rpartition(" = ")[2]) for name, rest in large if "read" in name]
+    assert told, "its state was read"
+    assert sum(told) < 4096
+
+
+def _about_uploads(lines: list[str], size: int) -> list[tuple[str, str]]:
+    """Return the calls of the last HEAD of an upload of that size that name a file of it."""
+    marks = [n for n, line in enumerate(lines) if f'-{size}"' in line][-2:]
+    calls = [match.groups() for match in map(CALL.match, lines[slice(*marks)]) if match]
+    return [(name, rest) for name, rest in calls if ".hashfs/uploads" in rest]

@@ -23,6 +23,8 @@ SIZE = len(CONTENT)
 TUS = [("Tus-Resumable", "1.0.0")]
 TUS_CONTENT = [*TUS, ("Content-Type", "application/offset+octet-stream")]
 DRAFT_CONTENT = [("Content-Type", "application/partial-upload")]
+KILLED = int(os.environ.get("HASHFS_TEST_KILLED_UPLOADS", "4"))
+"""Uploads during which a worker is killed."""
 KINDS = {
     "gunicorn": ("gthread", "flask", ["--workers", "2"]),
     "gunicorn-asgi": ("gunicorn-asgi", "quart", ["--workers", "2"]),
@@ -262,6 +264,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi"])
+@pytest.mark.timeout(60 + 60 * KILLED)
 def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> None:
     worker, framework, options = KINDS[kind]
     env = {
@@ -270,29 +273,23 @@ def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> Non
         "FLASK_HASHFS_FSYNC": "false",
     }
     app = f"resumable_app:{framework}_app()"
-    over = threading.Event()
     with serve(worker, app, env=env, options=options) as server:
-
-        def kill() -> None:
-            rng = random.Random(5)
-            while not over.wait(rng.uniform(0.5, 3.0)):
-                workers = children(server.process.pid)
-                if workers:
-                    os.kill(rng.choice(workers), signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            for number in range(4):
-                _upload_through_kills(server, number)
-        finally:
-            over.set()
-            killer.join()
+        for number in range(KILLED):
+            _upload_through_a_kill(server, number)
 
 
-def _upload_through_kills(server: Server, number: int) -> None:
-    content = random.Random(number).randbytes(400_000)
-    told, location = 0, None
+def _kill_worker(server: Server, rng: random.Random) -> None:
+    workers = children(server.process.pid)
+    if workers:
+        os.kill(rng.choice(workers), signal.SIGKILL)
+
+
+def _upload_through_a_kill(server: Server, number: int) -> None:
+    """Upload, while a worker is killed at a random moment of one of the requests."""
+    rng = random.Random(number)
+    content = rng.randbytes(400_000)
+    fatal = rng.randrange(len(content))  # in the request that brings this byte
+    told, location, killer = 0, None, None
     deadline = time.monotonic() + 240
     while told < len(content):
         assert time.monotonic() < deadline
@@ -301,11 +298,16 @@ def _upload_through_kills(server: Server, number: int) -> None:
                 location = create(server, len(content))
             told, before = offset_of(server, location), told
             assert told >= before, "what was told is lost"
+            if killer is None and told + 60_000 > fatal:
+                killer = threading.Timer(rng.uniform(0, 0.02), _kill_worker, (server, rng))
+                killer.start()
             answer = append(server, location, told, content[told : told + 60_000])
             if answer.status == 204:
                 told = int(answer.get("Upload-Offset") or "")
         except (OSError, EOFError, ValueError):
             time.sleep(0.05)
+    assert killer is not None
+    killer.join()
     id = hashlib.sha256(content).hexdigest()
     while True:
         assert time.monotonic() < deadline
