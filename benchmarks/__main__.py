@@ -13,7 +13,16 @@ from pathlib import Path
 from harness import Report, Scale, Workspace, about, goals, number
 
 HERE = Path(__file__).parent
-SECTIONS = ("store", "uploads", "downloads", "access", "memory", "object_store", "cache")
+SECTIONS = (
+    "store",
+    "uploads",
+    "downloads",
+    "access",
+    "memory",
+    "resumable",
+    "object_store",
+    "cache",
+)
 
 
 NEEDED = """benchmarks: the module {name!r} is not installed. They need what tox installs for them:

@@ -59,6 +59,7 @@ def make_ours(**config: Any) -> Quart:
         HASHFS_FSYNC=os.environ.get("BENCH_FSYNC") == "1",
         HASHFS_SERVE_FILES=True,
         HASHFS_PATH_PREFIX="/files",
+        HASHFS_UPLOADS_PATH="/uploads",
         MAX_CONTENT_LENGTH=LIMIT,
     )
     app.config.from_prefixed_env()  # QUART_HASHFS_*

@@ -25,6 +25,7 @@ def make_ours(**config: Any) -> flask.Flask:
         HASHFS_FSYNC=os.environ.get("BENCH_FSYNC") == "1",
         HASHFS_SERVE_FILES=True,
         HASHFS_PATH_PREFIX="/files",
+        HASHFS_UPLOADS_PATH="/uploads",
     )
     app.config.update(config)
     fs = FlaskHashFS(app)

@@ -7,6 +7,7 @@ can do several times what any server here can. ``python load.py sink`` is a serv
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 MIB = 1024 * 1024
@@ -43,6 +46,7 @@ class Connection:
 
     def _next(self) -> None:
         self.out = self.requests.pop()
+        self.is_head = bytes(self.out[0][:5]) == b"HEAD "
         self.begun = time.perf_counter()
         self.head = b""
         self.left: int | None = None
@@ -82,6 +86,12 @@ class Connection:
             self.status = head[9:12].decode()
             self.closes = b"connection: close" in head.lower()
             _, found, length = head.lower().partition(b"\r\ncontent-length:")
+            if self.is_head or self.status == "204":
+                found, length = b"none", b"0"
+            elif b"\r\ntransfer-encoding: chunked" in head.lower():
+                if not rest.endswith(b"0\r\n\r\n"):
+                    return False
+                found, length = b"chunked", b"%d" % len(rest)
             if not found:
                 return self._done("no length")
             self.left = int(length.split(b"\r\n", 1)[0]) - len(rest)
@@ -104,11 +114,32 @@ class Connection:
         return False
 
 
+Steps = Generator[list[memoryview], bytes, None]
+
+
+class Session(Connection):
+    """A client whose next request follows from the head of the answer before."""
+
+    def __init__(self, port: int, steps: Steps) -> None:
+        self._steps = steps
+        super().__init__(port, [next(steps)])
+
+    def _done(self, status: str) -> bool:
+        with contextlib.suppress(StopIteration):
+            self.requests = [self._steps.send(self.head)]
+        return super()._done(status)
+
+
 def drive(port: int, plans: list[list[list[memoryview]]]) -> dict[str, Any]:
     """Run one connection for each plan, a list of requests, until all are answered."""
+    return run([partial(Connection, port, plan) for plan in plans])
+
+
+def run(clients: list[Callable[[], Connection]]) -> dict[str, Any]:
+    """Connect all clients, and run them until the last one is done."""
     begin, cpu = time.perf_counter(), time.process_time()
     with selectors.DefaultSelector() as selector:
-        done = [Connection(port, plan) for plan in plans]
+        done = [connect() for connect in clients]
         for connection in done:
             selector.register(connection.socket, connection.events, connection)
         running = len(done)
@@ -233,6 +264,95 @@ def slow_uploads(
     return {"seconds": time.monotonic() - begin, "statuses": statuses}
 
 
+# --- resumable uploads, by tus -------------------------------------------------------------------
+
+TUS = ["Host: 127.0.0.1", "Tus-Resumable: 1.0.0"]
+
+
+def request(line: str, fields: list[str], body: Sequence[memoryview] = ()) -> list[memoryview]:
+    """Return a request of tus as pieces."""
+    length = sum(len(piece) for piece in body)
+    lines = [f"{line} HTTP/1.1", *TUS, *fields]
+    if not line.startswith("HEAD"):
+        lines.append(f"Content-Length: {length}")
+    return [memoryview("\r\n".join([*lines, "", ""]).encode()), *body]
+
+
+def content(size: int) -> list[memoryview]:
+    """Return content that nobody has sent before, as pieces that share their bytes."""
+    start, view, left = memoryview(os.urandom(min(16, size))), memoryview(BASE), max(0, size - 16)
+    body = [start, *[view] * (left // MIB), view[: left % MIB]]
+    return [piece for piece in body if len(piece)]
+
+
+def field_of(head: bytes, name: str) -> str:
+    """Return the value of a field of an answer."""
+    for line in head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]:
+        key, _, value = line.partition(":")
+        if key.lower() == name:
+            return value.strip()
+    raise ValueError(f"no {name} in {head[:200]!r}")
+
+
+def path_of(head: bytes) -> str:
+    """Return the path of the upload that an answer has created."""
+    location = field_of(head, "location")
+    return "/" + location.split("/", 3)[3] if "://" in location else location
+
+
+def creation(size: int) -> list[memoryview]:
+    return request("POST /uploads", [f"Upload-Length: {size}"])
+
+
+def append(path: str, offset: int, size: int) -> list[memoryview]:
+    fields = ["Content-Type: application/offset+octet-stream", f"Upload-Offset: {offset}"]
+    return request(f"PATCH {path}", fields, content(size))
+
+
+def whole(size: int, piece: int) -> Steps:
+    """Create an upload, and send it in pieces."""
+    path = path_of((yield creation(size)))
+    for offset in range(0, size, piece):
+        yield append(path, offset, min(piece, size - offset))
+
+
+def rest(path: str, size: int) -> Steps:
+    """Ask how far an upload is, and send the rest."""
+    offset = int(field_of((yield request(f"HEAD {path}", [])), "upload-offset"))
+    yield append(path, offset, size - offset)
+
+
+def resumable(port: int, clients: int, size: int, piece: int) -> dict[str, Any]:
+    """Let `clients` upload a file each, in pieces, all at once."""
+    return run([partial(Session, port, whole(size, piece)) for _ in range(clients)])
+
+
+def begin(port: int, clients: int, size: int, sent: int) -> dict[str, Any]:
+    """Let `clients` create an upload each and break off after so many bytes."""
+    paths: list[str] = []
+
+    def create() -> Steps:
+        paths.append(path_of((yield creation(size))))
+
+    done = run([partial(Session, port, create()) for _ in range(clients)])
+    for path in paths:
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+            head, *_ = append(path, 0, size)
+            for piece in (head, *content(sent)):
+                connection.sendall(piece)
+    return {**done, "paths": paths}
+
+
+def resume(port: int, paths: list[str], size: int) -> dict[str, Any]:
+    """Go on with uploads, all at once."""
+    return run([partial(Session, port, rest(path, size)) for path in paths])
+
+
+def heads(port: int, paths: list[str], requests: int) -> dict[str, Any]:
+    """Ask again and again how far uploads are, one client for each."""
+    return drive(port, [[request(f"HEAD {path}", []) for _ in range(requests)] for path in paths])
+
+
 def _send_some(connection: Connection, quota: int) -> int:
     try:
         count = connection.socket.send(connection.out[0][:quota])
@@ -280,7 +400,15 @@ def sink(port: int) -> None:
             threading.Thread(target=answer, args=(client,), daemon=True).start()
 
 
-ORDERS = {"uploads": uploads, "downloads": downloads, "slow_uploads": slow_uploads}
+ORDERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "uploads": uploads,
+    "downloads": downloads,
+    "slow_uploads": slow_uploads,
+    "resumable": resumable,
+    "begin": begin,
+    "resume": resume,
+    "heads": heads,
+}
 
 
 def main() -> None:

@@ -174,6 +174,19 @@ def serve_nginx(root: Path, folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def serve_node(script: Path, folder: Path, root: Path) -> Iterator[Server]:
+    """Run a script in Node.js, which is given the port and the folder of its store."""
+    port = free_port()
+    command = [str(which("node")), str(script), str(port), str(root)]
+    server = _start(command, port, folder, {"BENCH_ROOT": str(root)})
+    if not _answers(server):
+        stop(server.process)
+        raise RuntimeError(f"{script.name} did not start:\n{server.log.read_text()[-2000:]}")
+    with _running(server):
+        yield server
+
+
+@contextlib.contextmanager
 def serve_together(
     report: Report, title: str, contexts: Mapping[str, AbstractContextManager[Server]]
 ) -> Iterator[dict[str, Server]]:

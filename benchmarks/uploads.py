@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -153,13 +154,16 @@ def measure(
         run_rounds(report, table, contenders, rounds, idle=partial(wait_idle, *servers.values()))
 
 
-def start(peer: Peer, workspace: Workspace) -> contextlib.AbstractContextManager[Server]:
-    """Start a peer on a fresh store."""
+def start(
+    peer: Peer, workspace: Workspace, more: Mapping[str, str] = {}
+) -> contextlib.AbstractContextManager[Server]:
+    """Start a peer, on a fresh store if `more` variables do not name another."""
     folder = workspace.fresh("server")
     env = {
         "BENCH_ROOT": str(workspace.fresh("store")),
         "BENCH_APP": peer.variant,
         "BENCH_FSYNC": "1" if peer.fsync else "0",
+        **more,
     }
     return serve(peer.server, peer.app, folder, env)
 
