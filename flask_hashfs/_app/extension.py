@@ -117,6 +117,8 @@ class BaseHashFS(Generic[AppT]):
             health=health,
             metrics=metrics.load(self.name, self._framework),
         )
+        if backend.is_cached and state["metrics"] is not None:
+            state["metrics"].cache = backend.cache_stats
         if self.name is None or not app_state.states(app):
             upload_stats.configure(settings)
         app.extensions[self._key] = state

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from .._http.plan import ByteRange, Plan
 from .._storage import messages
+from .._storage.cache_stats import CacheStats
 from .._storage.predecessor import HashAddress
 from ..exceptions import (
     DigestMismatchError,
@@ -59,6 +60,17 @@ _BYTES = tuple(1024.0 * 4**power for power in range(12))  # 1 KiB to 4 GiB
 _OF_UPLOADS: tuple[tuple[str, str, str, Callable[[UploadStats], int]], ...] = (
     ("active", "{request}", "Requests that upload now.", lambda stats: stats.active),
     ("buffered", "By", "Bytes of uploads that are in memory now.", lambda stats: stats.buffered),
+)
+
+
+_OF_CACHES = (
+    ("hits", "{file}", "Files that were kept when they were asked for."),
+    ("misses", "{file}", "Files that were not."),
+    ("fills", "{file}", "Files fetched from the store and found whole."),
+    ("evicted", "{file}", "Files deleted to make room."),
+    ("damaged", "{file}", "Times that the store has sent other bytes than were put."),
+    ("bytes", "By", "Bytes of all kept files."),
+    ("files", "{file}", "Kept files."),
 )
 
 
@@ -107,6 +119,10 @@ class _Instruments:
             meter.create_observable_gauge(
                 f"hashfs.upload.{name}", [partial(self._observe_uploads, count)], unit, what
             )
+        for name, unit, what in _OF_CACHES:
+            is_now = name in ("bytes", "files")
+            make = meter.create_observable_gauge if is_now else meter.create_observable_counter
+            make(f"hashfs.cache.{name}", [partial(self._observe_caches, name)], unit, what)
         messages.watch(self._count_error)
 
     def _count_error(self, kind: str) -> None:
@@ -117,6 +133,11 @@ class _Instruments:
         self, count: Callable[[UploadStats], int], options: CallbackOptions
     ) -> Iterable[Observation]:
         yield self.observation(count(upload_stats.current()))
+
+    def _observe_caches(self, name: str, options: CallbackOptions) -> Iterable[Observation]:
+        for metrics in list(_all_metrics):
+            if metrics.cache is not None:
+                yield self.observation(getattr(metrics.cache(), name), metrics.attributes)
 
     def _observe_waiting(self, options: CallbackOptions) -> Iterable[Observation]:
         for metrics in list(_all_metrics):
@@ -143,6 +164,7 @@ class Metrics:
         self.instruments = _instruments()
         self.attributes = {"store": store or "default", "framework": framework}
         self.waiting: Callable[[], int] | None = None
+        self.cache: Callable[[], CacheStats] | None = None
         self._with: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         _all_metrics.add(self)
 
@@ -248,13 +270,13 @@ class MeasuredAnswer(_Measured):
 
     __slots__ = ()
 
-    def answered(self, plan: Plan) -> None:
-        """Tell what is answered."""
+    def answered(self, plan: Plan, source: str) -> None:
+        """Tell what is answered, and whether the file is in the store or in its cache."""
         if plan.body:  # else a HEAD, a 304, or the server in front sends the file
             self.size = sum(
                 part.size if isinstance(part, ByteRange) else len(part) for part in plan.body
             )
-        self.more = (("status", f"{plan.status // 100}xx"), ("source", "store"))
+        self.more = (("status", f"{plan.status // 100}xx"), ("source", source))
 
     def _of_error(self, error: BaseException) -> tuple[tuple[str, str], ...]:
         code = error.code if isinstance(error, HTTPException) else None

@@ -94,6 +94,8 @@ class Answer:
     reads_cached: bool
     path: str | None
     """Of the file, where it lies on this machine."""
+    source: str
+    """What has it: ``store`` or ``cache``."""
 
     def close(self) -> None:
         """Close the file; it may be called again."""
@@ -200,6 +202,7 @@ class Serving:
             bool(plan.body),
             content.reads_cached,
             content.path,
+            "cache" if content.path is not None and self.client.backend.is_cached else "store",
         )
         location = self._redirection(plan, representation, address, options)
         if hands_over and plan.body:

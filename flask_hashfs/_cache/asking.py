@@ -45,6 +45,7 @@ class Outage:
         self._path = path
         self._telling = telling
         self._until = 0.0
+        self._down_until = 0.0  # it has failed, and was not only slow
 
     def lasts(self) -> bool:
         """Tell whether nobody is to wait for the store."""
@@ -55,20 +56,22 @@ class Outage:
         return False
 
     def begin(self, error: BaseException | str) -> None:
-        """Note that the store has not answered."""
+        """Note that the store has not answered: by its error, or by what it was too slow for."""
         self._until = time.monotonic() + OUTAGE
+        if isinstance(error, BaseException):
+            self._down_until = self._until
         self._telling.unanswered(error)
         with contextlib.suppress(OSError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | posix.BINARY, 0o600))
             os.utime(self._path)
 
     def check(self) -> None:
-        """Refuse to wait for the store while it is known not to answer.
+        """Refuse to wait for a store that has failed; for a slow one there is no other way.
 
         Raises:
-            StoreUnavailableError: It is known so.
+            StoreUnavailableError: It has failed within the last ten seconds.
         """
-        if self.lasts():
+        if time.monotonic() < self._down_until:
             raise StoreUnavailableError("the store did not answer a moment ago")
 
 

@@ -18,9 +18,8 @@ from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.inspection import look
-from .._app.serving import SendOptions
+from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
-from .._http.plan import Plan
 from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
 from .._storage.names import BinaryMode, Extension, File, TextMode
@@ -391,11 +390,11 @@ class FlaskHashFS(BaseHashFS[Flask]):
         if metrics is None:
             return self._send(file, options, is_routed)[0]
         with metrics.serve() as measured:
-            response, plan = self._send(file, options, is_routed)
-            measured.answered(plan)
+            response, answer = self._send(file, options, is_routed)
+            measured.answered(answer.plan, answer.source)
             return response
 
-    def _send(self, file: File, options: SendOptions, is_routed: bool) -> tuple[Response, Plan]:
+    def _send(self, file: File, options: SendOptions, is_routed: bool) -> tuple[Response, Answer]:
         serving = self._serving
         content = serving.open(file, request.method, is_routed=is_routed)
         answer = serving.answer(content, request, options)
@@ -408,7 +407,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         if answer.serves_content and file_served.receivers:
             address, status = answer.address, answer.plan.status
             file_served.send(_app(), extension=self, address=address, status=status)
-        return response, answer.plan
+        return response, answer
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Flask):

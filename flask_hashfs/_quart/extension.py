@@ -41,7 +41,6 @@ from .._app.extension import BaseHashFS
 from .._app.inspection import look
 from .._app.serving import Answer, SendOptions
 from .._app.state import StoreState
-from .._http.plan import Plan
 from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
 from .._storage.names import AUTO, BinaryMode, Extension, File, TextMode
@@ -571,13 +570,13 @@ class QuartHashFS(BaseHashFS[Quart]):
         if metrics is None:
             return (await self._send(file, options, is_routed))[0]
         with metrics.serve() as measured:
-            response, plan = await self._send(file, options, is_routed)
-            measured.answered(plan)
+            response, answer = await self._send(file, options, is_routed)
+            measured.answered(answer.plan, answer.source)
             return response
 
     async def _send(
         self, file: File, options: SendOptions, is_routed: bool
-    ) -> tuple[Response, Plan]:
+    ) -> tuple[Response, Answer]:
         """Answer with a stored file, looked up, opened and begun in one hop, or none."""
         serving, workers = self._serving, self._reading
         asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
@@ -596,7 +595,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         response = make_response(answer, first, by_path, workers)
         if answer.serves_content:
             await self._tell(file_served, address=answer.address, status=answer.plan.status)
-        return response, answer.plan
+        return response, answer
 
     def _check_app(self, app: object) -> None:
         if isinstance(app, Quart) and not _runs_on_trio(app):

@@ -166,6 +166,22 @@ def test_answers_are_counted_by_their_status_and_measured(framework: str, tmp_pa
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_cache_is_observed_and_is_the_source_of_its_answers(
+    framework: str, tmp_path: Path
+) -> None:
+    cache = {"CACHE_FOLDER": str(tmp_path / "cache"), "ROOT_FOLDER": "memory://"}
+    pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
+    site = Measured(framework, tmp_path, SERVE_FILES=True, PATH_PREFIX="/f", **cache)
+    id = site.put(b"content").id
+    assert site.ask(f"/f/{id}").status == 200
+    found = measured(site)
+    assert [point.attributes["source"] for point in found["hashfs.serve.count"]] == ["cache"]
+    values = {name.removeprefix("hashfs.cache."): points for name, points in found.items()}
+    wanted = {"hits": 1, "misses": 0, "fills": 0, "bytes": 7, "files": 1, "evicted": 0}
+    assert {name: values[name][0].value for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_put_and_an_answer_have_spans_below_that_of_the_request(
     framework: str, tmp_path: Path
 ) -> None:

@@ -33,8 +33,16 @@ def documented_location(root: Path) -> str:
     return block.group(1).replace("/var/lib/myapp/uploads/", f"{root}/")
 
 
+def documented_location_of_a_cache(cache: Path) -> str:
+    """Return the internal location of kept files as the documentation has it."""
+    page = PAGE.with_name("object-store.md").read_text()
+    block = re.search(r"```nginx\n(location /kept/ .*?)```", page, re.DOTALL)
+    assert block is not None
+    return block.group(1).replace("/var/cache/myapp/files/", f"{cache}/files/")
+
+
 @contextlib.contextmanager
-def nginx(folder: Path, app_port: int, root: Path) -> Iterator[Client]:
+def nginx(folder: Path, app_port: int, location: str) -> Iterator[Client]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
@@ -54,7 +62,7 @@ def nginx(folder: Path, app_port: int, root: Path) -> Iterator[Client]:
             server {{
                 listen 127.0.0.1:{port};
                 location / {{ proxy_pass http://127.0.0.1:{app_port}; }}
-                {documented_location(root)}
+                {location}
             }}
         }}
     """)
@@ -91,7 +99,7 @@ def site(request, tmp_path_factory):
     address = HashFS(folder / "store").put(CONTENT, "bin")
     with (
         serve(kind, f"http_app:{app}", env=env) as server,
-        nginx(folder, server.port, folder / "store") as client,
+        nginx(folder, server.port, documented_location(folder / "store")) as client,
     ):
         yield client, address
 
@@ -128,3 +136,34 @@ def test_the_app_answers_conditions(site):
 def test_the_internal_location_is_closed(site):
     client, address = site
     assert client.request("GET", f"/protected/{address.relpath}").status == 404
+
+
+@pytest.mark.parametrize("server", ["gunicorn:flask_app()", "uvicorn:quart_app()"])
+def test_nginx_sends_what_a_cache_keeps_and_the_app_what_it_does_not(server, tmp_path):
+    kind, app = server.split(":")
+    cache = tmp_path / "cache"
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "store"),
+        "FLASK_HASHFS_CACHE_FOLDER": str(cache),
+        "FLASK_HASHFS_PATH_PREFIX": "/files",
+        "FLASK_HASHFS_SERVE_FILES": "true",
+        "FLASK_HASHFS_ACCEL_REDIRECT": "/kept/",
+    }
+    address = HashFS(tmp_path / "store").put(CONTENT, "bin")
+    path = f"/files/{address.relpath}"
+    location = documented_location_of_a_cache(cache)
+    with (
+        serve(kind, f"http_app:{app}", env=env) as running,
+        nginx(tmp_path, running.port, location) as client,
+    ):
+        assert client.request("GET", path).body == CONTENT
+        kept = cache / "files" / address.relpath
+        deadline = time.monotonic() + 30
+        while not kept.exists():
+            assert time.monotonic() < deadline, "it is not kept"
+            time.sleep(0.01)
+        answer = client.request("GET", path)
+        assert (answer.status, answer.body) == (200, CONTENT)
+        assert answer.get("ETag") == f'"{address.id}"'
+        ranged = client.request("GET", path, [("Range", "bytes=5-9")])
+        assert (ranged.status, ranged.body) == (206, CONTENT[5:10])
