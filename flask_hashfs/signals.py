@@ -16,7 +16,7 @@ file_stored = _signals.signal("hashfs-file-stored")
 """A put has returned; ``address.is_duplicate`` tells whether the content was there already."""
 
 file_deleted = _signals.signal("hashfs-file-deleted")
-"""A stored file has been deleted; missing ones are not told."""
+"""A stored file has been deleted; not sent for one that was not stored."""
 
 file_served = _signals.signal("hashfs-file-served")
 """A response with (a part of) the file's content begins; ``status`` is 200 or 206."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
+
+import flask_hashfs
 
 PROJECT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -41,3 +44,14 @@ def test_the_table_of_rooms_is_that_of_the_modules() -> None:
     spec.loader.exec_module(rooms)
     page = rooms.PAGE.read_text(encoding="utf-8")
     assert rooms.renewed(page) == page
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    page = (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
+    whole = {*flask_hashfs.exceptions.__all__, *flask_hashfs.signals.__all__}  # as modules
+    assert "automodule:: flask_hashfs.exceptions" in page
+    assert "automodule:: flask_hashfs.signals" in page
+    missing = {
+        name for name in flask_hashfs.__all__ if not re.search(rf"::.*\b{name}\b", page)
+    } - whole
+    assert missing == set()

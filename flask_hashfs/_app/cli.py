@@ -330,7 +330,11 @@ def _warm(backend: Backend, name: str) -> str | None:
     metavar="FILE...",
     type=click.Path(exists=True, allow_dash=True),
 )
-@click.option("--extension", help="For all of them, in place of that of each file's name.")
+@click.option(
+    "--extension",
+    metavar="EXT",
+    help="For all of them, in place of that of each file's name.",
+)
 @click.option("--auto-extension", is_flag=True, help="Told by the bytes of each file.")
 @as_json
 @pass_target
@@ -535,6 +539,7 @@ def repair(target: _Target, as_json: bool) -> None:
 @click.option(
     "--older-than",
     type=_Duration(),
+    metavar="DURATION",
     default="24h",
     show_default=True,
     help="Time since the last put: 90s, 30m, 24h, 7d; a bare number is seconds.",
@@ -655,7 +660,14 @@ def _print_columns(found: Refs, as_json: bool) -> None:
 @hashfs.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--threads", type=click.IntRange(1, 256), default=8, show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="How many files are copied at a time.",
+)
 @as_json
 @pass_target
 def sync(app_store: _Target, source: str, target: str, threads: int, as_json: bool) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -686,3 +687,27 @@ def test_counts_are_in_words_that_fit(run: Run, store: HashFS) -> None:
     assert run("prune", "--keep-from", "-", "--allow-empty", input="").stderr.endswith(
         "1 content deleted\n"
     )
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def options_of(group: click.Group, above: str = "") -> Iterator[str]:
+    """The entry of each option in the list of docs/cli.md; ``--json`` has one for all."""
+    for name, each in group.commands.items():
+        if isinstance(each, click.Group):
+            yield from options_of(each, f"{above}{name} ")
+        for option in each.params:
+            if isinstance(option, click.Option) and option.opts != ["--json"]:
+                shown = f"{above}{name} {option.opts[0]}"
+                if not option.is_flag:
+                    shown += f" {option.metavar}"
+                anchor = f"{above}{name}{option.opts[0]}".replace(" ", "-")
+                yield f"[`{shown}`](#{anchor}){{#{anchor}}}\n: {option.help}\n"
+
+
+def test_the_documentation_lists_every_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\[`\w.* --.*\n: .*\n", page, re.MULTILINE)
+    assert entries == list(options_of(command))
+    assert all(": None" not in entry for entry in entries)
