@@ -18,8 +18,6 @@ from werkzeug.sansio.response import Response
 
 from .._http import digests, urls
 from .._http.cors import cors
-from .._http.resumable import VERSION, HeaderList
-from .._http.resumable_fields import write_digest
 from .._storage import messages
 from .._storage.names import File, names_of
 from .._storage.pending import UploadLimits, is_id
@@ -37,7 +35,6 @@ from .config import StoreConfig
 from .doctor import Patient
 from .health import Health
 from .inspection import Inspection
-from .resumable import UploadFlow
 from .serving import SendOptions, Serving
 from .state import StoreState
 from .upload import Upload
@@ -46,7 +43,9 @@ from .upload_stats import UploadStats
 if TYPE_CHECKING:
     from flask.sansio.app import App
 
+    from .._http.resumable import HeaderList
     from ..sqlalchemy import Tracked
+    from .resumable import UploadFlow
 
 AppT = TypeVar("AppT", bound="App")
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -163,7 +162,7 @@ class BaseHashFS(Generic[AppT]):
     def _add_upload_routes(
         self, app: AppT, path: str, settings: StoreConfig, client: HashFS
     ) -> None:
-        """Register the routes of resumable uploads."""
+        """Register the routes of resumable uploads; what carries them out is imported only here."""
         client.backend.pending.limits = UploadLimits(
             settings.uploads_expire, settings.uploads_max, settings.uploads_bytes
         )
@@ -496,6 +495,8 @@ class BaseHashFS(Generic[AppT]):
 
     @property
     def _upload_flow(self) -> UploadFlow:
+        from .resumable import UploadFlow
+
         return UploadFlow(
             self.client, self._before_upload, self._after_upload, self._content_location
         )
@@ -512,6 +513,8 @@ class BaseHashFS(Generic[AppT]):
         host = config.host(prefix + "HOST", self._current_app().config[prefix + "HOST"])
         if settings.serve_files == "signed" or not (settings.serve_files or host):
             return None, None
+        from .._http.resumable_fields import write_digest
+
         digest = write_digest(self.client.algorithm, address.id)
         return self.url_for(address, external=bool(host)), digest
 
@@ -526,6 +529,8 @@ class BaseHashFS(Generic[AppT]):
             response: To it, whoever made it.
             added: What the flow of the request has added.
         """
+        from .._http.resumable import VERSION
+
         headers, endpoint = request.headers, cast(Any, request).endpoint
         fields: list[tuple[str, str]] = []
         if self._is_upload_route(settings.uploads_path or "", endpoint, request.path):

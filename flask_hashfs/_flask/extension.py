@@ -29,7 +29,6 @@ from .._storage.sources import Source
 from .._storage.stored_file import StoredFile
 from .._store.putting import Put
 from ..signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
-from . import resumable
 from .request import upload_request_class
 from .sender import send
 
@@ -449,6 +448,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
         return self._respond_to_upload(id)
 
     def _respond_to_upload(self, id: str | None) -> Response:
+        from . import resumable
+
         incoming = resumable.incoming(self._upload_location(), id)
         inspect = partial(self.inspect_now, _app())
         return resumable.respond(self._upload_flow, incoming, self._tell_stored, inspect)
@@ -458,6 +459,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
             file_stored.send(_app(), extension=self, address=address)
 
     def _add_upload_headers(self, app: Flask, settings: StoreConfig) -> None:
+        from . import resumable
+
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
             self._head_upload(settings, request, response, resumable.added_headers())

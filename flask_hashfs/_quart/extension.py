@@ -53,7 +53,7 @@ from .._storage.writer import Writer
 from .._store import types
 from .._store.putting import Put
 from ..signals import file_damaged, file_deleted, file_rejected, file_served, file_stored
-from . import resumable, sources
+from . import sources
 from .batch import Batch
 from .body import UploadBody
 from .connection import connection_class
@@ -644,6 +644,8 @@ class QuartHashFS(BaseHashFS[Quart]):
         return await self._respond_to_upload(id)
 
     async def _respond_to_upload(self, id: str | None) -> Response:
+        from . import resumable
+
         incoming = resumable.incoming(self._upload_location(), id)
         return await resumable.respond(
             self._upload_flow, incoming, self._workers, self._tell_stored, self._inspect
@@ -653,6 +655,8 @@ class QuartHashFS(BaseHashFS[Quart]):
         await self._tell(file_stored, address=address)
 
     def _add_upload_headers(self, app: Quart, settings: StoreConfig) -> None:
+        from . import resumable
+
         @app.after_request
         async def add_upload_headers(response: Any) -> Any:
             self._head_upload(settings, request, response, resumable.added_headers())

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from .._bucket.connect import SCHEMES, is_url
-from .object_store import ObjectStore
 from .store import HashFS
 
 __all__ = ["SCHEMES", "CacheSettings", "is_url", "open_like", "open_store"]
@@ -58,6 +57,8 @@ def open_store(
     """
     store: HashFS
     if is_url(root):
+        from .object_store import ObjectStore  # most apps keep their files in a folder
+
         store = ObjectStore(
             root,
             depth,
@@ -88,5 +89,7 @@ def open_like(store: HashFS, root: str, options: Mapping[str, Any]) -> HashFS:
     """
     layout = (store.depth, store.width, store.algorithm)
     if is_url(root):
+        from .object_store import ObjectStore
+
         return ObjectStore(root, *layout, options=options)
     return HashFS(root, *layout, store.fmode, store.dmode, fsync=store.fsync)
