@@ -12,7 +12,7 @@ from typing import Any
 from .._storage import messages, posix
 from .._storage.backend import Commit
 from .._storage.findings import Finding
-from .._storage.full import full_is_told
+from .._storage.full import tell_full
 from .._storage.layout import Layout
 from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
@@ -63,10 +63,10 @@ class LocalBackend(Tree):
         id, sync = writer.id, sync and self.fsync
         path = self.path_of(id, suffix)
         try:
-            with full_is_told:
-                is_duplicate = self._commit(writer, id, path, sync)
-        except BaseException:
+            is_duplicate = self._commit(writer, id, path, sync)
+        except BaseException as error:
             posix.remove_empty_folders(os.path.dirname(path), self.root)
+            tell_full(error)
             raise
         finally:
             writer.release()

@@ -78,7 +78,7 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
-    once = source if isinstance(source, ReadOnce) else None
+    once = source if type(source) is not bytes and isinstance(source, ReadOnce) else None
     if once is not None:
         source = once.unread()
         writer.count_as_upload()

@@ -74,7 +74,8 @@ EVERYTHING = Accepted()
 
 def accepted(*lists: Collection[str] | None) -> Accepted:
     """Return what all of these lists allow; None allows everything."""
-    return Accepted(tuple(tuple(each) for each in lists if each is not None))
+    given = tuple([tuple(each) for each in lists if each is not None])
+    return Accepted(given) if given else EVERYTHING
 
 
 def accept_list(accept: object) -> tuple[str, ...] | None:
@@ -95,9 +96,11 @@ def accept_list(accept: object) -> tuple[str, ...] | None:
     return listed
 
 
-def smaller(*limits: int | None) -> int | None:
-    """Return the smallest of some limits, of which None is none."""
-    return min((limit for limit in limits if limit is not None), default=None)
+def smaller(one: int | None, other: int | None) -> int | None:
+    """Return the smaller of two limits, of which None is none."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def before(extension: Extension, expected: str | None) -> Suffix:
@@ -121,7 +124,7 @@ def before(extension: Extension, expected: str | None) -> Suffix:
 
 def watch(writer: Writer, types_accepted: Accepted) -> Writer:
     """Let a writer refuse content as soon as its beginning is not of an accepted type."""
-    if types_accepted:
+    if types_accepted.lists:
         writer.look_at_head(HEAD_SIZE, partial(_judge, writer, types_accepted))
     return writer
 
@@ -160,7 +163,7 @@ def complete(
         raise ValueError("this content was given up, or its stream closed")
     if limit is not None and writer.size > limit:
         raise FileTooLargeError(limit)
-    needs_type = types_accepted or suffix is AUTO
+    needs_type = types_accepted.lists or suffix is AUTO
     if needs_type:
         types_accepted.check_head(_head_type(writer))
     id = writer.finish()

@@ -95,7 +95,9 @@ class Put:
 
     def begin(self) -> Writer:
         """Return a writer of the put's own, which refuses what the put does not accept."""
-        writer = checks.watch(self._store.backend.new_writer(self._limit), self._accepted)
+        writer = self._store.backend.new_writer(self._limit)
+        if self._accepted.lists:
+            checks.watch(writer, self._accepted)
         self._writer, self._owned = writer, True
         return writer
 
