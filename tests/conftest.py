@@ -7,6 +7,8 @@ import object_stores
 import pytest
 from blockbuster import blockbuster_ctx
 
+from flask_hashfs._storage import messages
+
 pytest.register_assert_rewrite("pending_contract", "local_stores")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in the background
@@ -39,6 +41,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def every_message_is_told() -> None:
+    """Forget what was logged by the tests before: each kind of message is told once a minute."""
+    messages.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -82,6 +82,12 @@ def watch(function: Callable[[str], None]) -> None:
     _watchers.append(function)
 
 
+def forget() -> None:
+    """Let each message be logged again, as a new process would."""
+    with _turns[0]:
+        _told.clear()
+
+
 def _take_turn(key: tuple[str, Hashable]) -> int | None:
     """Return how many lines were left out before this one, or None if this one is, too."""
     with _turns[0]:
