@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 from urllib.error import HTTPError
+from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
+from both_apps import FRAMEWORKS, Site
 from flask import Flask
 from http_cases import CASES, SIZES, Case, check, content
 from object_stores import KINDS, empty, needs_s3, new_url, object_store, options
@@ -244,6 +246,29 @@ class TestRedirects:
         answer = peer.request("GET", f"/files/{address.id}", [])
         assert answer.status == 302
         assert answer.body == b""
+
+    @pytest.mark.parametrize("framework", FRAMEWORKS)
+    def test_a_signed_url_redirects_to_one_that_ends_no_later(
+        self, store: ObjectStore, framework: str
+    ) -> None:
+        signed = {**SERVING, "HASHFS_SERVE_FILES": "signed", "SECRET_KEY": "secret"}
+        config = {"HASHFS_ROOT_FOLDER": "memory://", "HASHFS_SERVE_REDIRECT": True, **signed}
+        site = Site(framework, config)
+        site.app.extensions["hashfs"]["client"] = store
+        address = store.put(content(40_000), ".html")
+        url = site.url_for(address, external=False, expires=60)
+        answer = site.ask(url)
+        assert (answer.status, answer.body) == (302, b"")
+        location = answer.headers["Location"]
+        [seconds] = parse_qs(urlsplit(location).query)["X-Amz-Expires"]
+        assert 0 < int(seconds) <= 75  # rounded up by a quarter at most
+        with urlopen(location) as response:
+            assert response.read() == content(40_000)
+        for refused in (url.partition("?")[0], url[:-1] + ("A" if url[-1] != "A" else "B")):
+            assert site.ask(refused).status == 403
+        named = site.url_for(address, external=False, expires=60, download_name="a.html")
+        answer = site.ask(named)  # which the object store does not know
+        assert (answer.status, answer.body) == (200, content(40_000))
 
     def test_what_is_not_stored_is_not_found(self, peer: InProcess) -> None:
         assert peer.request("GET", f"/files/{'0' * 64}").status == 404
