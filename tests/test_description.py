@@ -45,7 +45,7 @@ def test_no_link_or_picture_of_the_page_on_pypi_is_dead() -> None:
 def test_it_shows_the_code_of_the_readme() -> None:
     blocks = re.compile(r"^```python\n.*?^```$", re.DOTALL | re.MULTILINE)
     assert blocks.findall(description()) == blocks.findall(README)
-    assert len(blocks.findall(README)) == 2
+    assert len(blocks.findall(README)) == 3
 
 
 def test_it_says_what_the_readme_says() -> None:
