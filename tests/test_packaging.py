@@ -34,7 +34,7 @@ FLOORS = {
     "_storage": GROUND,
     "_local": {"_storage", *GROUND},
     "_bucket": {"_storage", *GROUND},
-    "_cache": {"_storage", "_local", *GROUND},
+    "_cache": {"_storage", *GROUND},
     "_store": {"_http", "_storage", "_local", "_bucket", "_cache", *GROUND},
     "sqlalchemy": {"_storage"},  # public, and imported only by who uses it
     "wtforms": {"_http", "_store"},  # the same
@@ -42,7 +42,7 @@ FLOORS = {
     "testing": {"_storage", "_store", *GROUND},  # the same
     "_app": {"sqlalchemy", "_http", "_storage", "_store", *GROUND},
     "_flask": {"_http", "_storage", "_store", "_app", *GROUND},
-    "_quart": {"_http", "_storage", "_local", "_store", "_app", *GROUND},
+    "_quart": {"_http", "_storage", "_store", "_app", *GROUND},
     "__init__": {"_app", "_flask", "_quart", "_storage", "_store", *GROUND},
 }
 NO_FRAMEWORK = {"exceptions", "_http", "_storage", "_local", "_bucket", "_cache", "_store"}

@@ -11,8 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import IO, Any, BinaryIO, cast
 
-from .._local import page_cache
-from .._storage import posix
+from .._storage import page_cache, posix
 from .._storage.backend import Backend, Commit
 from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding

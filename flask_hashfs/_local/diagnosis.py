@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .._storage import posix
+from .._storage import page_cache, posix
 from .._storage.findings import Finding, left_over
 from .._storage.spool import TEMPORARY, TemporaryFolder
-from . import page_cache
 from .listing import QUARANTINE, files_below
 from .set_aside import all_set_aside
 

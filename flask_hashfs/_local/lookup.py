@@ -9,14 +9,14 @@ import stat
 from collections.abc import Callable, Generator
 from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from .._storage import messages, posix
+from .._storage import messages, page_cache, posix
 from .._storage.backend import Backend
 from .._storage.layout import Layout, is_any_id
 from .._storage.names import File, names_of
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content
 from .._storage.spool import TemporaryFolder
-from . import page_cache, set_aside
+from . import set_aside
 from .pending import LocalUploads
 from .walk import folders_below
 

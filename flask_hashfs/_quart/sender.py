@@ -20,7 +20,7 @@ from werkzeug.datastructures import Headers
 from .._app.serving import Answer
 from .._http.plan import ByteRange
 from .._http.reading import Steps
-from .._local.page_cache import read_cached
+from .._storage.page_cache import read_cached
 from .reader import close
 from .workers import Workers, finished
 

@@ -1,4 +1,20 @@
-"""One put into a store, step by step: take the content, check it, have it inspected, publish it."""
+"""One put into a store, step by step: take the content, check it, have it inspected, publish it.
+
+What happens, in order, and where:
+
+1. `checks.before`: the extension and the arguments, before any byte is read.
+2. `Put.take`: `_storage.sources` reads, `_storage.writer` hashes and writes to the spool.
+3. `checks.complete`: size, type and digest of the whole.
+4. `Put.inspect`: the inspectors look at content that is new.
+5. `Put.publish`: `Backend.commit`. In a folder (`_local.backend`) `_place` makes stored content
+   young, or gives new content its path: `Writer.publish`, `TemporaryFile.publish`, and there
+   the file is sealed (mode, fdatasync) and linked (linkat).
+6. Between linkat and the answer: `LocalBackend._sync` waits for the folders that lead to the path,
+   `commit` releases the spool and makes the `HashAddress`, `Put.close` closes the writer, and the
+   extension sends `file_stored`.
+
+Until 5 a failure leaves nothing. After it the content is stored, even if the answer is lost.
+"""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from quart import Quart
 
 from flask_hashfs import HashFS, QuartHashFS
 from flask_hashfs._http.plan import ByteRange, Plan
-from flask_hashfs._local import page_cache
-from flask_hashfs._local.page_cache import MOST
 from flask_hashfs._quart import sender
 from flask_hashfs._quart.sender import StoredBody, _InTurn
+from flask_hashfs._storage import page_cache
+from flask_hashfs._storage.page_cache import MOST
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +113,7 @@ def test_a_read_leaves_the_date_of_access_alone(small: Path) -> None:
 
 AS_NOBODY = """
 import os, sys
-from flask_hashfs._local import page_cache
+from flask_hashfs._storage import page_cache
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 for _ in range(2):
