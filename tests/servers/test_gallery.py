@@ -189,6 +189,7 @@ def page(browser: Browser, gallery: Gallery, complaints: list[str]) -> Iterator[
     page.on("pageerror", lambda error: complaints.append(str(error)))
     # Playwright looks for choosers only while someone listens, and begins to a little too late.
     page.on("filechooser", lambda chooser: None)
+    page.on("dialog", lambda dialog: dialog.accept())  # leave a page that uploads
     page.goto(gallery.url)
     yield page
     context.close()
@@ -247,11 +248,11 @@ def slow_down(page: Page, bytes_per_second: int) -> CDPSession:
     return session
 
 
-def set_speed(session: CDPSession, bytes_per_second: int) -> None:
+def set_speed(session: CDPSession, bytes_per_second: int, offline: bool = False) -> None:
     session.send(
         "Network.emulateNetworkConditions",
         {
-            "offline": False,
+            "offline": offline,
             "latency": 0,
             "downloadThroughput": -1,
             "uploadThroughput": bytes_per_second,
@@ -381,11 +382,68 @@ def test_waiting_uploads_can_be_cancelled(page: Page, gallery: Gallery, tmp_path
 
 def test_a_file_over_the_limit(page: Page, gallery: Gallery, photo: Path, tmp_path: Path) -> None:
     (large := tmp_path / "large.bin").write_bytes(bytes(MAX_FILE_SIZE + 1))
+    wire = Wire(page)
     page.locator("#files").set_input_files([large, photo])
     expect(page.locator(".transfer", has_text=large.name)).to_contain_text(
         "Too large: the limit is 20 MB a file"
     )
     expect(page.locator(".transfer", has_text=photo.name)).to_contain_text("Stored")
+    assert gallery.stored() == digest(photo)
+    assert wire.creations == 1  # the large one is refused before anything is sent
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    page.get_by_role("button", name=f"Dismiss: {large.name}").click()
+    expect(page.locator(".transfer")).to_have_count(1)
+
+
+def test_all_uploads_are_cancelled_at_once(page: Page, gallery: Gallery, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(5)]
+    for file in files:
+        file.write_bytes(os.urandom(1_000_000))
+    slow_down(page, 200_000)
+    page.locator("#files").set_input_files(files)
+    expect(page.locator(".transfer-name")).to_have_text([file.name for file in files])
+    expect(page.get_by_role("progressbar", name="Progress of all uploads")).to_be_visible()
+    expect(page.locator("#left")).to_contain_text(" left")
+    page.get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".transfer[data-state=cancelled]")).to_have_count(5)
+    wait_until(lambda: gallery.stored() == [], "an end of the uploads at the server")
+
+
+def test_leaving_during_an_upload_asks(page: Page, tmp_path: Path) -> None:
+    (large := tmp_path / "large.bin").write_bytes(os.urandom(3_000_000))
+    slow_down(page, 100_000)
+    page.get_by_label("Your name").click()  # a page that nobody has touched may not ask
+    page.locator("#files").set_input_files(large)
+    expect(page.locator(".transfer")).to_have_attribute("data-state", "sending")
+    with page.expect_event("dialog") as dialog:
+        page.reload()
+    assert dialog.value.type == "beforeunload"
+
+
+def test_a_dropped_folder_stands_for_the_files_in_it(
+    page: Page, gallery: Gallery, tmp_path: Path
+) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "one.txt").write_text("one")
+    (tmp_path / "folder" / "inner" / "two.txt").write_text("two")
+    for kind in "dragEnter", "dragOver", "drop":
+        drag(page, kind, tmp_path / "folder")
+    expect(page.locator(".transfer[data-state=stored]")).to_have_count(2)
+    assert gallery.stored() == digest(b"one", b"two")
+
+
+def test_a_deletion_can_be_taken_back(page: Page, gallery: Gallery, photo: Path) -> None:
+    choose(page, photo)
+    page.get_by_role("link", name="View").click()
+    for leave in (
+        lambda: page.get_by_role("button", name="Cancel").click(),
+        lambda: page.keyboard.press("Escape"),
+    ):
+        page.get_by_text("Delete…").click()
+        expect(page.get_by_role("button", name=f"Delete {photo.name}")).to_be_in_viewport()
+        leave()
+        expect(page.get_by_role("button", name=f"Delete {photo.name}")).to_be_hidden()
+        expect(page.locator("summary")).to_be_focused()
     assert gallery.stored() == digest(photo)
 
 
@@ -464,6 +522,20 @@ def test_an_upload_goes_on_when_its_server_was_killed(
     assert gallery.stored() == digest(large)
     assert (wire.creations, wire.offsets) == (1, [0, kept])
     expect(page.locator(".card")).to_have_count(1)
+
+
+def test_an_upload_goes_on_when_the_connection_broke(
+    page: Page, gallery: Gallery, large: Path
+) -> None:
+    wire = Wire(page)
+    network = begin_slowly(page, gallery, large)
+    set_speed(network, 0, offline=True)
+    expect(page.locator(".transfer")).to_contain_text("The server cannot be reached")
+    set_speed(network, -1)
+    expect(page.locator(".transfer")).to_have_attribute("data-state", "stored")
+    assert gallery.stored() == digest(large)
+    assert wire.creations == 1
+    assert wire.offsets[-1] > RECEIVED
 
 
 def test_an_upload_goes_on_when_the_page_was_loaded_again(

@@ -25,9 +25,17 @@ from flask_hashfs import FileTooLargeError, HashAddress, Upload
 
 MB = 1_000_000
 NAME_LENGTH = 200
-# The types that every current browser shows in <img>. SVG would be one more, but it may carry
-# styles that the store's Content-Security-Policy rightly blocks, and then looks broken.
-PICTURES = {"image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/webp"}
+# The types that every current browser shows in <img>, where an SVG runs no script. Styles that it
+# carries are blocked by the store's Content-Security-Policy; attributes do as well.
+PICTURES = {
+    "image/avif",
+    "image/bmp",
+    "image/gif",
+    "image/jpeg",
+    "image/png",
+    "image/svg+xml",
+    "image/webp",
+}
 
 for _type in ("avif", "webp"):  # mimetypes knows them from Python 3.13 on
     mimetypes.add_type(f"image/{_type}", f".{_type}")
@@ -87,7 +95,12 @@ def command_line(framework: str) -> argparse.Namespace:
 def prepare(app: App, framework: str) -> None:
     """Give the templates what they need."""
     app.jinja_env.filters.update(
-        filesize=filesize, fingerprint=fingerprint, is_picture=is_picture, kind=kind, moment=moment
+        filesize=filesize,
+        fingerprint=fingerprint,
+        is_picture=is_picture,
+        is_shown=is_shown,
+        kind=kind,
+        moment=moment,
     )
     app.jinja_env.globals["framework"] = framework
 
@@ -117,7 +130,7 @@ def harden(headers: Headers) -> None:
     """Add the security headers of the gallery's own pages; files bring their own."""
     headers.setdefault(
         "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
         "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'",
     )
@@ -238,6 +251,14 @@ def kind(item: Item) -> str:
 
 def is_picture(item: Item) -> bool:
     return item.mimetype in PICTURES
+
+
+def is_shown(item: Item) -> bool:
+    """Tell whether a browser shows the file at its URL, as HASHFS_INLINE_TYPES is by default."""
+    kind = item.mimetype.partition("/")[0]
+    others = {"application/pdf", "text/plain"}
+    is_shown_picture = is_picture(item) and item.mimetype != "image/svg+xml"
+    return is_shown_picture or kind in {"audio", "video"} or item.mimetype in others
 
 
 def filesize(size: float) -> str:

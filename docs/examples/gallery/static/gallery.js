@@ -1,6 +1,6 @@
 // Small conveniences; every page works without them.
 
-// A picture that cannot be shown makes way for the colours of its digest behind it.
+// A picture that cannot be shown makes way for its kind, which stands behind it.
 const giveWay = (image) => image.closest(".thumb") && image.remove();
 document.addEventListener("error", ({ target }) => target.matches?.("img") && giveWay(target), true);
 for (const image of document.images) {
@@ -19,5 +19,21 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     } catch {
       field.focus(); // no clipboard without HTTPS: leave it selected for Ctrl+C
     }
+  });
+}
+
+// "Delete…" opens a question that can be taken back, by its button or by Escape.
+for (const question of document.querySelectorAll("details.delete")) {
+  const summary = question.querySelector("summary");
+  const cancel = question.querySelector("[data-close]");
+  const close = () => {
+    question.open = false;
+    summary.focus();
+  };
+  cancel.hidden = false;
+  cancel.addEventListener("click", close);
+  question.addEventListener("keydown", ({ key }) => key === "Escape" && question.open && close());
+  question.addEventListener("toggle", () => {
+    if (question.open) question.scrollIntoView({ block: "nearest" });
   });
 }
