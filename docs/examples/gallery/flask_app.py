@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from os import SEEK_END
-
+import metadata
 import pages
 from flask import Flask, flash, redirect, render_template, request, session, url_for
-from metadata import Catalog, Item
-from werkzeug.datastructures import FileStorage
+from metadata import Item
+from previews import preview
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs import FlaskHashFS
+from flask_hashfs import AUTO, FlaskHashFS, StoredFile
 
 
 def create_app() -> Flask:
@@ -18,10 +19,17 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config.update(pages.settings(folder))
     app.config.from_prefixed_env()
-    pages.prepare(app, "Flask")
     fs = FlaskHashFS(app)
-    catalog = Catalog(folder / "gallery.sqlite")
-    fs.references(catalog.addresses)
+    thumbnails = FlaskHashFS(app, name="thumbnails")
+    pages.prepare(app, "Flask", fs, thumbnails)
+
+    metadata.create_tables(folder / metadata.FILE)
+    engine = create_engine(
+        f"sqlite:///{folder / metadata.FILE}", connect_args={"timeout": metadata.PATIENCE}
+    )
+    database = sessionmaker(engine, expire_on_commit=False)
+    fs.track(Item.file, bind=engine)
+    thumbnails.track(Item.thumbnail, bind=engine)
 
     @app.before_request
     def check_origin():
@@ -43,25 +51,23 @@ def create_app() -> Flask:
     def index():
         pages.know_visitor(session)
         before = request.args.get("before", type=int)
-        return render_template("index.html", **pages.index(catalog, before))
+        with database() as rows:
+            return render_template("index.html", **pages.index(rows, before))
 
     @app.post("/files")
     def upload():
         owner = session["owner"] = pages.owner_name(request.form.get("owner"))
-        files = pages.chosen(request.files.getlist("files"))
-        for file in files:
-            item = keep(file, owner)
+        for file in pages.chosen(request.files.getlist("files")):
+            item = keep(fs.save(file, AUTO), owner)
             flash(f"{item.name}: {pages.outcome(item)}")
         return redirect(url_for("index"), 303)
 
-    def keep(file: FileStorage, owner: str) -> Item:
-        extension = pages.extension(file.filename)
-        address = fs.put(file, extension)
-        size = file.stream.seek(0, SEEK_END)
-        item = catalog.add(pages.new_item(file.filename, size, address, owner))
-        if not fs.exists(address):  # its last other item was deleted between these two lines
-            fs.put(file, extension)
-        return item
+    def keep(file: StoredFile, owner: str, upload: str | None = None) -> Item:
+        with fs.open(file) as content:
+            shown = preview(content, file.content_type)
+        small = thumbnails.save(shown.thumbnail, ".webp") if shown.thumbnail else None
+        with database.begin() as rows:
+            return metadata.add(rows, pages.new_item(file, shown, small, owner), upload)
 
     @fs.before_upload
     def allow(upload):
@@ -69,29 +75,30 @@ def create_app() -> Flask:
 
     @fs.after_upload
     def show(upload):
-        name, owner = upload.metadata.get("filename"), session.get("owner", "")
-        new = pages.new_item(name, upload.length, upload.address, owner)
-        item = catalog.add(new, upload.id)
-        if not fs.exists(upload.address):  # as above; the next request brings about the end again
-            catalog.remove(item.id, fs.delete)
-            raise pages.deleted_meanwhile()
+        file = pages.with_type(upload.stored, fs.type_of(upload.stored))
+        item = keep(file, session.get("owner", ""), upload.id)
+        with database() as rows:
+            totals = metadata.totals(rows)
         return pages.result(item) | {
             "card": render_template("_card.html", item=item),
-            "totals": render_template("_totals.html", totals=catalog.totals()),
+            "totals": render_template("_totals.html", totals=totals),
         }
 
     @app.get("/files/<int:item_id>")
     def detail(item_id):
-        return render_template("detail.html", **pages.detail(catalog, item_id))
+        with database() as rows:
+            return render_template("detail.html", **pages.detail(rows, item_id))
 
     @app.get("/files/<int:item_id>/download")
     def download(item_id):
-        item = catalog.get(item_id)
-        return fs.send_file(item.address, as_attachment=True, download_name=item.name)
+        with database() as rows:
+            file = metadata.get(rows, item_id).file
+        return redirect(fs.url_for(file, external=False, **pages.download(file)))
 
     @app.post("/files/<int:item_id>/delete")
     def delete(item_id):
-        name = catalog.remove(item_id, fs.delete)
+        with database.begin() as rows:
+            name = metadata.remove(rows, item_id)
         flash(f"{name}: deleted")
         return redirect(url_for("index"), 303)
 

@@ -6,39 +6,44 @@ Nothing in here waits or knows which of the two frameworks it serves.
 from __future__ import annotations
 
 import argparse
-import mimetypes
 import os
-import re
 import secrets
-from collections.abc import MutableMapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
+import metadata
 from flask.sansio.app import App
-from metadata import Catalog, Item
+from metadata import Item
+from previews import PICTURES, Preview, fingerprint
+from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage, Headers
-from werkzeug.exceptions import Forbidden, HTTPException, NotFound, ServiceUnavailable
+from werkzeug.exceptions import Forbidden, HTTPException, NotFound
 from werkzeug.wrappers import Request
 
-from flask_hashfs import FileTooLargeError, HashAddress, Upload
+from flask_hashfs import AUTO, FileTooLargeError, StoredFile, UnsupportedTypeError, Upload
 
 MB = 1_000_000
-NAME_LENGTH = 200
-# The types that every current browser shows in <img>, where an SVG runs no script. Styles that it
-# carries are blocked by the store's Content-Security-Policy; attributes do as well.
-PICTURES = {
-    "image/avif",
-    "image/bmp",
-    "image/gif",
-    "image/jpeg",
-    "image/png",
-    "image/svg+xml",
-    "image/webp",
+LINKED_FOR = timedelta(hours=8)  # how long a page may stay open and still load its files
+SHARED_FOR = timedelta(days=7)  # how long a link works that a visitor copies
+SMALL = 100_000  # bytes: a drawing that a tile shows as it is
+# Shown in <img>, where an SVG runs no script. Styles that it carries are blocked by the store's
+# Content-Security-Policy; attributes do as well.
+SHOWN = {*PICTURES, "image/svg+xml"}
+ARCHIVES = {
+    f"application/{kind}"
+    for kind in ("gzip", "zip", "x-7z-compressed", "x-bzip2", "x-rar", "x-tar", "x-xz", "zstd")
 }
+DOCUMENTS = {"application/pdf", "application/rtf", "application/msword"}
 
-for _type in ("avif", "webp"):  # mimetypes knows them from Python 3.13 on
-    mimetypes.add_type(f"image/{_type}", f".{_type}")
+
+class Extension(Protocol):
+    """FlaskHashFS or QuartHashFS, whose URLs are made alike."""
+
+    url_for: Callable[..., str]
 
 
 # -- settings
@@ -57,12 +62,17 @@ def settings(folder: Path) -> dict[str, Any]:
         "SECRET_KEY": _secret_key(folder / "secret-key"),
         "SESSION_COOKIE_NAME": "gallery",
         "SESSION_COOKIE_SAMESITE": "Lax",
+        # Else the answer to a picture, asked for before the session changed, would undo the change.
+        "SESSION_REFRESH_EACH_REQUEST": False,
         "MAX_CONTENT_LENGTH": 1000 * MB,
         "HASHFS_ROOT_FOLDER": str(folder / "files"),
         "HASHFS_PATH_PREFIX": "/media",
-        "HASHFS_SERVE_FILES": True,
+        "HASHFS_SERVE_FILES": "signed",
         "HASHFS_MAX_FILE_SIZE": 250 * MB,
         "HASHFS_UPLOADS_PATH": "/uploads",
+        "HASHFS_THUMBNAILS_ROOT_FOLDER": str(folder / "thumbnails"),
+        "HASHFS_THUMBNAILS_PATH_PREFIX": "/thumbnails",
+        "HASHFS_THUMBNAILS_SERVE_FILES": "signed",
     }
 
 
@@ -92,17 +102,25 @@ def command_line(framework: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prepare(app: App, framework: str) -> None:
+def prepare(app: App, framework: str, fs: Extension, thumbnails: Extension) -> None:
     """Give the templates what they need."""
     app.jinja_env.filters.update(
+        accepted=accepted,
         filesize=filesize,
         fingerprint=fingerprint,
-        is_picture=is_picture,
+        icon=icon,
+        is_drawing=is_drawing,
+        is_opened=is_opened,
         is_shown=is_shown,
         kind=kind,
         moment=moment,
     )
-    app.jinja_env.globals["framework"] = framework
+    app.jinja_env.globals.update(
+        framework=framework,
+        file_url=partial(fs.url_for, external=False, expires=LINKED_FOR),
+        shared_url=partial(fs.url_for, expires=SHARED_FOR),
+        thumbnail_url=partial(thumbnails.url_for, external=False, expires=LINKED_FOR),
+    )
 
 
 # -- safety
@@ -130,7 +148,7 @@ def harden(headers: Headers) -> None:
     """Add the security headers of the gallery's own pages; files bring their own."""
     headers.setdefault(
         "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'",
     )
@@ -146,28 +164,25 @@ def chosen(files: list[FileStorage]) -> list[FileStorage]:
     return [file for file in files if file.filename]
 
 
-def file_name(sent: str | None) -> str:
-    """Return the name to show and to download under; it never becomes a path on this machine."""
-    name = PurePath((sent or "").replace("\\", "/")).name
-    return "".join(char for char in name if char.isprintable())[-NAME_LENGTH:] or "unnamed"
-
-
-def extension(sent: str | None) -> str | None:
-    """Return an extension that the store accepts, or None: a name may end in anything."""
-    suffix = PurePath(file_name(sent)).suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,16}", suffix) else None
-
-
-def new_item(sent: str | None, size: int, address: HashAddress, owner: str) -> Item:
-    name = file_name(sent)
+def new_item(file: StoredFile, preview: Preview, thumbnail: StoredFile | None, owner: str) -> Item:
     return Item(
-        name=name,
-        mimetype=mimetypes.guess_type(name)[0] or "application/octet-stream",
-        size=size,
+        file=file,
+        digest=file.id,
+        size=file.size,
         owner=owner,
-        digest=address.id,
-        address=address.relpath,
+        thumbnail=thumbnail,
+        excerpt=preview.excerpt,
     )
+
+
+def with_type(file: StoredFile, content_type: str) -> StoredFile:
+    """Return a file with the type that its bytes tell: an upload's is that of its name."""
+    return replace(file, content_type=content_type)
+
+
+def download(file: StoredFile) -> dict[str, Any]:
+    """Return what the signed URL of a download says beside the file."""
+    return {"expires": LINKED_FOR, "download_name": file.filename, "as_attachment": True}
 
 
 def owner_name(typed: str | None) -> str:
@@ -187,8 +202,8 @@ def result(item: Item) -> dict[str, Any]:
 
 def know_visitor(session: MutableMapping[str, Any]) -> None:
     """Give a browser a secret of its own, so that nobody else goes on with its uploads."""
-    session["_permanent"] = True
-    session.setdefault("visitor", secrets.token_urlsafe())
+    if "visitor" not in session:
+        session.update(_permanent=True, visitor=secrets.token_urlsafe())
 
 
 def allow_upload(upload: Upload, session: MutableMapping[str, Any], typed: str | None) -> None:
@@ -202,14 +217,9 @@ def allow_upload(upload: Upload, session: MutableMapping[str, Any], typed: str |
     if upload.action == "create":
         session["owner"] = owner_name(typed)
         upload.owner = session.get("visitor")
-        upload.extension = extension(upload.metadata.get("filename"))
+        upload.extension = AUTO
     elif upload.owner != session.get("visitor"):
         raise NotFound("There is no such upload, or it is not yours.")
-
-
-def deleted_meanwhile() -> ServiceUnavailable:
-    """Return what ends an upload whose content went with its last other item just now."""
-    return ServiceUnavailable("The same content was deleted at this moment.", retry_after=1)
 
 
 def wants_json(request: Request) -> bool:
@@ -221,27 +231,26 @@ def trouble(error: HTTPException) -> dict[str, Any]:
     words = error.description
     if isinstance(error, FileTooLargeError):
         words = f"Too large: the limit is {filesize(error.max_size)} a file."
+    elif isinstance(error, UnsupportedTypeError):
+        words = f"This is {error.mimetype}, which is not accepted here."
     return {"title": error.name, "words": words}
 
 
 # -- what the pages show
 
 
-def index(catalog: Catalog, before: int | None) -> dict[str, Any]:
-    items = catalog.page(before)
-    older = items[-1].id if items and catalog.neighbours(items[-1])[1] else None
-    return {"items": items, "before": before, "older": older, "totals": catalog.totals()}
+def index(session: Session, before: int | None) -> dict[str, Any]:
+    items = metadata.page(session, before)
+    older = items[-1].id if items and metadata.neighbours(session, items[-1])[1] else None
+    totals = metadata.totals(session)
+    return {"items": items, "before": before, "older": older, "totals": totals}
 
 
-def detail(catalog: Catalog, item_id: int) -> dict[str, Any]:
-    item = catalog.get(item_id)
-    newer, older = catalog.neighbours(item)
-    return {
-        "item": item,
-        "others": catalog.same_content(item),
-        "newer": newer,
-        "older": older,
-    }
+def detail(session: Session, item_id: int) -> dict[str, Any]:
+    item = metadata.get(session, item_id)
+    newer, older = metadata.neighbours(session, item)
+    others = metadata.same_content(session, item)
+    return {"item": item, "others": others, "newer": newer, "older": older}
 
 
 def kind(item: Item) -> str:
@@ -249,16 +258,37 @@ def kind(item: Item) -> str:
     return PurePath(item.name).suffix[1:6] or "file"
 
 
-def is_picture(item: Item) -> bool:
-    return item.mimetype in PICTURES
+def icon(item: Item) -> str:
+    """Return the name of the icon that stands for the file where there is no picture of it."""
+    family = item.mimetype.partition("/")[0]
+    if family in {"audio", "image", "video"}:
+        return family
+    if item.mimetype in ARCHIVES:
+        return "archive"
+    is_document = item.mimetype in DOCUMENTS or "document" in item.mimetype
+    return "document" if is_document or family == "text" else "file"
 
 
 def is_shown(item: Item) -> bool:
+    """Tell whether the page shows the file in <img>."""
+    return item.mimetype in SHOWN
+
+
+def is_drawing(item: Item) -> bool:
+    """Tell whether a tile shows the file itself: an SVG, which needs no thumbnail."""
+    return item.mimetype == "image/svg+xml" and item.size <= SMALL
+
+
+def is_opened(item: Item) -> bool:
     """Tell whether a browser shows the file at its URL, as HASHFS_INLINE_TYPES is by default."""
-    kind = item.mimetype.partition("/")[0]
+    family = item.mimetype.partition("/")[0]
     others = {"application/pdf", "text/plain"}
-    is_shown_picture = is_picture(item) and item.mimetype != "image/svg+xml"
-    return is_shown_picture or kind in {"audio", "video"} or item.mimetype in others
+    return item.mimetype in PICTURES or family in {"audio", "video"} or item.mimetype in others
+
+
+def accepted(types: Iterable[str] | str | None) -> str:
+    """Return HASHFS_ACCEPT as an ``accept`` attribute has it; nothing where all is accepted."""
+    return types if isinstance(types, str) else ",".join(types or ())
 
 
 def filesize(size: float) -> str:
@@ -272,17 +302,3 @@ def filesize(size: float) -> str:
 
 def moment(when: datetime) -> str:
     return f"{when.day} {when:%B %Y, %H:%M} UTC"
-
-
-def fingerprint(digest: str) -> list[str]:
-    """Return one colour for each byte of a digest, in one family of hues.
-
-    The same content always has the same colours, so that equal files are seen to be equal.
-    """
-    values = bytes.fromhex(digest)
-    hue = values[0] * 360 / 256
-    return [
-        f"oklch({0.5 + 0.35 * value / 255:.3f} {0.05 + 0.08 * (value % 16) / 15:.3f} "
-        f"{(hue + (value - 128) / 4) % 360:.0f})"
-        for value in values
-    ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from os import SEEK_END
 
+import metadata
 import pages
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from metadata import Catalog, Item
+from metadata import Item
+from previews import preview
 from quart import Quart, flash, redirect, render_template, request, session, url_for
 from quart.utils import run_sync
-from werkzeug.datastructures import FileStorage
+from sqlalchemy import NullPool
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from werkzeug.exceptions import HTTPException
 
-from flask_hashfs import QuartHashFS
+from flask_hashfs import AUTO, QuartHashFS, StoredFile
 
 
 def create_app() -> Quart:
@@ -22,10 +24,19 @@ def create_app() -> Quart:
     app = Quart(__name__)
     app.config.update(pages.settings(folder))
     app.config.from_prefixed_env()
-    pages.prepare(app, "Quart")
     fs = QuartHashFS(app)
-    catalog = Catalog(folder / "gallery.sqlite")
-    fs.references(catalog.addresses)
+    thumbnails = QuartHashFS(app, name="thumbnails")
+    pages.prepare(app, "Quart", fs, thumbnails)
+
+    metadata.create_tables(folder / metadata.FILE)
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{folder / metadata.FILE}",
+        connect_args={"timeout": metadata.PATIENCE},
+        poolclass=NullPool,  # a connection that is kept has a thread that outlives the app
+    )
+    database = async_sessionmaker(engine, expire_on_commit=False)
+    fs.track(Item.file, bind=engine)
+    thumbnails.track(Item.thumbnail, bind=engine)
 
     @app.before_request
     async def check_origin():
@@ -47,25 +58,28 @@ def create_app() -> Quart:
     async def index():
         pages.know_visitor(session)
         before = request.args.get("before", type=int)
-        return await render_template("index.html", **await run_sync(pages.index)(catalog, before))
+        async with database() as rows:
+            found = await rows.run_sync(pages.index, before)
+        return await render_template("index.html", **found)
 
     @app.post("/files")
     async def upload():
         owner = session["owner"] = pages.owner_name((await request.form).get("owner"))
-        files = pages.chosen((await request.files).getlist("files"))
-        for file in files:
-            item = await keep(file, owner)
+        for file in pages.chosen((await request.files).getlist("files")):
+            item = await keep(await fs.save(file, AUTO), owner)
             await flash(f"{item.name}: {pages.outcome(item)}")
         return redirect(url_for("index"), 303)
 
-    async def keep(file: FileStorage, owner: str) -> Item:
-        extension = pages.extension(file.filename)
-        address = await fs.put(file, extension)
-        size = file.stream.seek(0, SEEK_END)
-        item = await run_sync(catalog.add)(pages.new_item(file.filename, size, address, owner))
-        if not await fs.exists(address):  # its last other item was deleted in between
-            await fs.put(file, extension)
-        return item
+    async def keep(file: StoredFile, owner: str, upload: str | None = None) -> Item:
+        shown = await run_sync(look_at)(file)
+        small = await thumbnails.save(shown.thumbnail, ".webp") if shown.thumbnail else None
+        item = pages.new_item(file, shown, small, owner)
+        async with database.begin() as rows:
+            return await rows.run_sync(metadata.add, item, upload)
+
+    def look_at(file: StoredFile):
+        with fs.client.open(file) as content:
+            return preview(content, file.content_type)
 
     @fs.before_upload
     async def allow(upload):
@@ -73,13 +87,10 @@ def create_app() -> Quart:
 
     @fs.after_upload
     async def show(upload):
-        name, owner = upload.metadata.get("filename"), session.get("owner", "")
-        new = pages.new_item(name, upload.length, upload.address, owner)
-        item = await run_sync(catalog.add)(new, upload.id)
-        if not await fs.exists(upload.address):  # as above; the next request brings it about again
-            await run_sync(catalog.remove)(item.id, fs.client.delete)
-            raise pages.deleted_meanwhile()
-        totals = await run_sync(catalog.totals)()
+        file = pages.with_type(upload.stored, await fs.type_of(upload.stored))
+        item = await keep(file, session.get("owner", ""), upload.id)
+        async with database() as rows:
+            totals = await rows.run_sync(metadata.totals)
         return pages.result(item) | {
             "card": await render_template("_card.html", item=item),
             "totals": await render_template("_totals.html", totals=totals),
@@ -87,19 +98,20 @@ def create_app() -> Quart:
 
     @app.get("/files/<int:item_id>")
     async def detail(item_id):
-        return await render_template(
-            "detail.html", **await run_sync(pages.detail)(catalog, item_id)
-        )
+        async with database() as rows:
+            found = await rows.run_sync(pages.detail, item_id)
+        return await render_template("detail.html", **found)
 
     @app.get("/files/<int:item_id>/download")
     async def download(item_id):
-        item = await run_sync(catalog.get)(item_id)
-        return await fs.send_file(item.address, as_attachment=True, download_name=item.name)
+        async with database() as rows:
+            file = (await rows.run_sync(metadata.get, item_id)).file
+        return redirect(fs.url_for(file, external=False, **pages.download(file)))
 
     @app.post("/files/<int:item_id>/delete")
     async def delete(item_id):
-        # The item and its file go in one transaction, in one thread: hence the plain client.
-        name = await run_sync(catalog.remove)(item_id, fs.client.delete)
+        async with database.begin() as rows:
+            name = await rows.run_sync(metadata.remove, item_id)
         await flash(f"{name}: deleted")
         return redirect(url_for("index"), 303)
 

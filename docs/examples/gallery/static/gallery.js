@@ -1,11 +1,25 @@
 // Small conveniences; every page works without them.
 
-// A picture that cannot be shown makes way for its kind, which stands behind it.
-const giveWay = (image) => image.closest(".thumb") && image.remove();
-document.addEventListener("error", ({ target }) => target.matches?.("img") && giveWay(target), true);
+// A picture or film that cannot be shown makes way for its icon, which stands behind it.
+const giveWay = (shown) => shown.closest(".thumb") && shown.remove();
+const isShown = (target) => target.matches?.("img, video");
+document.addEventListener("error", ({ target }) => isShown(target) && giveWay(target), true);
 for (const image of document.images) {
   if (image.complete && image.naturalWidth === 0) giveWay(image);
 }
+
+// The first frame of a film is fetched when its tile comes into view.
+const films = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    films.unobserve(target);
+    target.src = target.dataset.src;
+  }
+});
+const watch = (tree) => tree.querySelectorAll("video[data-src]").forEach((film) => films.observe(film));
+watch(document);
+const grid = document.getElementById("grid");
+if (grid) new MutationObserver(() => watch(grid)).observe(grid, { childList: true });
 
 for (const button of document.querySelectorAll("[data-copy]")) {
   const field = document.getElementById(button.dataset.copy);

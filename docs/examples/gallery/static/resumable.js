@@ -10,10 +10,16 @@ const KEPT = 24 * 3600 * 1000; // milliseconds that a server keeps a broken uplo
 const SILENCE = 30_000; // milliseconds without progress after which a connection is taken for dead
 const LONGEST_WAIT = 30; // seconds
 const TRANSIENT = new Set([408, 409, 425, 429, 500, 502, 503, 504]);
+const FINAL = new Set([413, 415, 422]); // too large, of a wrong type, refused by an inspector
 const inUse = new Set(); // two rows with the same file are two uploads
 
-/** The server has said no, and would say it again. */
-export class Refused extends Error {}
+/** The server has said no. What it said of the file itself (isFinal) it would say again. */
+export class Refused extends Error {
+  constructor(words, isFinal = false) {
+    super(words);
+    this.isFinal = isFinal;
+  }
+}
 
 /** The upload is unknown there, or expired. */
 class Gone extends Refused {}
@@ -48,7 +54,8 @@ const check = (status, words, retryAfter) => {
   if (status < 300) return;
   if (status === 413) words = document.querySelector("#limit")?.dataset.tooLarge ?? words;
   if (TRANSIENT.has(status)) throw new Trouble("The server is busy", Number(retryAfter) || 0);
-  throw new (status === 404 || status === 410 ? Gone : Refused)(words || `Error ${status}`);
+  const kind = status === 404 || status === 410 ? Gone : Refused;
+  throw new kind(words || `Error ${status}`, FINAL.has(status));
 };
 
 const wordsOf = (answer) => answer?.words ?? answer?.detail ?? answer?.title;
@@ -210,7 +217,7 @@ export class ResumableUpload {
     try {
       await this.file.slice(0, 1).arrayBuffer();
     } catch {
-      throw new Refused("The file was changed or moved, and can no longer be read");
+      throw new Refused("The file was changed or moved, and can no longer be read", true);
     }
   }
 

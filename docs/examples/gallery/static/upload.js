@@ -50,7 +50,7 @@ class Transfer {
     this.words = this.row.querySelector(".transfer-state");
     this.bar = this.row.querySelector("progress");
     this.link = this.row.querySelector("a");
-    [this.button, this.again] = this.row.querySelectorAll("button");
+    [this.again, this.button] = this.row.querySelectorAll("button");
     this.row.querySelector(".transfer-name").textContent = file.name;
     this.row.querySelector(".transfer-name").title = file.name;
     this.bar.setAttribute("aria-label", `Progress of ${file.name}`);
@@ -73,6 +73,8 @@ class Transfer {
   }
 
   thumbnail() {
+    const [, kind = ""] = /\.(\w{1,4})$/.exec(this.file.name) ?? [];
+    this.row.querySelector(".transfer-picture").dataset.kind = kind;
     if (!SHOWN.test(this.file.type)) return;
     const image = this.row.querySelector("img");
     image.src = URL.createObjectURL(this.file);
@@ -108,7 +110,7 @@ class Transfer {
     } catch (error) {
       if (this.upload !== upload || !this.isActive) return; // it was cancelled
       if (!(error instanceof Refused)) console.error(error);
-      this.again.hidden = false;
+      this.again.hidden = error.isFinal === true;
       this.end("failed", error.message);
     }
   }
@@ -152,7 +154,7 @@ class Transfer {
   dismiss() {
     const neighbour = this.row.nextElementSibling ?? this.row.previousElementSibling;
     this.remove();
-    (neighbour?.querySelector("button") ?? picker).focus(); // never lose the keyboard's place
+    (neighbour?.querySelector(".close") ?? picker).focus(); // never lose the keyboard's place
     tidy();
   }
 
@@ -175,7 +177,7 @@ class Transfer {
   }
 
   offer(label) {
-    this.button.textContent = label;
+    this.button.title = label;
     this.button.setAttribute("aria-label", `${label}: ${this.file.name}`);
   }
 }
@@ -183,6 +185,7 @@ class Transfer {
 const inState = (...states) => [...transfers].filter(({ state }) => states.includes(state));
 const active = () => inState("waiting", "sending");
 const stored = () => inState("stored", "duplicate");
+const ended = () => [...stored(), ...inState("cancelled", "failed")];
 
 const next = () => {
   const free = AT_ONCE - inState("sending").length;
@@ -192,7 +195,7 @@ const next = () => {
 const tidy = () => {
   document.getElementById("summary").textContent =
     `${stored().length} of ${transfers.size} stored`;
-  clear.hidden = stored().length < 2;
+  clear.hidden = active().length > 0 || ended().length < 2;
   cancelAll.hidden = active().length < 2;
   panel.hidden = !transfers.size;
   showWhole();
@@ -216,7 +219,7 @@ const add = (files) => {
 };
 
 clear.addEventListener("click", () => {
-  for (const transfer of stored()) transfer.remove();
+  for (const transfer of ended()) transfer.remove();
   tidy();
   picker.focus();
 });
