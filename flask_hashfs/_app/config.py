@@ -342,6 +342,10 @@ class StoreConfig:
         64 * 1024 * 1024, _integer(0, "bytes"),
         "bytes that unread bodies and small files of forms hold in a process, all requests "
         "together; see [](deployment.md)", "64 MiB")
+    upload_files: int | None = _key(
+        None, _or_none(_integer(1, "files")),
+        "temporary files of unfinished forms and raw uploads that a process has open; see "
+        "[](deployment.md)", "a quarter of the limit of open files")
     worker_threads: int = _key(
         8, _integer(1, "threads"),
         "Quart: threads of each event loop that take uploads; as many look up, open and read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._storage.upload_files import FILES, default_limit
 from .._storage.upload_memory import MEMORY
 from .config import StoreConfig
 
@@ -27,9 +28,10 @@ class UploadStats:
 
 def current() -> UploadStats:
     """Return the state of this process."""
-    return UploadStats(MEMORY.uploads, MEMORY.buffered, 0, 0)
+    return UploadStats(MEMORY.uploads, MEMORY.buffered, FILES.open, FILES.waiting)
 
 
 def configure(settings: StoreConfig) -> None:
     """Let the uploads of this process have what a store's keys say."""
     MEMORY.size = settings.upload_memory
+    FILES.limit = default_limit() if settings.upload_files is None else settings.upload_files

@@ -172,14 +172,14 @@ class LocalBackend(Tree):
         file = writer.spilled
         if file is not None and file.placed:
             mode = 0o600 if self.fmode is None else self.fmode
-            if mode != stat.S_IMODE(os.fstat(file.fd).st_mode):
+            if mode != stat.S_IMODE(file.stat().st_mode):
                 return False  # it has the mode of another store already, and would share it
         if writer.folder is self._temporary:
             return True
         if writer.algorithm != self.layout.algorithm or file is None:
             return False
         self.makepath(self.root)
-        return os.fstat(file.fd).st_dev == os.stat(self.root).st_dev
+        return file.stat().st_dev == os.stat(self.root).st_dev
 
     # -- listing ---------------------------------------------------------------------------
 

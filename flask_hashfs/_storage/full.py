@@ -1,4 +1,4 @@
-"""How a full disk is told: by one error, whichever call noticed it."""
+"""How a full disk is told, or a process without descriptors: by one error, whoever noticed it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from ..exceptions import StoreFullError
+from ..exceptions import StoreFullError, StoreUnavailableError
 from . import messages
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 
 
 class _FullIsTold:
@@ -51,9 +52,12 @@ def tell_full(error: BaseException) -> None:
 
     Raises:
         StoreFullError: It says so.
+        StoreUnavailableError: It says that there is no descriptor; soon there will be one.
     """
     if not isinstance(error, OSError):
         return
+    if error.errno in _NO_DESCRIPTOR:
+        raise StoreUnavailableError(f"no file can be opened: {error}") from error
     if error.errno in _FULL and not isinstance(error, StoreFullError):
         messages.FULL.log(None, error=error)  # an HTTP error is logged by nobody else
         raise StoreFullError(error.errno, error.strerror, error.filename) from error

@@ -44,7 +44,16 @@ class TemporaryFile:
     @property
     def orphaned(self) -> bool:
         """Whether the names that this file has had are gone: the kernel links it no more."""
-        return (self._placed or self._linked) and os.fstat(self.fd).st_nlink == 0
+        return (self._placed or self._linked) and self.stat().st_nlink == 0
+
+    @property
+    def folder(self) -> TemporaryFolder:
+        """Where it was made."""
+        return self._folder
+
+    def stat(self) -> os.stat_result:
+        """Return what the file system knows of the file."""
+        return os.fstat(self.fd)
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
@@ -252,6 +261,11 @@ class TemporaryFolder:
         finally:
             self.remove(name)
 
+    def new_name(self, make: Callable[[str], object], dmode: int) -> str:
+        """Let `make` create a file under a name of its own, and return the name; see `remove`."""
+        name, _ = self._with_name(make, dmode)
+        return name
+
     def set_mode(self, fd: int | None, path: str | None, mode: int) -> None:
         """Give a file of the root its mode, where the file system has modes.
 
@@ -307,5 +321,13 @@ class SystemSpool(TemporaryFolder):
         Raises:
             OSError: The temporary folder cannot be written.
         """
+        if self._unnamed:  # that of `tempfile` could not be named later
+            try:
+                flags = _UNNAMED | os.O_RDWR | posix.BINARY
+                return TemporaryFile(os.open(self.root, flags, 0o600), None, self)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+                self._unnamed = False
         with tempfile.TemporaryFile(buffering=0) as file:
             return TemporaryFile(os.dup(file.fileno()), None, self)

@@ -18,6 +18,7 @@ from .full import full_is_told
 from .posix import refuses_links
 from .raw_reader import RawReader
 from .spool import TemporaryFile, TemporaryFolder
+from .upload_files import FILES
 from .upload_memory import MEMORY, SmallContent
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -80,7 +81,7 @@ class Writer:
             self._memory = None
 
     def count_as_upload(self) -> None:
-        """Hold in memory only what the memory of all uploads has room for."""
+        """Hold in memory, and in open files, only what there is room for beside all uploads."""
         self._shared = SmallContent(MEMORY)
 
     @full_is_told
@@ -291,8 +292,12 @@ class Writer:
     ) -> None:
         self.close()
 
+    def _new_file(self) -> TemporaryFile:
+        make = functools.partial(self._folder.create, self._dmode)
+        return make() if self._shared is None else FILES.create(make)
+
     def _spilled(self) -> TemporaryFile:
-        file = self._folder.create(self._dmode)
+        file = self._new_file()
         try:
             if self._memory:
                 file.write(self._memory)
@@ -334,7 +339,7 @@ class Writer:
 
         It takes that file's place, which then keeps only the addresses that it has.
         """
-        old, new = self.file(), self._folder.create(self._dmode)
+        old, new = self.file(), self._new_file()
         try:
             with memoryview(bytearray(MEMORY_LIMIT)) as buffer:
                 position = 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from multipart_cases import BOUNDARY, body_of
-from servers import ANSWER_TIMEOUT, Server, _read_answer, serve
+from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
 
 KIB, MIB = 1024, 1024 * 1024
 CONTENT = os.urandom(1 * MIB)
@@ -23,10 +23,14 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="look
 
 
 @contextmanager
-def crowd_server(kind: str, app: str, root: str, **config: object) -> Iterator[Server]:
+def crowd_server(
+    kind: str, app: str, root: str, *, descriptors: int | None = None, **config: object
+) -> Iterator[Server]:
     keys = {"ROOT_FOLDER": root, "FSYNC": False, **config}
     env = {f"FLASK_HASHFS_{key}": json.dumps(value) for key, value in keys.items()}
     env["FLASK_MAX_CONTENT_LENGTH"] = "null"
+    if descriptors is not None:
+        env["CROWD_DESCRIPTORS"] = str(descriptors)
     with serve(kind, f"crowd_app:{app}()", env=env, ready="/stats") as server:
         yield server
 
@@ -108,3 +112,63 @@ def test_what_a_crowd_holds_is_the_budget_and_64_kib_each_at_most(
                 assert finish(path, number, client) == [id]
         stats = until(server, lambda stats: not stats["active"])
         assert (stats["buffered"], stats["files"], stats["waiting"]) == (0, 0, 0)
+
+
+FACES = [("gthread", "flask_app"), ("uvicorn", "quart_app")]
+
+
+@pytest.mark.parametrize(("kind", "app"), FACES)
+@pytest.mark.parametrize("store", ["folder", "bucket"])
+def test_a_form_of_a_thousand_files_needs_no_thousand_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, app: str, store: str
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    root = str(tmp_path / "store") if store == "folder" else "memory://crowd"
+    head = b'Content-Disposition: form-data; name="f"; filename="f.bin"\r\n\r\n'
+    contents = [b"%08d" % number + CONTENT[8 : 300 * KIB] for number in range(1000)]
+    body = body_of(*[head + content for content in contents])
+    with crowd_server(kind, app, root, descriptors=256) as server:
+        answer = ask(server, "/form", body)
+        assert answer.status == 200
+        ids = [hashlib.sha256(content).hexdigest() for content in contents]
+        assert json.loads(answer.body)["ids"] == ids
+        stats = until(server, lambda stats: not stats["files"])
+        assert stats["descriptors"] < 100
+    assert not (tmp_path / "store" / ".hashfs").exists()
+    assert not (temporary / ".hashfs").exists()
+
+
+@pytest.mark.parametrize(("kind", "app"), FACES)
+@pytest.mark.parametrize("path", ["/raw", "/form"])
+def test_an_upload_without_a_descriptor_is_unavailable_and_the_next_is_stored(
+    tmp_path: Path, kind: str, app: str, path: str
+) -> None:
+    root = tmp_path / "store"
+    with crowd_server(kind, app, str(root), descriptors=256) as server:
+        with server.connect() as upload, server.connect() as other:
+            kind_of, body = parts_of(path)
+            assert upload.request("GET", "/stats").status == 200
+            assert other.request("GET", "/hoard").status == 200
+            answer = upload.request("POST", path, [("Content-Type", kind_of)], body)
+            assert answer.status == 503
+            assert answer.get("Retry-After")
+            assert other.request("GET", "/release").status == 200
+        answer = ask(server, path, body)
+        assert answer.status == 200
+        until(server, lambda stats: not (stats["active"] or stats["buffered"] or stats["files"]))
+    assert len([each for each in root.rglob("*") if each.is_file()]) == 1
+    assert not (root / ".hashfs").exists()
+
+
+def parts_of(path: str) -> tuple[str, bytes]:
+    head, body = body_to(path, 0)
+    (kind,) = [line for line in head.split(b"\r\n") if line.startswith(b"Content-Type: ")]
+    return kind.decode().removeprefix("Content-Type: "), body
+
+
+def ask(server: Server, path: str, body: bytes) -> Answer:
+    kind = parts_of(path)[0]
+    with server.connect() as client:
+        return client.request("POST", path, [("Content-Type", kind)], body)

@@ -5,8 +5,31 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import resource
 import threading
 from typing import Any
+
+_hoard: list[int] = []
+
+
+def _limit_descriptors() -> None:
+    if limit := int(os.environ.get("CROWD_DESCRIPTORS", 0)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def _hoard_descriptors() -> str:
+    """Leave this process no descriptor."""
+    while True:
+        try:
+            _hoard.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            return ""
+
+
+def _release_descriptors() -> str:
+    while _hoard:
+        os.close(_hoard.pop())
+    return ""
 
 
 def quart_app() -> Any:
@@ -15,6 +38,7 @@ def quart_app() -> Any:
 
     from flask_hashfs import QuartHashFS
 
+    _limit_descriptors()
     app = Quart(__name__)
     app.config.from_prefixed_env("FLASK")
     fs = QuartHashFS(app)
@@ -26,8 +50,16 @@ def quart_app() -> Any:
 
     @app.post("/form")
     async def form() -> Any:
-        files = (await request.files).values()
+        files = (await request.files).getlist("f")
         return {"ids": [(await fs.put(file)).id for file in files]}
+
+    @app.get("/hoard")
+    async def hoard() -> str:
+        return await asyncio.to_thread(_hoard_descriptors)
+
+    @app.get("/release")
+    async def release() -> str:
+        return await asyncio.to_thread(_release_descriptors)
 
     @app.post("/unread")
     async def unread() -> Any:
@@ -53,6 +85,7 @@ def flask_app() -> Any:
 
     from flask_hashfs import FlaskHashFS
 
+    _limit_descriptors()
     app = Flask(__name__)
     app.config.from_prefixed_env("FLASK")
     fs = FlaskHashFS(app)
@@ -63,7 +96,10 @@ def flask_app() -> Any:
 
     @app.post("/form")
     def form() -> Any:
-        return {"ids": [fs.put(file).id for file in request.files.values()]}
+        return {"ids": [fs.put(file).id for file in request.files.getlist("f")]}
+
+    app.get("/hoard")(_hoard_descriptors)
+    app.get("/release")(_release_descriptors)
 
     @app.get("/stats")
     def stats() -> Any:

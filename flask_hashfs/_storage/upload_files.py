@@ -1,0 +1,261 @@
+"""The temporary files that all uploads of a process have open: how many there may be.
+
+Where one more is needed, the one that has been idle longest is closed, of whatever upload. It gets
+a name in the folder of temporary files, by which it is opened again when its upload goes on. Files
+with such a name are touched from time to time, so that no clean-up takes them for left-overs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from . import posix
+from .spool import TemporaryFile
+
+T = TypeVar("T")
+
+TOUCHED_EVERY = 300.0
+"""Seconds between two touches of a file that has a name: half of what is promised."""
+
+_PATIENCE = 1.0  # seconds that a spill waits for one of the files in use; then there is one more
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_DMODE = 0o755  # of the folder of temporary files, where it has to be made
+
+
+def default_limit() -> int:
+    """Return a quarter of the limit of open files."""
+    try:
+        import resource
+    except ImportError:  # Windows, whose C library has 512
+        return 128
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else max(1, soft // 4)
+
+
+class UploadFiles:
+    """The open files of uploads.
+
+    Args:
+        limit: How many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: OrderedDict[UploadFile, None] = OrderedDict()  # idle longest first
+        self._named: set[UploadFile] = set()
+        self._waiting = 0
+        self._timer: threading.Timer | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def open(self) -> int:
+        """How many files are open."""
+        return len(self._open)
+
+    @property
+    def waiting(self) -> int:
+        """How many contents wait until they can have a file."""
+        return self._waiting
+
+    def create(self, make: Callable[[], TemporaryFile]) -> UploadFile:
+        """Return a new file, counted until it is closed.
+
+        Args:
+            make: Creates it.
+
+        Raises:
+            OSError: It cannot be created, or the process is out of descriptors.
+        """
+        file = UploadFile(self.make_room(make), self)
+        self.opened(file)
+        return file
+
+    def make_room(self, opens: Callable[[], T]) -> T:
+        """Return what `opens` does, once there is room for one more file."""
+        end = time.monotonic() + _PATIENCE
+        with self._changed:
+            while len(self._open) >= self.limit and not self._park_one():
+                self._waiting += 1
+                try:
+                    if not self._changed.wait(end - time.monotonic()):
+                        break
+                finally:
+                    self._waiting -= 1
+        while True:
+            try:
+                return opens()
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+                with self._changed:
+                    if not self._park_one():
+                        raise
+
+    def opened(self, file: UploadFile) -> None:
+        """Count a file as open."""
+        with self._changed:
+            self._open[file] = None
+
+    def used(self, file: UploadFile) -> None:
+        """Note that a file was in use until now."""
+        with self._changed:
+            if file in self._open:
+                self._open.move_to_end(file)
+            self._changed.notify()
+
+    def closed(self, file: UploadFile) -> None:
+        """Count a file no more."""
+        with self._changed:
+            self._open.pop(file, None)
+            self._named.discard(file)
+            if not self._named and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._changed.notify()
+
+    def _park_one(self) -> bool:
+        """Close the file that has been idle longest, of those that can be found again."""
+        for file in self._open:
+            if file.park():
+                del self._open[file]
+                self._named.add(file)
+                self._touch_later()
+                return True
+        return False
+
+    def _touch_later(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(TOUCHED_EVERY, self._touch)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _touch(self) -> None:
+        with self._changed:
+            self._timer = None
+            named = list(self._named)
+            if named:
+                self._touch_later()
+        for file in named:
+            file.touch_name()
+
+
+class UploadFile(TemporaryFile):
+    """A temporary file that may be closed between two uses of it."""
+
+    __slots__ = ("_files", "_is_parked", "_turn")
+
+    def __init__(self, file: TemporaryFile, files: UploadFiles) -> None:
+        super().__init__(file.fd, file.path, file.folder)
+        self._files = files
+        self._is_parked = False
+        self._turn = threading.RLock()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._turn:
+            if self._is_parked:
+                self.fd = self._files.make_room(self._open_again)
+                self._is_parked = False
+                self._files.opened(self)
+            try:
+                yield
+            finally:
+                self._files.used(self)
+
+    def _open_again(self) -> int:
+        assert self.path is not None
+        try:
+            fd = os.open(self.path, os.O_RDWR | posix.BINARY)
+        except PermissionError:  # it is published with a mode that lets nobody write
+            return os.open(self.path, os.O_RDONLY | posix.BINARY)
+        os.lseek(fd, 0, os.SEEK_END)
+        return fd
+
+    def park(self) -> bool:
+        """Close the file, if it is idle and can have a name; tell whether it is closed."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self.fd < 0:
+                return False
+            if self.path is None:
+                try:
+                    self.path = self.folder.new_name(self._link, _DMODE)
+                except OSError:  # it cannot be linked there
+                    return False
+            os.close(self.fd)
+            self.fd, self._is_parked = -1, True
+            return True
+        finally:
+            self._turn.release()
+
+    def touch_name(self) -> None:
+        """Date the file now by its name, if it has one."""
+        path = self.path
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    # What a temporary file does, within one turn.
+
+    def stat(self) -> os.stat_result:
+        """Return what the file system knows of the file."""
+        with self._in_use():
+            return super().stat()
+
+    def write(self, data: memoryview | bytes | bytearray) -> None:
+        """Append all of `data`."""
+        with self._in_use():
+            super().write(data)
+
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Read from byte `position` on, and return how many bytes were read."""
+        with self._in_use():
+            return super().read_into(buffer, position)
+
+    def seal(self, mode: int | None, sync: bool) -> None:
+        """Give the file its `mode`, and wait for the disk if asked to."""
+        with self._in_use():
+            super().seal(mode, sync)
+
+    def touch(self) -> None:
+        """Date the file now."""
+        with self._in_use():
+            super().touch()
+
+    def link(self, target: str) -> None:
+        """Name the file `target`; see `TemporaryFile.link`."""
+        with self._in_use():
+            super().link(target)
+
+    def replace(self, target: str, dmode: int) -> None:
+        """Name the file `target`, in the place of whatever has that name now."""
+        with self._in_use():
+            super().replace(target, dmode)
+
+    def reopen(self) -> int:
+        """Open the file once more, to read, and return the descriptor."""
+        with self._in_use():
+            return self._files.make_room(super().reopen)
+
+    def close(self) -> None:
+        """Close the file; without an address it is gone."""
+        with self._turn:
+            self._files.closed(self)
+            if self._is_parked:
+                self._is_parked = False
+                assert self.path is not None
+                self.folder.remove(self.path)
+            else:
+                super().close()
+
+
+FILES = UploadFiles(default_limit())
+"""The files of this process."""

@@ -1,0 +1,149 @@
+"""The temporary files of uploads: how many are open, and that none is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from local_stores import inventory
+
+from flask_hashfs import HashFS
+from flask_hashfs._storage import upload_files
+from flask_hashfs._storage.spool import TEMPORARY, SystemSpool, TemporaryFolder
+from flask_hashfs._storage.upload_files import UploadFile, UploadFiles
+
+DMODE = 0o755
+
+
+def folder_of(kind: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> TemporaryFolder:
+    root.mkdir()
+    if kind == "of the system":
+        monkeypatch.setattr("tempfile.tempdir", str(root))
+        return SystemSpool()
+    folder = TemporaryFolder(str(root))
+    if kind == "of named files":
+        folder._unnamed = False
+    return folder
+
+
+@pytest.fixture(params=["of a root", "of named files", "of the system"])
+def folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TemporaryFolder:
+    return folder_of(request.param, tmp_path / "root", monkeypatch)
+
+
+def create(files: UploadFiles, folder: TemporaryFolder) -> UploadFile:
+    return files.create(lambda: folder.create(DMODE))
+
+
+def content(file: UploadFile) -> bytes:
+    buffer = bytearray(100)
+    return bytes(buffer[: file.read_into(memoryview(buffer), 0)])
+
+
+def test_one_more_closes_the_one_idle_longest_and_each_goes_on(folder: TemporaryFolder) -> None:
+    files = UploadFiles(2)
+    first, second, third = (create(files, folder) for _ in range(3))
+    assert (first.fd, files.open) == (-1, 2)
+    second.write(b"2")
+    first.write(b"1")
+    assert (third.fd, files.open) == (-1, 2)
+    third.write(b"3")
+    for file in (first, second, third):
+        file.write(b"+")
+    assert [content(file) for file in (first, second, third)] == [b"1+", b"2+", b"3+"]
+    assert files.open == 2
+    for file in (first, second, third):
+        file.close()
+        file.close()
+    assert (files.open, files.waiting) == (0, 0)
+    assert not inventory(Path(folder.root))
+
+
+def test_a_closed_file_can_be_published_and_read_and_leaves_no_other_name(
+    folder: TemporaryFolder,
+) -> None:
+    files, target = UploadFiles(1), os.path.join(folder.root, "target")
+    first = create(files, folder)
+    first.write(b"content")
+    second = create(files, folder)
+    first.publish(target, 0o444, DMODE, True)
+    second.write(b"x")
+    assert content(first) == b"content"
+    os.close(first.reopen())
+    for file in (first, second):
+        file.close()
+    assert inventory(Path(folder.root)) == [Path(target)]
+
+
+def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
+    files, file = UploadFiles(1), folder.create(DMODE)
+    if file.path is not None:
+        pytest.skip("this file has a name from the start")
+    lost = UploadFile(file, files)
+    files.opened(lost)
+    os.makedirs(os.path.join(folder.root, os.path.dirname(TEMPORARY)))
+    Path(folder.root, TEMPORARY).touch()  # where the folder of names would be
+    second = create(files, folder)
+    assert files.open == 2
+    for each in (lost, second):
+        each.write(b"x")
+        each.close()
+
+
+def test_a_name_is_touched_so_that_no_clean_up_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upload_files.TOUCHED_EVERY <= 600
+    monkeypatch.setattr(upload_files, "TOUCHED_EVERY", 0.01)
+    store = HashFS(str(tmp_path))
+    files, folder = UploadFiles(1), TemporaryFolder(store.root)
+    first, second = create(files, folder), create(files, folder)
+    assert first.path is not None
+    touched = threading.Event()
+    os.utime(first.path, (0, 0))
+    while not touched.is_set():
+        if os.stat(first.path).st_mtime > 0:
+            touched.set()
+    assert list(store.verify()) == []  # which sweeps what is old
+    assert os.path.exists(first.path)
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    for file in (first, second):
+        file.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_many_threads_use_many_files_and_no_byte_is_lost(folder: TemporaryFolder) -> None:
+    files = UploadFiles(3)
+    wanted: list[bytes] = []
+    made: list[UploadFile] = []
+
+    def upload(number: int) -> None:
+        mine = [create(files, folder) for _ in range(4)]
+        texts = [b"" for _ in mine]
+        chance = random.Random(number)
+        for step in range(40):
+            which = chance.randrange(4)
+            piece = b"%d" % (step % 10)
+            mine[which].write(piece)
+            texts[which] += piece
+        made.extend(mine)
+        wanted.extend(texts)
+
+    threads = [threading.Thread(target=upload, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {content(file) for file in made} == set(wanted)
+    assert files.open <= 6
+    for file in made:
+        file.close()
+    assert (files.open, files.waiting) == (0, 0)
+    assert not inventory(Path(folder.root))
