@@ -232,6 +232,8 @@ def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
         "UPLOADS_MAX": "10",
         "UPLOADS_BYTES": "1000",
         "UPLOADS_ORIGINS": '["https://a.example"]',
+        "UPLOAD_MEMORY": "1000",
+        "UPLOAD_FILES": "10",
         "SERVE_FILES": "true",
         "MAX_AGE": "60",
         "INLINE_TYPES": '["image/png"]',
