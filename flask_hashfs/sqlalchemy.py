@@ -6,7 +6,7 @@ Needs the extra ``sqlalchemy``. Source: ``docs/rows.md``.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -196,7 +196,9 @@ class Tracked:
                 found.setdefault(tracked.column, tracked)
         return list(found.values())
 
-    def rows(self, *, keyed: bool = False) -> Iterator[Row] | AsyncIterator[Row]:
+    def rows(
+        self, *, keyed: bool = False
+    ) -> Generator[Row, None, None] | AsyncGenerator[Row, None]:
         """Return every row that is not NULL: of each database in one statement, so as of one time.
 
         Args:
@@ -210,7 +212,7 @@ class Tracked:
             return self._read_async(bind, keyed)
         return self._read(bind, keyed)
 
-    def _read(self, bind: Engine | Connection | Session, keyed: bool) -> Iterator[Row]:
+    def _read(self, bind: Engine | Connection | Session, keyed: bool) -> Generator[Row, None, None]:
         for source, columns in self._by_database(bind).items():
             with _connected(source) as connection:
                 options = connection.execution_options(stream_results=True, yield_per=_AT_ONCE)
@@ -220,7 +222,7 @@ class Tracked:
 
     async def _read_async(
         self, bind: AsyncEngine | AsyncConnection | AsyncSession, keyed: bool
-    ) -> AsyncIterator[Row]:
+    ) -> AsyncGenerator[Row, None]:
         sync = bind.sync_session if isinstance(bind, AsyncSession) else bind
         for source, columns in self._by_database(sync).items():
             if isinstance(source, AsyncConnection):
@@ -245,7 +247,7 @@ class Tracked:
 
 async def _stream(
     connection: AsyncConnection, statement: Any, columns: list[_Tracked]
-) -> AsyncIterator[Row]:
+) -> AsyncGenerator[Row, None]:
     options = {"yield_per": _AT_ONCE}
     result = await connection.stream(statement, execution_options=options)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +76,7 @@ class Refs:
         """
         for each in self.tracked:
             rows = each.rows(keyed=True)
-            if isinstance(rows, AsyncIterator):
+            if isinstance(rows, AsyncGenerator):
                 raise ConfigError(f"{each!r} has an asynchronous engine, which Flask cannot await")
             with closing(rows):
                 for row in rows:
@@ -87,7 +87,7 @@ class Refs:
         """Do what `read` does, awaiting asynchronous engines."""
         for each in self.tracked:
             rows = each.rows(keyed=True)
-            if not isinstance(rows, AsyncIterator):
+            if not isinstance(rows, AsyncGenerator):
                 rows = _awaited(rows)
             async with aclosing(rows):
                 async for row in rows:

@@ -87,7 +87,7 @@ class BucketBackend(Backend):
         return self._puts.spool
 
     @spool.setter
-    def spool(self, spool: TemporaryFolder) -> None:
+    def spool(self, spool: TemporaryFolder) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._puts.spool = spool
 
     # -- putting ---------------------------------------------------------------------------

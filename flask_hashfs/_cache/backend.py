@@ -71,7 +71,9 @@ class CachedBackend(Backend):
         self._asking = Asking(store, kept, trust, self._outage)
         self._fills = Fills(store, kept, self._keep, telling, self._damaged, self._filled)
         self._reads_cached = False  # until a kept file on a local device has been opened
-        self._numbers = dict.fromkeys(("hits", "misses", "fills", "evicted", "damaged"), 0)
+        self._numbers: dict[str, int] = dict.fromkeys(
+            ("hits", "misses", "fills", "evicted", "damaged"), 0
+        )
         self._turn = threading.Lock()
         self._keeping: Keeping | None = None
         other = store.spool
@@ -91,7 +93,7 @@ class CachedBackend(Backend):
         return self._store.fmode
 
     @fmode.setter
-    def fmode(self, mode: int | None) -> None:
+    def fmode(self, mode: int | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._store.fmode = mode
 
     @property
@@ -100,7 +102,7 @@ class CachedBackend(Backend):
         return self._store.dmode
 
     @dmode.setter
-    def dmode(self, mode: int) -> None:
+    def dmode(self, mode: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._store.dmode = mode
 
     @property
@@ -109,7 +111,7 @@ class CachedBackend(Backend):
         return self._store.fsync
 
     @fsync.setter
-    def fsync(self, fsync: bool) -> None:
+    def fsync(self, fsync: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._store.fsync = fsync
 
     # -- putting ---------------------------------------------------------------------------

@@ -932,12 +932,13 @@ class StoreContract:
         self, store: HashFS, new_store: NewStore
     ) -> None:
         with _upload(b"hello", store) as stream:
-            for into, wishes in (
+            refusals: list[tuple[HashFS, dict[str, Any]]] = [
                 (store, {"max_size": 4}),
                 (new_store(max_size=4), {}),
                 (store, {"expected": "0" * 64}),
                 (store, {"extension": "a/b"}),
-            ):
+            ]
+            for into, wishes in refusals:
                 with pytest.raises(HashFSError):
                     into.put(stream, **wishes)
             assert_empty(store)
