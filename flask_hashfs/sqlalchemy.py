@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, 
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -32,19 +33,26 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_scoped_session,
-    async_sessionmaker,
-)
 from sqlalchemy.orm import Mapper, Session, registry, scoped_session, sessionmaker
 from sqlalchemy.orm.attributes import QueryableAttribute
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ._storage.records import NoAddressError
 from ._storage.stored_file import StoredFile
+
+_ASYNC_BINDS: tuple[type[Any], ...] = ()
+_ASYNC_MAKERS: tuple[type[Any], ...] = ()
+if TYPE_CHECKING or find_spec("greenlet"):  # without it there can be no asynchronous engine
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_scoped_session,
+        async_sessionmaker,
+    )
+
+    _ASYNC_BINDS = (AsyncEngine, AsyncConnection, AsyncSession)
+    _ASYNC_MAKERS = (async_sessionmaker, async_scoped_session)
 
 __all__ = ["StoredFile", "StoredFileType", "Tracked"]
 
@@ -208,7 +216,7 @@ class Tracked:
             TypeError: `bind` is, or returns, nothing that can be read from.
         """
         bind = _resolve(self.bind)
-        if isinstance(bind, (AsyncEngine, AsyncConnection, AsyncSession)):
+        if isinstance(bind, _ASYNC_BINDS):
             return self._read_async(bind, keyed)
         return self._read(bind, keyed)
 
@@ -303,8 +311,8 @@ async def _async_connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
 
 def _resolve(bind: Any) -> Any:
     """Return the engine, connection or session that `bind` is, makes or returns."""
-    makers = (sessionmaker, async_sessionmaker, scoped_session, async_scoped_session)
-    wanted = (Engine, Connection, Session, AsyncEngine, AsyncConnection, AsyncSession)
+    makers: tuple[type[Any], ...] = (sessionmaker, scoped_session, *_ASYNC_MAKERS)
+    wanted = (Engine, Connection, Session, *_ASYNC_BINDS)
     for _ in range(3):
         if isinstance(bind, wanted):
             return bind

@@ -43,6 +43,9 @@ class Following:
             return None
         try:
             along = os.open(path + ALONG, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
+        except FileNotFoundError:  # the whole cache has just been deleted
+            os.close(fd)
+            return None
         except BaseException:
             os.close(fd)
             raise

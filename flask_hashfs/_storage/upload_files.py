@@ -50,6 +50,7 @@ class UploadFiles:
         self.limit = limit
         self._open: OrderedDict[UploadFile, None] = OrderedDict()  # idle longest first
         self._named: set[UploadFile] = set()
+        self._opening = 0  # counted already, as others may not take their places
         self._waiting = 0
         self._timer: threading.Timer | None = None
         self._changed = threading.Condition()
@@ -73,21 +74,37 @@ class UploadFiles:
         Raises:
             OSError: It cannot be created, or the process is out of descriptors.
         """
-        file = UploadFile(self.make_room(make), self)
-        self.opened(file)
+        with self.room():
+            file = UploadFile(self.opened_by(make), self)
+            self.opened(file)
         return file
 
-    def make_room(self, opens: Callable[[], T]) -> T:
-        """Return what `opens` does, once there is room for one more file."""
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """Wait until there is room for one more file, and hold it for what is opened within."""
         end = time.monotonic() + _PATIENCE
         with self._changed:
-            while len(self._open) >= self.limit and not self._park_one():
+            while len(self._open) + self._opening >= self.limit and not self._park_one():
                 self._waiting += 1
                 try:
                     if not self._changed.wait(end - time.monotonic()):
                         break
                 finally:
                     self._waiting -= 1
+            self._opening += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._opening -= 1
+                self._changed.notify()
+
+    def opened_by(self, opens: Callable[[], T]) -> T:
+        """Return what `opens` does; where the process is out of descriptors, idle files go first.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
         while True:
             try:
                 return opens()
@@ -161,9 +178,10 @@ class UploadFile(TemporaryFile):
     def _in_use(self) -> Iterator[None]:
         with self._turn:
             if self._is_parked:
-                self.fd = self._files.make_room(self._open_again)
-                self._is_parked = False
-                self._files.opened(self)
+                with self._files.room():
+                    self.fd = self._files.opened_by(self._open_again)
+                    self._is_parked = False
+                    self._files.opened(self)
             try:
                 yield
             finally:
@@ -242,8 +260,8 @@ class UploadFile(TemporaryFile):
 
     def reopen(self) -> int:
         """Open the file once more, to read, and return the descriptor."""
-        with self._in_use():
-            return self._files.make_room(super().reopen)
+        with self._in_use(), self._files.room():
+            return self._files.opened_by(super().reopen)
 
     def close(self) -> None:
         """Close the file; without an address it is gone."""

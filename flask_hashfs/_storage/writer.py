@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from ..exceptions import FileTooLargeError
 from .beside import begin
-from .full import full_is_told
+from .full import full_is_told, tell_full
 from .posix import refuses_links
 from .raw_reader import RawReader
 from .spool import TemporaryFile, TemporaryFolder
@@ -84,7 +84,6 @@ class Writer:
         """Hold in memory, and in open files, only what there is room for beside all uploads."""
         self._shared = SmallContent(MEMORY)
 
-    @full_is_told
     def write(self, data: Bytes, beside: Executor | None = None) -> None:
         """Take the next bytes of the content.
 
@@ -107,13 +106,18 @@ class Writer:
             if self._head is not None and size >= self._head[0]:
                 self._show_head(data)
             self.size = size
-            if self._memory is not None and self._stays_in_memory(size, len(data)):
+            if (
+                self._memory is not None
+                and size <= self.memory_limit
+                and (self._shared is None or self._shared.grow(len(data)))
+            ):
                 self._hash.update(data)
                 self._remember(self._memory, data)
             else:
                 self._write_through(data, beside)
-        except BaseException:
+        except BaseException as error:
             self.close()  # hash and file may differ now: never to be published
+            tell_full(error)
             raise
 
     def look_at_head(self, size: int, look: Callable[[bytes], None]) -> None:
@@ -162,15 +166,6 @@ class Writer:
                 position += count
         return bytes(buffer[:position])
 
-    def _stays_in_memory(self, size: int, more: int) -> bool:
-        return size <= self.memory_limit and (self._shared is None or self._shared.grow(more))
-
-    def _forget(self, memory: bytes | None) -> None:
-        """Put None or nothing in the place of what is in memory."""
-        self._memory = memory
-        if self._shared is not None:
-            self._shared.release()
-
     def _remember(self, memory: bytes | bytearray, data: Bytes) -> None:
         if not memory and type(data) is bytes:
             self._memory = data  # the whole content, most of the time: not copied
@@ -183,7 +178,9 @@ class Writer:
     def _write_through(self, data: Bytes, beside: Executor | None) -> None:
         if self._file is None:
             self._file = self._spilled()
-            self._forget(None)
+            self._memory = None
+            if self._shared is not None:
+                self._shared.release()
         if beside is None or len(data) < _BESIDE:
             self._hash.update(data)
             self._file.write(data)
@@ -231,7 +228,7 @@ class Writer:
 
     def release(self) -> None:
         """Close the file of content that is in memory, too, and can be read from there."""
-        if self._memory is not None:
+        if self._file is not None and self._memory is not None:
             self._drop_file()
 
     @property
@@ -273,8 +270,11 @@ class Writer:
     def close(self) -> None:
         """Give up whatever of the content no address names; it may be called again."""
         self.closed = True
-        self._forget(b"")
-        self._drop_file()
+        self._memory = b""
+        if self._shared is not None:
+            self._shared.release()
+        if self._file is not None:
+            self._drop_file()
 
     def _drop_file(self) -> None:
         file, self._file = self._file, None

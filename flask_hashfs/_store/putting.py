@@ -74,10 +74,13 @@ class Put:
         accept: str | Iterable[str] | None = None,
     ) -> None:
         self._suffix = checks.before(extension, expected)
-        self._accepted = checks.accepted(store.accept, checks.accept_list(accept))
+        self._accepted = checks.EVERYTHING
+        if accept is not None or store.accept is not None:
+            self._accepted = checks.accepted(store.accept, checks.accept_list(accept))
         self._store = store
         self._expected = expected
-        self._limit = checks.smaller(max_size, store.max_size)
+        limit = store.max_size
+        self._limit = limit if max_size is None else checks.smaller(max_size, limit)
         self._writer: Writer | None = None
         self._owned = False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -307,3 +309,34 @@ async def test_quart_prunes_by_rows(
         assert await fs.prune(older_than=AT_ONCE) == [unused.id]
         assert await fs.exists(kept)
     await reader.dispose()
+
+
+def test_the_columns_need_no_greenlet(tmp_path: Path) -> None:
+    code = f"""
+import sys
+
+sys.modules["greenlet"] = None  # as where it is not installed, which SQLAlchemy 2.1 allows
+from datetime import timedelta
+from flask import Flask
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine
+from flask_hashfs import FlaskHashFS
+from flask_hashfs.sqlalchemy import StoredFileType
+
+key, file = Column("id", Integer, primary_key=True), Column("file", StoredFileType)
+items = Table("items", MetaData(), key, file)
+engine = create_engine("sqlite://")
+items.metadata.create_all(engine)
+app = Flask("app")
+app.config["HASHFS_ROOT_FOLDER"] = {str(tmp_path)!r}
+fs = FlaskHashFS(app)
+fs.track(items.c.file, bind=engine)
+with app.app_context(), engine.begin() as connection:
+    connection.execute(items.insert().values(file=fs.save(b"kept")))
+with app.app_context():
+    print(fs.prune(older_than=timedelta(0), allow_empty=True))
+engine.dispose()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
