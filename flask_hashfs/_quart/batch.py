@@ -42,14 +42,20 @@ class Batch:
 
         So the copy of a large batch is small.
         """
-        pieces, self._pieces = self._pieces[::-1], []
-        while pieces:
-            block, size = [pieces.pop()], 0
-            size += len(block[0])
-            while pieces and size + len(pieces[-1]) <= BATCH:
-                block.append(pieces.pop())
-                size += len(block[-1])
-            yield _join(block)
+        while self._pieces:
+            yield self.take_block()
+
+    def take_block(self) -> bytes:
+        """Return the first bytes, about `BATCH` of them joined, and keep the others."""
+        size = len(self._pieces[0])
+        count = 1
+        while count < len(self._pieces) and size + len(self._pieces[count]) <= BATCH:
+            size += len(self._pieces[count])
+            count += 1
+        block = self._pieces[:count]
+        del self._pieces[:count]
+        self._size -= size
+        return _join(block)
 
     def __bytes__(self) -> bytes:
         data = _join(self._pieces)

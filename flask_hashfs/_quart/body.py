@@ -124,9 +124,12 @@ class UploadBody(Body):
         await self._arrival(lambda: 1, self._patience())
         if not self._unread:
             raise StopAsyncIteration
-        batch = self.take()
-        self._free_taken()  # the app's now
-        return bytes(batch)
+        block = self._unread.take_block()  # all of it, joined, would be held twice for a moment
+        self._is_begun = True
+        self._count()
+        self._leave_at_end()
+        self._room.set()
+        return block
 
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._whole().__await__()
