@@ -47,6 +47,23 @@ needs_node = pytest.mark.skipif(
 )
 
 
+def run_npm(folder: Path, *command: str) -> None:
+    """Run npm in a folder, or skip the test where its registry cannot be reached."""
+    patience = ["--fetch-retries=1", "--fetch-timeout=20000"]
+    try:
+        npm = subprocess.run(
+            [str(NPM), *command, *patience],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm {command[0]} does not end: its registry cannot be reached")
+    if npm.returncode:
+        pytest.skip(f"npm {command[0]} fails: {npm.stderr[-300:]}")
+
+
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("film") / "film.mp4"
@@ -59,10 +76,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the libraries for Node in a folder of their own, in the versions of the lock file."""
     folder = tmp_path_factory.mktemp("clients")
     shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
-    command = [str(NPM), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    npm = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-    if npm.returncode:
-        pytest.skip(f"npm cannot install the clients: {npm.stderr[-300:]}")
+    run_npm(folder, "ci", "--no-audit", "--no-fund", "--ignore-scripts")
     return folder
 
 
@@ -128,10 +142,7 @@ def test_tuspy_goes_on_whenever_it_is_cut_off(server: Server, root: Path, film: 
 def uppy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fetch the script that a page loads."""
     folder = tmp_path_factory.mktemp("uppy")
-    command = [str(NPM), "pack", "--silent", UPPY]
-    npm = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-    if npm.returncode:
-        pytest.skip(f"npm cannot fetch {UPPY}: {npm.stderr[-300:]}")
+    run_npm(folder, "pack", "--silent", UPPY)
     with tarfile.open(next(folder.glob("*.tgz"))) as archive:
         archive.extractall(folder, filter="data")
     return folder / "package" / "dist" / "uppy.min.js"
