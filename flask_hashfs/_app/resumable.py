@@ -36,6 +36,7 @@ from .._http import resumable_fields as fields
 from .._http.filenames import clean_filename
 from .._http.resumable import Append, Create, Delete, Final, New, Problem, Reply, Request, State
 from .._http.sniffing import HEAD_SIZE
+from .._storage.full import tell_full
 from .._storage.names import AUTO, Auto, Extension
 from .._storage.pending import (
     BusyUploadError,
@@ -262,6 +263,7 @@ class UploadFlow:
             reply = http.refuse(request, refused.problem, refused.detail)
         except (NoRoomError, OSError) as error:
             if not _is_full(error):
+                tell_full(error)  # that the process is out of descriptors
                 raise
             reply = http.refuse(request, http.FULL)
         return reply

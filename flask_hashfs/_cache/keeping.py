@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from .._storage import posix
 from .._storage.writer import Writer
 from .kept import KeptFiles
-from .spool import Spool, SpooledFile
+from .spool import Spool
 from .telling import Telling
 
 
@@ -89,12 +89,13 @@ class Keeping:
         file = writer.spilled
         if file is None and writer.getvalue() is not None:
             fd = self._open(path)
-        elif not isinstance(file, SpooledFile) or not file.can_be_kept:
+        elif file is None or not file.can_be_kept:
             return None
-        elif os.fstat(file.fd).st_nlink > (file.path is not None):
+        elif file.stat().st_nlink > (file.path is not None):
             return None  # kept already, with another extension
         else:
-            self._kept.made(lambda: file.link(path), path)
+            link = file.link
+            self._kept.made(lambda: link(path), path)
             fd = os.open(path, os.O_RDWR | posix.BINARY)
         posix.lock(fd, wait=False)
         return fd

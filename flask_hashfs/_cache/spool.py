@@ -40,11 +40,16 @@ class Spool(TemporaryFolder):
 class SpooledFile(TemporaryFile):
     """A temporary file that moves elsewhere when the disk of the cache fails."""
 
-    __slots__ = ("can_be_kept",)
+    __slots__ = ("_has_moved",)
 
     def __init__(self, fd: int, path: str | None, folder: Spool) -> None:
         super().__init__(fd, path, folder)
-        self.can_be_kept = True
+        self._has_moved = False
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether it lies where a cache can keep it by a link."""
+        return not self._has_moved
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
@@ -53,7 +58,7 @@ class SpooledFile(TemporaryFile):
             super().write(data)
         except OSError as error:
             folder = self._folder
-            if not self.can_be_kept or not isinstance(folder, Spool):
+            if self._has_moved or not isinstance(folder, Spool):
                 raise
             folder.telling.failing(error)
             self._move(folder.other, start)
@@ -68,6 +73,6 @@ class SpooledFile(TemporaryFile):
                 other.write(data)
                 position += len(data)
             os.dup2(other.fd, self.fd, inheritable=False)
-            self.can_be_kept = False
+            self._has_moved = True
         finally:
             other.close()

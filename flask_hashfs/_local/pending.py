@@ -289,6 +289,10 @@ class LocalUploads(PendingUploads):
             names = sorted(os.listdir(folder), key=lambda name: name != "state")
         except (FileNotFoundError, NotADirectoryError):
             names = []
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            names = ["state", "data", "lock"]  # a list of them would need a descriptor
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))

@@ -410,6 +410,7 @@ class UploadBody(Body):
             while len(self._unread) < (wanted := count()) and self._waits:
                 limit = self._limit()
                 self._limit_awaited = math.inf if limit is None else limit
+                self._room.set()  # others may have given back what this body was short of
                 await self._end_or(wanted, patience)
                 self._check(spares_rest)
 

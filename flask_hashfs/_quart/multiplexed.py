@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from .._storage.full import full_is_told
-from ..exceptions import IncompleteUploadError
+from ..exceptions import IncompleteUploadError, StoreUnavailableError
 from .batch import Batch
 from .body import UploadBody
 from .workers import Workers
@@ -116,7 +116,7 @@ class SpooledMessages:
                 return
             try:
                 await self._workers.run(self._write, late_argument=self._take)
-            except OSError as error:
+            except (OSError, StoreUnavailableError) as error:
                 self._drop(error)
 
     def _drop(self, error: Exception) -> None:
@@ -133,7 +133,7 @@ class SpooledMessages:
                 return bytes(self._take())
             try:
                 return await self._workers.run(self._read_back)
-            except OSError as error:
+            except (OSError, StoreUnavailableError) as error:
                 self._drop(error)
                 return b""
 

@@ -19,6 +19,7 @@ TEMPORARY = os.path.join(posix.HIDDEN, "tmp")
 
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+_PRIVATE_ATTEMPTS = 20  # to find a folder that no other thread removes
 _NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -50,6 +51,11 @@ class TemporaryFile:
     def folder(self) -> TemporaryFolder:
         """Where it was made."""
         return self._folder
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether it lies where a cache can keep it by a link."""
+        return False
 
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
@@ -310,13 +316,17 @@ class TemporaryFolder:
 
 
 class SystemSpool(TemporaryFolder):
-    """Unnamed files in the system's temporary folder, for a backend without a folder of its own."""
+    """The system's temporary folder, for a backend without a folder of its own.
+
+    Files that have to have a name lie in a folder that nobody else can enter.
+    """
 
     def __init__(self) -> None:
         super().__init__(tempfile.gettempdir())
+        self._private: str | None = None
 
     def create(self, dmode: int) -> TemporaryFile:
-        """Create an empty file; `dmode` is of no use, since no folder is made.
+        """Create an empty file; `dmode` is of no use, since its folder is private.
 
         Raises:
             OSError: The temporary folder cannot be written.
@@ -329,5 +339,16 @@ class SystemSpool(TemporaryFolder):
                 if error.errno not in _NO_UNNAMED_FILES:
                     raise
                 self._unnamed = False
-        with tempfile.TemporaryFile(buffering=0) as file:
-            return TemporaryFile(os.dup(file.fileno()), None, self)
+        return super().create(dmode)
+
+    def _with_name(self, make: Callable[[str], T], dmode: int) -> tuple[str, T]:
+        for _ in range(_PRIVATE_ATTEMPTS):
+            folder = self._private
+            if folder is None:
+                folder = self._private = tempfile.mkdtemp(prefix="hashfs-", dir=self.root)
+            name = os.path.join(folder, secrets.token_hex(16))
+            try:
+                return name, make(name)
+            except FileNotFoundError:  # another thread has just left the folder empty
+                self._private = None
+        raise FileNotFoundError(errno.ENOENT, "No folder stays there", self.root)

@@ -137,6 +137,11 @@ class UploadFiles:
                 self._timer = None
             self._changed.notify()
 
+    def forget_threads(self) -> None:
+        """Go on in the child of a fork, where no other thread is."""
+        self._changed = threading.Condition()
+        self._timer = None
+
     def _park_one(self) -> bool:
         """Close the file that has been idle longest, of those that can be found again."""
         for file in self._open:
@@ -166,11 +171,13 @@ class UploadFiles:
 class UploadFile(TemporaryFile):
     """A temporary file that may be closed between two uses of it."""
 
-    __slots__ = ("_files", "_is_parked", "_turn")
+    __slots__ = ("_files", "_identity", "_is_parked", "_made", "_turn")
 
     def __init__(self, file: TemporaryFile, files: UploadFiles) -> None:
         super().__init__(file.fd, file.path, file.folder)
         self._files = files
+        self._made = file
+        self._identity: tuple[int, int] | None = None
         self._is_parked = False
         self._turn = threading.RLock()
 
@@ -190,9 +197,12 @@ class UploadFile(TemporaryFile):
     def _open_again(self) -> int:
         assert self.path is not None
         try:
-            fd = os.open(self.path, os.O_RDWR | posix.BINARY)
+            fd, state = posix.open_measured(self.path, os.O_RDWR | posix.BINARY)
         except PermissionError:  # it is published with a mode that lets nobody write
-            return os.open(self.path, os.O_RDONLY | posix.BINARY)
+            fd, state = posix.open_measured(self.path, os.O_RDONLY | posix.BINARY)
+        if (state.st_dev, state.st_ino) != self._identity:
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "Another file stands there", self.path)
         os.lseek(fd, 0, os.SEEK_END)
         return fd
 
@@ -203,6 +213,11 @@ class UploadFile(TemporaryFile):
         try:
             if self.fd < 0:
                 return False
+            state = os.fstat(self.fd)
+            if self.path is None and (self._placed or self._linked) and not state.st_nlink:
+                return False  # its address was deleted, and it cannot be linked again
+            super().touch()  # from now on a clean-up goes by its date
+            self._identity = state.st_dev, state.st_ino
             if self.path is None:
                 try:
                     self.path = self.folder.new_name(self._link, _DMODE)
@@ -223,6 +238,11 @@ class UploadFile(TemporaryFile):
 
     # What a temporary file does, within one turn.
 
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether it lies where a cache can keep it by a link."""
+        return self._made.can_be_kept
+
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
         with self._in_use():
@@ -231,7 +251,8 @@ class UploadFile(TemporaryFile):
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
         with self._in_use():
-            super().write(data)
+            self._made.fd = self.fd  # it may have been opened again since
+            self._made.write(data)
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
@@ -277,3 +298,11 @@ class UploadFile(TemporaryFile):
 
 FILES = UploadFiles(default_limit())
 """The files of this process."""
+
+
+def _after_fork() -> None:
+    FILES.forget_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

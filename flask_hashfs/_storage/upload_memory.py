@@ -8,6 +8,7 @@ is written to disk, and only then are more of its bytes received.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -152,10 +153,19 @@ class UploadMemory:
             return True
 
     def _release(self, content: SmallContent) -> None:
-        with self._lock:
-            self._buffered -= content.held
-            self._charged -= content.held
-            content.held = 0
+        held, content.held = content.held, 0
+        if not self._lock.acquire(blocking=False):  # perhaps by this thread: see `_lost`
+            self._lost.append((0, held, held))
+            return
+        try:
+            self._buffered -= held
+            self._charged -= held
+        finally:
+            self._lock.release()
+
+    def forget_threads(self) -> None:
+        """Go on in the child of a fork, where no other thread holds the lock."""
+        self._lock = threading.Lock()
 
 
 class Share:
@@ -227,3 +237,11 @@ def _tell(uploads: list[Share]) -> None:
 
 MEMORY = UploadMemory()
 """The memory of this process."""
+
+
+def _after_fork() -> None:
+    MEMORY.forget_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -338,6 +338,18 @@ def test_large_content_is_kept_by_a_link_and_not_written_again(
     assert get(app, address.relpath) == get(app, again.relpath) == bytes(9_000_000)
 
 
+def test_a_large_upload_is_kept_by_a_link_too(framework: str, tmp_path: Path) -> None:
+    app = site(framework, tmp_path, {"root": "memory://"})
+    with app.client.writer() as writer:
+        writer.count_as_upload()
+        writer.write(bytes(9_000_000))
+        writer.finish()
+        inode = writer.spilled.stat().st_ino
+        address = app.client.commit(writer)
+    assert (tmp_path / "cache" / "files" / address.relpath).stat().st_ino == inode
+    assert get(app, address.relpath) == bytes(9_000_000)
+
+
 def test_a_delete_and_a_prune_drop_what_is_kept(app: Site, tmp_path: Path) -> None:
     addresses = [app.put(bytes([number]) * 100, ".a") for number in range(3)]
     other = app.put(bytes([0]) * 100, ".b")

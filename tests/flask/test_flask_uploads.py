@@ -95,6 +95,14 @@ def descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let this process open nothing more."""
+    os.close(free := os.open(os.devnull, os.O_RDONLY))
+    with descriptors(free):
+        yield
+
+
 def view(app: Flask) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     return app.route("/", methods=["GET", "POST"])
 
@@ -1185,3 +1193,20 @@ def test_outside_an_app_a_request_is_a_stock_one(fs: FlaskHashFS, app: Flask) ->
     with app.request_class.from_values(input_stream=io.BytesIO(SMALL), **environ) as req:
         assert isinstance(req.files["f"].read(), bytes)
         assert not isinstance(req.files["f"].stream, UploadStream)
+
+
+def test_a_resumable_upload_that_needs_a_descriptor_too_many_is_answered_with_503(
+    tmp_path: Path,
+) -> None:
+    app = Flask(__name__)
+    app.config.update(HASHFS_ROOT_FOLDER=str(tmp_path / "root"), HASHFS_UPLOADS_PATH="/uploads")
+    FlaskHashFS(app)
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
+    client = app.test_client()
+    assert client.post("/uploads", headers=headers).status_code == 201
+    before = inventory(tmp_path)
+    with no_descriptor_left():
+        refused = client.post("/uploads", headers=headers)
+    assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
+    assert inventory(tmp_path) == before
+    assert client.post("/uploads", headers=headers).status_code == 201

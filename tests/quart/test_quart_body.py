@@ -24,6 +24,7 @@ from flask_hashfs._quart.body import HIGH_WATER, Arrival, UploadBody
 from flask_hashfs._quart.connection import connection_class
 from flask_hashfs._quart.request import upload_request_class
 from flask_hashfs._quart.workers import Workers
+from flask_hashfs._storage.upload_memory import UploadMemory
 from flask_hashfs.exceptions import IncompleteUploadError
 
 pytestmark = pytest.mark.anyio
@@ -715,3 +716,27 @@ async def test_websockets_are_untouched() -> None:
     async with app.test_client().websocket("/ws") as connection:
         await connection.send("hello")
         assert await connection.receive() == "hello"
+
+
+async def test_a_body_goes_on_when_others_give_memory_back_at_the_same_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = UploadMemory(1024 * 1024)
+    monkeypatch.setattr(body_module, "MEMORY", memory)
+    other = memory.enter(lambda: None)
+    other.hold(2 * memory.size)
+    body = UploadBody(1024 * 1024, None)
+    body.append(bytes(10))
+    reader = asyncio.create_task(body.batch())
+    await asyncio.sleep(0)
+    body.append(PIECE)
+    connection = asyncio.create_task(body.room())
+    body_is_full = body.full
+    loop = asyncio.get_running_loop()
+    # After the connection's first turn, which wakes the reader, and before the reader's own.
+    loop.call_soon(other.hold, 0)
+    await asyncio.wait_for(connection, 10)
+    assert body_is_full
+    body.set_complete()
+    with pytest.raises(IncompleteUploadError):
+        await reader

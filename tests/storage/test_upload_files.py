@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cached import wait_until
 from local_stores import inventory
 
 from flask_hashfs import HashFS
@@ -84,6 +86,8 @@ def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
     files, file = UploadFiles(1), folder.create(DMODE)
     if file.path is not None:
         pytest.skip("this file has a name from the start")
+    if isinstance(folder, SystemSpool):
+        pytest.skip("its folder of names is a new one, with nothing in the way")
     lost = UploadFile(file, files)
     files.opened(lost)
     os.makedirs(os.path.join(folder.root, os.path.dirname(TEMPORARY)))
@@ -95,6 +99,59 @@ def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
         each.close()
 
 
+def test_a_closed_file_is_as_young_as_its_name(folder: TemporaryFolder) -> None:
+    files = UploadFiles(1)
+    first = create(files, folder)
+    os.utime(first.fd, (0, 0))  # it has waited long for its next bytes
+    second = create(files, folder)
+    assert first.path is not None
+    assert os.stat(first.path).st_mtime > 0
+    for file in (first, second):
+        file.close()
+
+
+@pytest.mark.parametrize("stranger", [os.link, os.symlink])
+def test_no_other_file_is_taken_for_a_closed_one(
+    folder: TemporaryFolder, tmp_path: Path, stranger: Callable[[Path, str], None]
+) -> None:
+    (other := tmp_path / "other").write_bytes(b"mine")
+    files = UploadFiles(1)
+    first, second = create(files, folder), create(files, folder)
+    assert first.path is not None
+    os.unlink(first.path)
+    stranger(other, first.path)
+    with pytest.raises(FileNotFoundError):
+        first.write(b"x")
+    assert other.read_bytes() == b"mine"
+    for file in (first, second):
+        file.close()
+
+
+def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
+    files, target = UploadFiles(1), os.path.join(folder.root, "target")
+    first = create(files, folder)
+    first.link(target)
+    os.unlink(target)
+    if first.path is None:
+        second = create(files, folder)
+        assert (first.fd >= 0, files.open) == (True, 2)
+        second.close()
+    first.close()
+
+
+def test_nobody_else_can_enter_the_folder_of_names_below_tmp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of("of the system", tmp_path / "root", monkeypatch)
+    files = UploadFiles(1)
+    first, second = create(files, folder), create(files, folder)
+    assert first.path is not None
+    assert os.stat(os.path.dirname(first.path)).st_mode & 0o777 == 0o700
+    for file in (first, second):
+        file.close()
+    assert os.listdir(folder.root) == []
+
+
 def test_a_name_is_touched_so_that_no_clean_up_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,11 +161,8 @@ def test_a_name_is_touched_so_that_no_clean_up_takes_it(
     files, folder = UploadFiles(1), TemporaryFolder(store.root)
     first, second = create(files, folder), create(files, folder)
     assert first.path is not None
-    touched = threading.Event()
     os.utime(first.path, (0, 0))
-    while not touched.is_set():
-        if os.stat(first.path).st_mtime > 0:
-            touched.set()
+    wait_until(lambda: os.stat(str(first.path)).st_mtime > 0, "it is touched")
     assert list(store.verify()) == []  # which sweeps what is old
     assert os.path.exists(first.path)
     threads = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
