@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from .._storage import posix
 from .._storage.backend import Backend
 from ..exceptions import HashFSError, StoreUnavailableError
+from . import threads
 from .kept import Kept, KeptFiles, is_trusted
 from .telling import Telling
 
@@ -83,13 +84,17 @@ class Asking:
         kept: The kept files.
         trust: Seconds for which a kept file is served without asking.
         outage: What is known of the store.
+        telling: Logs what fails.
     """
 
-    def __init__(self, store: Backend, kept: KeptFiles, trust: float, outage: Outage) -> None:
+    def __init__(
+        self, store: Backend, kept: KeptFiles, trust: float, outage: Outage, telling: Telling
+    ) -> None:
         self._store = store
         self._kept = kept
         self._trust = trust
         self._outage = outage
+        self._telling = telling
         self._asked: dict[tuple[int, str], Future[Told]] = {}
         self._turn = threading.Lock()
 
@@ -100,17 +105,25 @@ class Asking:
         key = os.getpid(), kept.relpath  # a forked child asks for itself
         with self._turn:
             future = self._asked.get(key)
+            is_new = future is None
             if future is None:
                 self._asked[key] = future = Future()
-                run = threading.Thread(
-                    target=self._run, args=[key, future, kept], name="hashfs-asking", daemon=True
-                )
-                run.start()
+        if is_new:
+            self._start(key, future, kept)
         try:
             return future.result(WITHIN)
         except TimeoutError:
             self._outage.begin(f"no answer within {WITHIN} s")
             return Told.UNANSWERED
+
+    def _start(self, key: tuple[int, str], future: Future[Told], kept: Kept) -> None:
+        try:
+            threads.begin("hashfs-asking", self._run, key, future, kept)
+        except OSError as error:
+            self._telling.failing(error)
+            with self._turn:
+                del self._asked[key]
+            future.set_result(Told.UNANSWERED)
 
     def _run(self, key: tuple[int, str], future: Future[Told], kept: Kept) -> None:
         try:

@@ -20,6 +20,7 @@ from .._storage.predecessor import HashAddress
 from .._storage.records import Content, Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError
+from . import threads
 from .asking import Asking, Outage, Told
 from .eviction import Eviction
 from .fills import Fills
@@ -68,7 +69,7 @@ class CachedBackend(Backend):
         self._uses = Uses(kept.path_of)
         self._eviction = Eviction(folder, kept, size)
         self._outage = Outage(os.path.join(folder, "unanswered"), telling)
-        self._asking = Asking(store, kept, trust, self._outage)
+        self._asking = Asking(store, kept, trust, self._outage, telling)
         self._fills = Fills(store, kept, self._keep, telling, self._damaged, self._filled)
         self._reads_cached = False  # until a kept file on a local device has been opened
         self._numbers: dict[str, int] = dict.fromkeys(
@@ -327,10 +328,11 @@ class CachedBackend(Backend):
         if has_room:
             self._end_put(fd, name)
             return
-        run = threading.Thread(
-            target=self._keep_later, args=[fd, name, relpath], name="hashfs-keeping", daemon=True
-        )
-        run.start()
+        try:
+            threads.begin("hashfs-keeping", self._keep_later, fd, name, relpath)
+        except BaseException:
+            self._end_put(fd, name)
+            raise
 
     def _keep_later(self, fd: int, name: str, relpath: str) -> None:
         try:

@@ -20,6 +20,7 @@ from .._storage import posix
 from .._storage.backend import Backend
 from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
+from . import threads
 from .asking import lock_file
 from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
 from .kept import Kept, KeptFiles
@@ -91,7 +92,8 @@ class Fill:
         self.goes_on = False
         """Whether it ends whole, whoever leaves."""
         self.error: Exception | None = None
-        self.thread: threading.Thread | None = None
+        self.closed = threading.Event()
+        """Set when it is kept, or will not be."""
         self._available = 0
         self._state = _State.ASKING
         self._told = threading.Condition()
@@ -156,8 +158,7 @@ class _Reading:
         self._leave = leave
 
     def wait_kept(self) -> None:
-        if self._fill.thread is not None:
-            self._fill.thread.join()
+        self._fill.closed.wait()
 
     def leave(self) -> None:
         fd, self.fd = self.fd, -1
@@ -217,7 +218,7 @@ class Fills:
         self._damaged = damaged
         self._filled = filled
         self._fills: dict[tuple[int, str], Fill] = {}
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # a reader may be collected, and so leave, while it is held
 
     def join(self, address: HashAddress, size: int, *, goes_on: bool = False) -> Source | None:
         """Return where to read a content along that is not kept; begin its fill if need be.
@@ -240,6 +241,7 @@ class Fills:
         key = os.getpid(), address.id
         with self._turn:
             fill = self._fills.get(key)
+            is_new = fill is None
             if fill is None:
                 kept = self._kept.open(address.relpath)
                 if kept is not None:
@@ -247,16 +249,42 @@ class Fills:
                 begun = self._begin(address, size)
                 if not isinstance(begun, Fill):
                     return begun
-                self._fills[key] = fill = begun
-                fill.thread = threading.Thread(
-                    target=self._run, args=[fill], name="hashfs-fill", daemon=True
-                )
-                fill.thread.start()
-            if fill.size != size:
+                fill = begun
+                reading = self._register(fill)
+            elif fill.size != size:
                 return None
+            else:
+                reading = _Reading(fill, self._leave)
             fill.goes_on = fill.goes_on or goes_on
             fill.readers += 1
-            return _Reading(fill, self._leave)
+        if is_new:
+            self._start(fill, reading)
+        return reading
+
+    def _register(self, fill: Fill) -> _Reading:
+        """Let others find a fill that has been begun, and return its first reader."""
+        try:
+            reading = _Reading(fill, self._leave)
+        except OSError:  # too many files are open
+            self._close(fill)
+            raise
+        self._fills[fill.key] = fill
+        return reading
+
+    def _start(self, fill: Fill, reading: _Reading) -> None:
+        """Start the thread of a fill, or end the fill.
+
+        Raises:
+            OSError: No thread can be started.
+        """
+        try:
+            threads.begin("hashfs-fill", self._run, fill)
+        except OSError as error:
+            reading.leave()
+            fill.end(BrokenOffError(str(error)))
+            self._forget(fill)
+            self._close(fill)
+            raise
 
     def _begin(self, address: HashAddress, size: int) -> Fill | Following | None:
         """Lock the file of a fill; read it along if another process has it."""
@@ -371,6 +399,7 @@ class Fills:
             if os.path.samestat(os.lstat(path), os.fstat(fill.fd)):
                 os.unlink(path)
                 os.unlink(path + ALONG)
+        fill.closed.set()
         posix.unlock(fill.fd)
         os.close(fill.fd)
 

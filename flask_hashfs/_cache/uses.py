@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from . import threads
+
 _INTERVAL = 1.0  # seconds
 
 
@@ -46,7 +48,10 @@ class Uses:
             if self._writer == os.getpid():
                 return
             self._writer = os.getpid()
-        threading.Thread(target=self._run, name="hashfs-cache-uses", daemon=True).start()
+        try:
+            threads.begin("hashfs-cache-uses", self._run)
+        except OSError:  # the next use tries again
+            self._writer = 0
 
     def _run(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cached import drop_all, kept, wait_until
+from cached import drop_all, expire, kept, wait_until
 from permissions import permissions_hold
 
 from flask_hashfs import HashFS
@@ -228,3 +228,59 @@ def test_a_folder_that_cannot_be_written_is_no_error_to_anyone(tmp_path: Path) -
     with permissions_hold(), store.open(store.put(data)) as file:
         assert file.read() == data
     assert os.listdir(tmp_path / "cache") == []
+
+
+# -- a system that starts no more threads ------------------------------------------------------
+
+
+@pytest.fixture
+def no_threads() -> Iterator[None]:
+    """Let no thread be started: there is no room for the stack of one."""
+    before = threading.stack_size(2**60)
+    yield
+    threading.stack_size(before)
+
+
+def test_what_no_thread_can_fetch_is_read_from_the_store(
+    store: HashFS, tmp_path: Path, no_threads: None
+) -> None:
+    data = os.urandom(SIZE)
+    address = store.put(data)
+    drop_all(tmp_path)
+    for _ in range(2):
+        with store.open(address) as file:
+            assert file.read() == data
+    assert os.listdir(tmp_path / "cache" / "filling") == []
+
+
+def test_what_no_thread_can_ask_about_is_served(
+    store: HashFS, tmp_path: Path, no_threads: None
+) -> None:
+    data = os.urandom(SIZE)
+    address = store.put(data)
+    expire(tmp_path)
+    for _ in range(2):
+        with store.open(address) as file:
+            assert file.read() == data
+
+
+def test_what_no_thread_can_make_room_for_is_put(
+    store: HashFS, tmp_path: Path, no_threads: None
+) -> None:
+    addresses = put(store, 11)
+    assert not is_kept(store, addresses[-1])
+    assert store.get(addresses[-1]) is not None
+    assert os.listdir(tmp_path / "cache" / "filling") == []
+
+
+def test_uses_are_written_down_once_a_thread_can_be_started_again(
+    store: HashFS, tmp_path: Path
+) -> None:
+    (address,) = put(store, 1)
+    path = tmp_path / "cache" / "files" / address.relpath
+    os.utime(path, ns=(0, path.stat().st_mtime_ns))
+    before = threading.stack_size(2**60)
+    store.open(address).close()
+    threading.stack_size(before)
+    store.open(address).close()
+    wait_until(lambda: path.stat().st_atime_ns > 0, "the use is written down")
