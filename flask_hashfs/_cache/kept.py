@@ -107,8 +107,7 @@ class KeptFiles:
 
     def forget_path(self, id: str) -> None:
         """Forget the path that an id led to."""
-        with contextlib.suppress(*_NOT_THERE):
-            os.unlink(os.path.join(self._ids, self._layout.path_of(id)))
+        self._remove(os.path.join(self._ids, self._layout.path_of(id)))
 
     # -- keeping ---------------------------------------------------------------------------
 
@@ -229,8 +228,16 @@ class KeptFiles:
     def _drop_filling(self, id: str) -> None:
         for name in self.filling_names():
             if name.startswith(id):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.filling, name))
+                self._remove(os.path.join(self.filling, name))
+
+    def _remove(self, path: str) -> None:
+        """Remove a name; that the disk fails is nothing to who has asked the store already."""
+        try:
+            os.unlink(path)
+        except _NOT_THERE:
+            return
+        except OSError as error:
+            self._telling.failing(error)
 
     def filling_names(self) -> list[str]:
         """Return the names of the files that are being written, or were when a process died."""

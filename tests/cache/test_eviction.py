@@ -230,6 +230,22 @@ def test_a_folder_that_cannot_be_written_is_no_error_to_anyone(tmp_path: Path) -
     assert os.listdir(tmp_path / "cache") == []
 
 
+def test_names_that_cannot_be_removed_are_no_error_to_anyone(
+    store: HashFS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = os.urandom(SIZE)
+    address = store.put(data)
+    for name in (f"ids/{address.relpath}", f"filling/{address.id}.0"):
+        (tmp_path / "cache" / name).mkdir(parents=True)  # which no unlink removes, root's neither
+    assert store.put(data) == address._replace(is_duplicate=True)
+    store.delete(address)
+    store.delete(address.id)
+    assert store.get(address) is None
+    assert not is_kept(store, address)
+    told = [getattr(record, "hashfs_kind", "") for record in caplog.records]
+    assert told == ["cache-failing"]
+
+
 # -- a system that starts no more threads ------------------------------------------------------
 
 
