@@ -32,6 +32,7 @@ from .telling import Telling
 from .uses import Uses
 
 _LONGEST_NAME = 200  # bytes, less what the names below `filling` end with
+_MOST_KEEPING = 4  # threads that wait with what has been put for room
 _BUFFER = 64 * 1024  # bytes of the reader of a file that is not kept
 
 
@@ -76,6 +77,7 @@ class CachedBackend(Backend):
             ("hits", "misses", "fills", "evicted", "damaged"), 0
         )
         self._turn = threading.Lock()
+        self._waiting: list[threading.Thread] = []  # for room, with what has been put
         self._keeping: Keeping | None = None
         other = store.spool
         if other is not None:
@@ -319,20 +321,26 @@ class CachedBackend(Backend):
             self._add("evicted", self._eviction.make_room(size))
 
     def _keep_put(self, fd: int, name: str, relpath: str) -> None:
-        """Keep a sealed file at once, or, where there is no room, in a thread; close it then."""
+        """Keep a sealed file at once, or, where there is no room, in a thread; close it then.
+
+        Where too many wait for room already, it is not kept: its first reader fetches it.
+        """
+        goes_on = False
         try:
-            has_room = self._kept.publish(fd, name, relpath, self._limit)
-        except BaseException:
-            self._end_put(fd, name)
-            raise
-        if has_room:
-            self._end_put(fd, name)
-            return
-        try:
-            threads.begin("hashfs-keeping", self._keep_later, fd, name, relpath)
-        except BaseException:
-            self._end_put(fd, name)
-            raise
+            if not self._kept.publish(fd, name, relpath, self._limit):
+                goes_on = self._keeps_later(fd, name, relpath)
+        finally:
+            if not goes_on:
+                self._end_put(fd, name)
+
+    def _keeps_later(self, fd: int, name: str, relpath: str) -> bool:
+        with self._turn:
+            self._waiting = [thread for thread in self._waiting if thread.is_alive()]
+            if len(self._waiting) >= _MOST_KEEPING:
+                return False
+            thread = threads.begin("hashfs-keeping", self._keep_later, fd, name, relpath)
+            self._waiting.append(thread)
+            return True
 
     def _keep_later(self, fd: int, name: str, relpath: str) -> None:
         try:

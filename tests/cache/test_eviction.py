@@ -19,6 +19,7 @@ from permissions import permissions_hold
 
 from flask_hashfs import HashFS
 from flask_hashfs._cache.backend import CachedBackend
+from flask_hashfs._storage import posix
 from flask_hashfs._store.object_store import ObjectStore
 
 pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
@@ -91,9 +92,10 @@ def test_nine_tenths_of_the_limit_are_left(tmp_path: Path) -> None:
 
 def test_a_file_that_is_read_is_not_cut(store: HashFS) -> None:
     data = os.urandom(SIZE)
-    with store.open(store.put(data)) as file:
-        addresses = put(store, 20)
-        wait_until(lambda: is_kept(store, addresses[-1]), "the last one is kept")
+    address = store.put(data)
+    with store.open(address) as file:
+        put(store, 20)
+        wait_until(lambda: not is_kept(store, address), "it is dropped")
         assert file.read() == data
 
 
@@ -174,6 +176,21 @@ def test_a_file_as_large_as_the_cache_is_kept_alone(store: HashFS, tmp_path: Pat
     wait_until(lambda: kept(tmp_path) == [large.relpath], "it is kept alone")
     (larger,) = put(store, 1, LIMIT + 1)
     assert not is_kept(store, larger)
+
+
+def test_few_puts_wait_for_room_at_a_time(store: HashFS, tmp_path: Path) -> None:
+    addresses = put(store, 10)
+    with open(tmp_path / "cache" / "evicting", "wb") as file:
+        posix.lock(file.fileno())  # as an eviction of another process does, which takes its time
+        files = len(os.listdir("/dev/fd"))
+        threads = threading.active_count()
+        addresses += put(store, 30)
+        assert threading.active_count() <= threads + 4
+        assert len(os.listdir("/dev/fd")) <= files + 8
+        posix.unlock(file.fileno())
+    for address in addresses:
+        with store.open(address) as opened:
+            assert len(opened.read()) == SIZE
 
 
 # -- a disk that fails -------------------------------------------------------------------------
