@@ -167,6 +167,9 @@ class CachedBackend(Backend):
             except FileNotFoundError:  # deleted since it was looked up
                 content.close()
                 return None
+            except BaseException:
+                content.close()
+                raise
         reader = io.BufferedReader(cast(Any, content.file), _BUFFER)
         return reader if "b" in mode else io.TextIOWrapper(reader)
 

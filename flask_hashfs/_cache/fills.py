@@ -44,6 +44,7 @@ class Source(Protocol):
 
         Raises:
             FileNotFoundError: It is not stored any more.
+            StoreUnavailableError: The store fails.
         """
         ...
 
@@ -105,6 +106,8 @@ class Fill:
                 self._told.wait()
         if isinstance(self.error, GoneError):
             raise FileNotFoundError(self.address.relpath)
+        if isinstance(self.error, StoreUnavailableError):  # while an answer may still say so
+            raise self.error
 
     def wait(self, position: int) -> int:
         """See `Source.wait`."""

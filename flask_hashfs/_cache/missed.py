@@ -62,6 +62,7 @@ class MissedFile(RawReader):
 
         Raises:
             FileNotFoundError: It is not stored any more.
+            StoreUnavailableError: The store fails.
         """
         self._begin(True)
 

@@ -114,6 +114,21 @@ def test_what_is_not_kept_is_unavailable_at_once(
     assert len(gate.asked) == 1
 
 
+def test_a_store_that_fails_after_it_was_asked_is_unavailable(
+    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+) -> None:
+    gate, settings = gated
+    app = site(framework, tmp_path, settings)
+    address = app.put(DATA)
+    shutil.rmtree(tmp_path / "cache" / "files")
+    gate.sends_nothing = True
+    assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
+    with pytest.raises(StoreUnavailableError):
+        app.client.open(address)
+    gate.sends_nothing = False
+    assert app.ask(f"{PREFIX}/{address.relpath}").body == DATA
+
+
 def test_the_health_is_degraded_while_kept_files_are_served(
     framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
 ) -> None:

@@ -145,6 +145,8 @@ class Gate(ThreadingHTTPServer):
         """Whether the last byte of each object read is another one."""
         self.is_down = False
         """Whether connections are closed without an answer."""
+        self.sends_nothing = False
+        """Whether that is so of objects that are asked for, and others are answered."""
         self.answers = threading.Event()
         """Clear it, and nothing is answered at all."""
         self.answers.set()
@@ -174,11 +176,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         gate.asked.append((self.command, self.path))
         gate.answers.wait(60)
-        if gate.is_down:
+        is_object = self.command == "GET" and "?" not in self.path
+        if gate.is_down or (is_object and gate.sends_nothing):
             self.close_connection = True
             return
         status, headers, data = gate.origin(self.command, self.path, self.headers, body)
-        is_object = self.command == "GET" and "?" not in self.path and status in (200, 206)
+        is_object = is_object and status in (200, 206)
         if is_object and gate.flips and data:
             data = data[:-1] + bytes([data[-1] ^ 1])
         self.close_connection = True
