@@ -4,8 +4,9 @@ A kept file bears its own marks, so nothing else has to be read for a hit, and a
 copied or deleted takes them along:
 
 - its date of change is when the store was last known to have it, in tenths of a second; the digits
-  behind follow from its size. Whoever writes to the file or cuts it sets another date, which
-  shows (but for one case in a million), so such a file is never served;
+  behind follow from its size. Whoever writes to the file or cuts it sets another date, and a power
+  cut may leave the date and another size; both show (but for one case in a million, and an empty
+  file always), so such a file is never served;
 - its date of access is when it was last used (`uses.py`).
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -312,4 +314,9 @@ def _tenth(date: int) -> int:
 
 
 def _digits(size: int) -> int:
-    return size * _STEP % _TENTH
+    """Return what is never 0, which dates of whole seconds end with, and for size 0 alone the last.
+
+    Hashed, since sizes are often multiples of each other.
+    """
+    last = _TENTH // _STEP - 1
+    return (zlib.crc32(b"%d" % size) % (last - 1) + 1 if size else last) * _STEP

@@ -301,6 +301,21 @@ def test_a_kept_file_that_was_changed_is_fetched_again(
     wait_until(lambda: path.read_bytes() == LARGE if path.exists() else False, "kept again")
 
 
+@pytest.mark.parametrize("size", [1_000_000, 4_000_000])
+@pytest.mark.parametrize("left", [0, 1_000, 500_000, "a million less"])
+def test_a_kept_file_that_a_power_cut_has_shortened_is_fetched_again(
+    framework: str, tmp_path: Path, size: int, left: Any
+) -> None:
+    app = site(framework, tmp_path, {"root": "memory://"})
+    data = os.urandom(size)
+    address = app.put(data)
+    path = tmp_path / "cache" / "files" / address.relpath
+    state = path.stat()
+    os.truncate(path, size - 1_000_000 if left == "a million less" else left)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert get(app, address.relpath) == data
+
+
 # -- putting and deleting ----------------------------------------------------------------------
 
 
