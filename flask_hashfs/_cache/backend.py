@@ -314,11 +314,11 @@ class CachedBackend(Backend):
 
     # -- keeping ---------------------------------------------------------------------------
 
-    def _keep(self, fd: int, name: str, relpath: str) -> None:
+    def _keep(self, fd: int, name: str, relpath: str, *, has_others: bool = False) -> None:
         """Keep a sealed file; make room for it, if need be."""
         size = os.fstat(fd).st_size
         for _ in range(3):
-            if self._kept.publish(fd, name, relpath, self._limit):
+            if self._kept.publish(fd, name, relpath, self._limit, has_others=has_others):
                 return
             self._uses.write()
             self._add("evicted", self._eviction.make_room(size))
@@ -330,7 +330,7 @@ class CachedBackend(Backend):
         """
         goes_on = False
         try:
-            if not self._kept.publish(fd, name, relpath, self._limit):
+            if not self._kept.publish(fd, name, relpath, self._limit, has_others=True):
                 goes_on = self._keeps_later(fd, name, relpath)
         finally:
             if not goes_on:
@@ -347,7 +347,7 @@ class CachedBackend(Backend):
 
     def _keep_later(self, fd: int, name: str, relpath: str) -> None:
         try:
-            self._keep(fd, name, relpath)
+            self._keep(fd, name, relpath, has_others=True)
         except OSError as error:
             self._telling.failing(error)
         finally:

@@ -120,7 +120,9 @@ class KeptFiles:
         size = os.fstat(fd).st_size
         os.utime(fd, ns=(time.time_ns(), _mark(size)))
 
-    def publish(self, fd: int, name: str, relpath: str, limit: int) -> bool:
+    def publish(
+        self, fd: int, name: str, relpath: str, limit: int, *, has_others: bool = False
+    ) -> bool:
         """Keep a sealed file, unless it has been dropped while it was written.
 
         Args:
@@ -128,6 +130,8 @@ class KeptFiles:
             name: Its name below `filling`.
             relpath: Its path in the store.
             limit: Bytes that the cache may hold.
+            has_others: Whether it may have names elsewhere, by which it stays when that one is
+                gone. No other file has ever that name then.
 
         Returns:
             False where there is no room for it.
@@ -138,7 +142,7 @@ class KeptFiles:
             return False
         path = self.path_of(relpath)
         try:
-            self.made(lambda: self._link(fd, name, path), path)
+            self.made(lambda: self._link(None if has_others else fd, name, path), path)
         except OSError as error:
             self.count.remove(size)
             if not isinstance(error, (FileExistsError, FileNotFoundError)):
@@ -157,8 +161,8 @@ class KeptFiles:
         except OSError as error:
             self._telling.failing(error)
 
-    def _link(self, fd: int, name: str, path: str) -> None:
-        if os.path.isdir(posix.PROC):
+    def _link(self, fd: int | None, name: str, path: str) -> None:
+        if fd is not None and os.path.isdir(posix.PROC):
             try:
                 os.link(f"{posix.PROC}/{fd}", path, src_dir_fd=fd)
                 return

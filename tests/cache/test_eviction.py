@@ -193,6 +193,31 @@ def test_few_puts_wait_for_room_at_a_time(store: HashFS, tmp_path: Path) -> None
             assert len(opened.read()) == SIZE
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_what_is_deleted_while_it_is_put_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_named: bool
+) -> None:
+    store = cached(tmp_path, limit=2**30)
+    object_store = store.backend.past_cache
+    if is_named:  # as where the file system has no O_TMPFILE
+        object_store.spool._unnamed = False  # type: ignore[attr-defined]
+    commit = object_store.commit
+
+    def commit_and_delete(*given: Any, **more: Any) -> Any:
+        address = commit(*given, **more)
+        store.delete(address.id)  # as another thread does
+        return address
+
+    monkeypatch.setattr(object_store, "commit", commit_and_delete)
+    for size in (SIZE, 9_000_000):
+        store.put(os.urandom(size))
+    assert kept(tmp_path) == []
+    assert store.cache_stats().files == 0
+    monkeypatch.undo()
+    (address,) = put(store, 1, 9_000_000)
+    assert kept(tmp_path) == [address.relpath]
+
+
 # -- a disk that fails -------------------------------------------------------------------------
 
 
