@@ -277,15 +277,16 @@ class CachedBackend(Backend):
             return None
         relpath = content.address.relpath
         id = self._id_of(relpath)
+        past_cache = content._replace(path=None)  # a server in front sends what is kept only
         if id is None:  # a stray file
-            return content
+            return past_cache
         try:
             kept = self._kept_after_all(id, file, content)
             if kept is not None:
                 content.close()
                 return self._content(kept, read)
             if not read:
-                return content
+                return past_cache
             return self._to_be_filled(id, content)
         except BaseException:
             content.close()

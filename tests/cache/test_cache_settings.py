@@ -160,6 +160,25 @@ def test_a_kept_file_is_left_to_the_server_in_front(framework: str, tmp_path: Pa
     assert (numbers.hits, numbers.misses, numbers.fills) == (5, 1, 1)
 
 
+@pytest.mark.parametrize("key", ["HASHFS_ACCEL_REDIRECT", "USE_X_SENDFILE"])
+def test_what_is_not_kept_is_never_left_to_the_server_in_front(
+    framework: str, tmp_path: Path, key: str
+) -> None:
+    settings = config(str(tmp_path / "root"), tmp_path / "cache")
+    app = Site(framework, {**settings, key: "/kept"})
+    app.app.add_url_rule("/own/<path:file>", "own", app.fs.send_file)
+    address = app.put(DATA)
+    drop_all(tmp_path)
+    (tmp_path / "root" / "abcd").write_bytes(DATA)  # of which there is no id to keep it by
+    for name in ("abcd", address.relpath):
+        answers = [app.ask(f"/own/{name}", method) for method in ("HEAD", "GET")]
+        assert [reply.body for reply in answers] == [b"", DATA]
+        for reply in answers:
+            assert not {"X-Accel-Redirect", "X-Sendfile"} & set(reply.headers.keys())
+    # What this app sends by itself, it sends in parts, too.
+    assert app.ask("/own/abcd", headers={"Range": "bytes=1-2"}).body == DATA[1:3]
+
+
 def test_x_sendfile_names_the_kept_file(framework: str, tmp_path: Path) -> None:
     settings = config("memory://", tmp_path / "cache")
     app = Site(framework, {**settings, "USE_X_SENDFILE": True})
