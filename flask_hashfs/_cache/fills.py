@@ -344,7 +344,7 @@ class Fills:
 
         Raises:
             StoreUnavailableError: It has another hash, or the store fails.
-            BrokenOffError: It is not there any more, or nobody wants it, or the disk fails.
+            BrokenOffError: It is not there any more, or nobody wants it, or a disk fails.
         """
         try:
             opened = self._store.open(fill.address.relpath, "rb")
@@ -408,6 +408,13 @@ class Fills:
 
 
 def _read(file: IO[Any], buffer: memoryview) -> int:
-    """Read what has arrived."""
-    count: int = file.readinto1(buffer)  # type: ignore[attr-defined]
+    """Read what has arrived.
+
+    Raises:
+        BrokenOffError: The disk of the store fails; who reads along is told so by the store.
+    """
+    try:
+        count: int = file.readinto1(buffer)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise BrokenOffError(str(error)) from error
     return count

@@ -288,6 +288,29 @@ def test_names_that_cannot_be_removed_are_no_error_to_anyone(
     assert told == ["cache-failing"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file here fails to be read")
+def test_a_fill_whose_store_cannot_be_read_breaks_off(
+    store: HashFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(SIZE)
+    address = store.put(data)
+    drop_all(tmp_path)
+    ended: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    failing = open("/proc/self/mem", "rb")  # noqa: SIM115  # whose first byte is an error to read
+    monkeypatch.setattr(store.backend.past_cache, "open", lambda *_: failing)
+    with store.open(address) as file:
+        assert file.read() == data
+    wait_until(lambda: not store.backend._fills._fills, "the fill has ended")  # type: ignore[attr-defined]
+    wait_until(lambda: not _fill_threads(), "its thread, too")
+    assert ended == []
+    assert os.listdir(tmp_path / "cache" / "filling") == []
+
+
+def _fill_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name == "hashfs-fill"]
+
+
 # -- a system that starts no more threads ------------------------------------------------------
 
 
