@@ -411,7 +411,7 @@ def _read(file: IO[Any], buffer: memoryview) -> int:
     """Read what has arrived.
 
     Raises:
-        BrokenOffError: The disk of the store fails; who reads along is told so by the store.
+        BrokenOffError: The disk of the store fails; each reader asks the store itself then.
     """
     try:
         count: int = file.readinto1(buffer)  # type: ignore[attr-defined]

@@ -4,8 +4,8 @@ A kept file bears its own marks, so nothing else has to be read for a hit, and a
 copied or deleted takes them along:
 
 - its date of change is when the store was last known to have it, in tenths of a second; the digits
-  behind follow from its size. Whoever writes to the file or cuts it sets another date, and a power
-  cut may leave the date and another size; both show (but for one case in a million, and an empty
+  behind are a hash of its size. Whoever writes to the file or cuts it sets another date, and what a
+  power cut has shortened has another size; both show (but for one case in a million, and an empty
   file always), so such a file is never served;
 - its date of access is when it was last used (`uses.py`).
 """
