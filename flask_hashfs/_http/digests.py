@@ -30,17 +30,23 @@ def write(id: str, algorithm: str) -> str | None:
     """Write the value of Repr-Digest for a content.
 
     Args:
-        id: The content's, in hex.
+        id: The content's, in hex; the name of a file that lies in the root by hand is none.
         algorithm: The store's, as hashlib names it.
 
     Returns:
-        The value, or None where RFC 9530 does not name the algorithm.
+        The value, or None where RFC 9530 does not name the algorithm, or the id is none of it.
     """
     key = key_of(algorithm)
     if key is None:
         return None
+    try:
+        digest = bytes.fromhex(id)
+    except ValueError:
+        return None
+    if len(digest) != _SIZES[key]:
+        return None
     # Every answer needs one, and the library takes thirty times as long to write it.
-    return f"{key}=:{base64.b64encode(bytes.fromhex(id)).decode('ascii')}:"
+    return f"{key}=:{base64.b64encode(digest).decode('ascii')}:"
 
 
 def parse(field: str) -> dict[str, bytes | None]:

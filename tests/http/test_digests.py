@@ -148,3 +148,8 @@ def test_what_is_written_is_read(digest: bytes) -> None:
         value = write(digest.hex(), algorithm)
         assert value == f"sha-256=:{base64.b64encode(digest).decode()}:"
         assert expected(Headers({"Repr-Digest": value}), algorithm) == digest.hex()
+
+
+@pytest.mark.parametrize("name", ["stray", "f" * 63, "f" * 62, "", "zz" * 32])
+def test_the_name_of_a_stray_file_has_no_digest(name: str) -> None:
+    assert write(name, "sha256") is None
