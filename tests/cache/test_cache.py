@@ -261,8 +261,8 @@ def test_other_bytes_than_were_put_never_make_a_whole_answer(
     with file_damaged.connected_to(tell):
         try:
             reply = app.ask(f"{PREFIX}/{address.relpath}")
-        except (StoreUnavailableError, AssertionError):
-            pass  # broken off: the test clients raise what a server ends the connection for
+        except (StoreUnavailableError, AssertionError, ExceptionGroup):
+            pass  # broken off: the clients raise it, Quart's since 0.23 in a group
         else:
             assert reply.status == 503
         with pytest.raises(StoreUnavailableError), app.client.open(address) as file:
