@@ -430,6 +430,12 @@ def load(config: MutableMapping[str, Any], name: str | None = None) -> StoreConf
     return loaded
 
 
+def overlap(folder: str, other: str) -> bool:
+    """Tell whether two folders are one, or one of them lies in the other."""
+    paths = [os.path.realpath(each) for each in (folder, other)]
+    return os.path.commonpath(paths) in paths
+
+
 def _check_cache(loaded: StoreConfig, prefix: str) -> None:
     folder = loaded.cache_folder
     if folder is None:
@@ -439,14 +445,12 @@ def _check_cache(loaded: StoreConfig, prefix: str) -> None:
             f"{prefix}SERVE_REDIRECT is True and {prefix}CACHE_FOLDER is {folder!r}, but they "
             "exclude each other: a client that is redirected reads past the cache"
         )
-    if not is_url(loaded.root_folder):
-        paths = [os.path.realpath(each) for each in (folder, loaded.root_folder)]
-        if os.path.commonpath(paths) in paths:
-            _refuse(
-                f"{prefix}CACHE_FOLDER",
-                folder,
-                f"neither in nor around {prefix}ROOT_FOLDER, {loaded.root_folder!r}",
-            )
+    if not is_url(loaded.root_folder) and overlap(folder, loaded.root_folder):
+        _refuse(
+            f"{prefix}CACHE_FOLDER",
+            folder,
+            f"neither in nor around {prefix}ROOT_FOLDER, {loaded.root_folder!r}",
+        )
 
 
 def _warn_of_misspelt_keys(config: Iterable[str], prefix: str) -> None:

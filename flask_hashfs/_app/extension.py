@@ -152,7 +152,7 @@ class BaseHashFS(Generic[AppT]):
             return
         for name, state in app_state.states(app).items():
             other = state["config"].cache_folder
-            if other is not None and _overlap(settings.cache_folder, other):
+            if other is not None and config.overlap(settings.cache_folder, other):
                 raise ConfigError(
                     f"{config.key_prefix(self.name)}CACHE_FOLDER is {settings.cache_folder!r}, "
                     f"but {config.key_prefix(name)}CACHE_FOLDER is {other!r}: "
@@ -662,12 +662,6 @@ def _make_client(config: StoreConfig, prefix: str) -> HashFS:
         )
     except ValueError as error:
         raise ConfigError(f"{prefix}ROOT_FOLDER is {config.root_folder!r}: {error}") from error
-
-
-def _overlap(folder: str, other: str) -> bool:
-    """Tell whether two folders are one, or one of them lies in the other."""
-    paths = [os.path.realpath(each) for each in (folder, other)]
-    return os.path.commonpath(paths) in paths
 
 
 def _callable(what: str, function: Any) -> Any:

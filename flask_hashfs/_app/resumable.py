@@ -18,7 +18,6 @@ upload up, ask the hook, take the upload over, bring about an end that is due, d
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import time
 import zlib
@@ -36,7 +35,7 @@ from .._http import resumable_fields as fields
 from .._http.filenames import clean_filename
 from .._http.resumable import Append, Create, Delete, Final, New, Problem, Reply, Request, State
 from .._http.sniffing import HEAD_SIZE
-from .._storage.full import tell_full
+from .._storage.full import is_full, tell_full
 from .._storage.names import AUTO, Auto, Extension
 from .._storage.pending import (
     BusyUploadError,
@@ -68,7 +67,6 @@ READ_SIZE = 64 * 1024
 
 _POLL = 0.02  # seconds between two looks at whether another request has brought about the end
 _AUTO = {"auto": True}  # in a record, where AUTO itself cannot be written
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY = 1024 * 1024  # bytes of a part that are copied at a time
 _DROPPED = {"content-length", "date", "connection", "transfer-encoding", "server"}
 
@@ -285,7 +283,7 @@ class UploadFlow:
         yield from self._ask(upload)
         # An error of the app is told now; and a detector of types may have to be loaded.
         yield Call(partial(self._put, upload.extension, upload))
-        new = replace(new, max_size=_smaller(new.max_size, upload.max_size))
+        new = replace(new, max_size=checks.smaller(new.max_size, upload.max_size))
         decision = http.decide(request, new)  # against the limit that the hook has set
         if isinstance(decision, Reply):
             return decision
@@ -554,7 +552,7 @@ class UploadFlow:
             offset=taken.offset,
             length=record.length,
             declared=record.declared,
-            max_size=_smaller(self.client.max_size, record.max_size),
+            max_size=checks.smaller(self.client.max_size, record.max_size),
             metadata_field=record.metadata_field,
             concatenation_field=record.concatenation,
             expires=taken.expires,
@@ -663,11 +661,7 @@ def _path_of(url: str) -> str:
 
 
 def _is_full(error: BaseException) -> bool:
-    return isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _FULL)
-
-
-def _smaller(one: int | None, other: int | None) -> int | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+    return isinstance(error, NoRoomError) or (isinstance(error, OSError) and is_full(error))
 
 
 def _record(request: Request, upload: Upload, append: Append) -> Record:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .._storage import page_cache, posix
 from .._storage.findings import Finding, left_over
+from .._storage.full import is_full
 from .._storage.spool import TEMPORARY, TemporaryFolder
 from .listing import QUARANTINE, files_below
 from .set_aside import all_set_aside
@@ -135,7 +136,7 @@ def _writing(store: LocalBackend) -> Iterator[Finding]:
 
 
 def _unwritable(root: str, error: OSError) -> Finding:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         wanted = "Make room: `hashfs prune`, or a larger disk or quota."
     elif error.errno == errno.EROFS:
         wanted = "Mount it writable; the kernel's log tells if a fault has made it read-only."

@@ -28,6 +28,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from .._storage import posix
+from .._storage.full import lacks_descriptor
 from .._storage.layout import Layout
 from .._storage.pending import (
     BusyUploadError,
@@ -290,7 +291,7 @@ class LocalUploads(PendingUploads):
         except (FileNotFoundError, NotADirectoryError):
             names = []
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if not lacks_descriptor(error):
                 raise
             names = ["state", "data", "lock"]  # a list of them would need a descriptor
         for name in names:

@@ -47,6 +47,16 @@ class _FullIsTold:
             tell_full(error)
 
 
+def is_full(error: OSError) -> bool:
+    """Tell whether `error` says that the disk or a quota is full."""
+    return error.errno in _FULL
+
+
+def lacks_descriptor(error: OSError) -> bool:
+    """Tell whether `error` says that the process, or the system, is out of descriptors."""
+    return error.errno in _NO_DESCRIPTOR
+
+
 def tell_full(error: BaseException) -> None:
     """Raise `StoreFullError` where `error` says that the disk or a quota is full.
 
@@ -56,7 +66,7 @@ def tell_full(error: BaseException) -> None:
     """
     if not isinstance(error, OSError):
         return
-    if error.errno in _NO_DESCRIPTOR:
+    if lacks_descriptor(error):
         raise StoreUnavailableError(f"no file can be opened: {error}") from error
     if error.errno in _FULL and not isinstance(error, StoreFullError):
         messages.FULL.log(None, error=error)  # an HTTP error is logged by nobody else

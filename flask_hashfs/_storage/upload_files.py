@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from . import posix
+from .full import lacks_descriptor
 from .spool import TemporaryFile
 
 T = TypeVar("T")
@@ -25,7 +26,6 @@ TOUCHED_EVERY = 300.0
 """Seconds between two touches of a file that has a name: half of what is promised."""
 
 _PATIENCE = 1.0  # seconds that a spill waits for one of the files in use; then there is one more
-_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 _DMODE = 0o755  # of the folder of temporary files, where it has to be made
 
 
@@ -109,7 +109,7 @@ class UploadFiles:
             try:
                 return opens()
             except OSError as error:
-                if error.errno not in _NO_DESCRIPTOR:
+                if not lacks_descriptor(error):
                     raise
                 with self._changed:
                     if not self._park_one():
