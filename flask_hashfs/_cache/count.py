@@ -36,7 +36,8 @@ class Count:
     """The count of a cache's files.
 
     It may be too large after a crash, and never too small: files are counted before they are
-    kept, and uncounted after they are gone. If its file is missing, the files are walked once.
+    kept, and uncounted after they are gone, both under its lock, so that no walk comes between. If
+    its file is missing, the files are walked once.
 
     Args:
         path: Of the file.
@@ -54,34 +55,39 @@ class Count:
         with self._opened() as (_, totals):
             return totals
 
-    def add(self, size: int, limit: int) -> int | None:
-        """Count a file that is about to be kept.
+    @contextlib.contextmanager
+    def adding(self, size: int, limit: int) -> Iterator[bool]:
+        """Count a file, and hold the lock while it is being kept.
 
         Args:
             size: Its bytes.
             limit: Bytes of all files together.
 
-        Returns:
-            What `is_still` takes; None where the file would exceed the limit.
+        Yields:
+            Whether there is room for it. It is uncounted again if an OSError is raised.
         """
         with self._opened() as (fd, totals):
-            if totals.bytes + size > limit:
-                return None
-            bytes, files, added, added_files = totals
-            _write(fd, Totals(bytes + size, files + 1, added + size, added_files + 1))
-            return os.fstat(fd).st_ino
+            has_room = totals.bytes + size <= limit
+            if has_room:
+                bytes, files, added, added_files = totals
+                _write(fd, Totals(bytes + size, files + 1, added + size, added_files + 1))
+            try:
+                yield has_room
+            except OSError:
+                _write(fd, totals)
+                raise
+            if has_room and not self._is_still(fd):  # the folder was deleted meanwhile
+                self.forget()
 
-    def remove(self, size: int) -> None:
-        """Uncount a file that is gone."""
+    def removing(self, delete: Callable[[], int]) -> None:
+        """Uncount a file, and hold the lock while it is deleted.
+
+        Args:
+            delete: Deletes it, and returns its bytes. It is not uncounted if an OSError is raised.
+        """
         with self._opened() as (fd, totals):
+            size = delete()
             _write(fd, totals._replace(bytes=totals.bytes - size, files=totals.files - 1))
-
-    def is_still(self, inode: int) -> bool:
-        """Tell whether what `add` counted has not been deleted meanwhile."""
-        try:
-            return os.stat(self._path).st_ino == inode
-        except FileNotFoundError:
-            return False
 
     def reset(self, bytes: int, files: int, since: Totals) -> None:
         """Replace the count by what a walk has found.
@@ -125,11 +131,18 @@ class Count:
                 posix.make_folders(os.path.dirname(self._path), self._dmode)
                 continue
             posix.lock(fd)
-            if self.is_still(os.fstat(fd).st_ino):
+            if self._is_still(fd):
                 return fd
             posix.unlock(fd)
             os.close(fd)
         raise FileNotFoundError(f"{self._path} does not stay")
+
+    def _is_still(self, fd: int) -> bool:
+        """Tell whether an open count has not been deleted meanwhile."""
+        try:
+            return os.stat(self._path).st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            return False
 
 
 def _write(fd: int, totals: Totals) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 
@@ -62,8 +61,10 @@ class Eviction:
         for _, length, relpath in oldest.in_order():
             if bytes <= wanted:
                 break
-            with contextlib.suppress(OSError):
+            try:
                 evicted += self._kept.unlink(relpath, counted=False)
+            except OSError:  # it is there still
+                continue
             bytes -= length
             files -= 1
         self._kept.count.reset(bytes, files, before)

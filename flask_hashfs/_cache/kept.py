@@ -136,20 +136,14 @@ class KeptFiles:
         Returns:
             False where there is no room for it.
         """
-        size = os.fstat(fd).st_size
-        counted = self.count.add(size, limit)
-        if counted is None:
-            return False
         path = self.path_of(relpath)
         try:
-            self.made(lambda: self._link(None if has_others else fd, name, path), path)
-        except OSError as error:
-            self.count.remove(size)
-            if not isinstance(error, (FileExistsError, FileNotFoundError)):
-                raise
-            return True  # kept already, or dropped
-        if not self.count.is_still(counted):  # the folder was deleted meanwhile
-            self.count.forget()
+            with self.count.adding(os.fstat(fd).st_size, limit) as has_room:
+                if not has_room:
+                    return False
+                self.made(lambda: self._link(None if has_others else fd, name, path), path)
+        except (FileExistsError, FileNotFoundError):
+            pass  # kept already, or dropped
         return True
 
     def renew(self, kept: Kept) -> None:
@@ -222,12 +216,12 @@ class KeptFiles:
         if id is not None:
             self.forget_path(id)
         try:
-            size = os.lstat(path).st_size
-            os.unlink(path)
+            if counted:
+                self.count.removing(lambda: _delete(path))
+            else:
+                _delete(path)
         except _NOT_THERE:
             return False
-        if counted:
-            self.count.remove(size)
         posix.remove_empty_folders(os.path.dirname(path), self.root)
         return True
 
@@ -297,6 +291,13 @@ class KeptFiles:
             bytes += state.st_size
             files += 1
         return bytes, files
+
+
+def _delete(path: str) -> int:
+    """Delete a file, and return its bytes."""
+    size = os.lstat(path).st_size
+    os.unlink(path)
+    return size
 
 
 def is_whole(state: os.stat_result) -> bool:

@@ -158,6 +158,30 @@ def test_a_count_that_is_too_large_is_set_right_by_an_eviction(
     settled(store, tmp_path, 1)
 
 
+def test_an_eviction_does_not_miss_what_is_just_being_kept(
+    store: HashFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evict_and_link(*given: Any, **more: Any) -> None:
+        if str(given[1]).startswith(str(tmp_path)) and evicting.ident is None:
+            evicting.start()
+            evicting.join(0.5)  # it ends here, or waits until this file is kept
+        link(*given, **more)
+        if evicting.ident is not None:
+            linked.set()
+
+    link, linked = os.link, threading.Event()
+    evicting = threading.Thread(target=store.backend._eviction.make_room, args=[LIMIT])  # type: ignore[attr-defined]
+    (address,) = put(store, 1)
+    wait_until(lambda: is_kept(store, address), "it is kept")
+    store.backend._kept.drop(address.relpath)  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "link", evict_and_link)
+    with store.open(address) as file:
+        assert len(file.read()) == SIZE
+    assert linked.wait(60)
+    evicting.join()
+    assert store.cache_stats().files == len(kept(tmp_path))
+
+
 def test_what_a_killed_process_left_is_swept(store: HashFS, tmp_path: Path) -> None:
     addresses = put(store, 10)
     filling = tmp_path / "cache" / "filling"
