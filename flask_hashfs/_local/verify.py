@@ -57,6 +57,7 @@ class _Check:
         self._look: FirstLook[_Held] = FirstLook(store.layout.algorithm, force or not quarantine)
         self._names = contents(store)
         self._lock = threading.Lock()
+        self._looking_first = threading.Lock()
         self._stopped = threading.Event()
         self._found: queue.Queue[Progress | Damaged | BaseException | None] = queue.Queue(1000)
         self._running = _cpu_count()
@@ -91,14 +92,27 @@ class _Check:
     def _run(self) -> None:
         try:
             with memoryview(bytearray(_READ_SIZE)) as buffer:
-                while not self._stopped.is_set() and (batch := self._take()):
-                    self._look_at(batch, buffer)
+                # Side by side, threads may find many damaged ones before the first whole one.
+                with self._looking_first:
+                    while not self._look.is_over and self._look_at_some(1, buffer):
+                        pass
+                while self._look_at_some(_BATCH, buffer):
+                    pass
         except BaseException as error:
             self._found.put(error)
         finally:
             self._found.put(None)
 
-    def _take(self) -> list[tuple[str, str]]:
+    def _look_at_some(self, most: int, buffer: memoryview) -> bool:
+        """Look at the next files; tell whether there were any, and more are to be looked at."""
+        if self._stopped.is_set():
+            return False
+        batch = self._take(most)
+        if batch:
+            self._look_at(batch, buffer)
+        return bool(batch)
+
+    def _take(self, most: int) -> list[tuple[str, str]]:
         batch, size = [], 0
         with self._lock:
             for id, path in self._names:
@@ -106,7 +120,7 @@ class _Check:
                 if state is not None:
                     batch.append((id, path))
                     size += state.st_size
-                    if len(batch) >= _BATCH or size >= _BATCH_SIZE:
+                    if len(batch) >= most or size >= _BATCH_SIZE:
                         break
         return batch
 

@@ -30,6 +30,11 @@ class FirstLook(Generic[T]):
         self._held: list[T] = []
         self._lock = threading.Lock()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is known by now if the settings are right."""
+        return self._is_trusted or self._is_refused
+
     def damaged(self, item: T) -> list[T]:
         """Take something damaged, and return what can be moved now.
 

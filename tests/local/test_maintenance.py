@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -484,6 +485,18 @@ def test_one_whole_file_is_enough_to_trust_the_settings(store: HashFS) -> None:
     )
     assert len(list(store.verify(quarantine=True))) == 99
     assert list(store.files()) == [first]
+
+
+def test_a_whole_file_that_takes_long_to_hash_is_waited_for(store: HashFS) -> None:
+    for number in range(40):
+        damage(store.put(b"%d" % number).abspath)
+    for number in count():
+        large = store.put(b"%d" % number + bytes(16_000_000))
+        if next(store.files()) == large.abspath:
+            break
+        store.delete(large)
+    assert len(list(store.verify(quarantine=True))) == 40
+    assert list(store.files()) == [large.abspath]
 
 
 def test_verify_may_be_given_up(store: HashFS) -> None:
