@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -497,8 +498,13 @@ class BaseHashFS(Generic[AppT]):
     def _upload_flow(self) -> UploadFlow:
         from .resumable import UploadFlow
 
+        measured = self._state["metrics"]
         return UploadFlow(
-            self.client, self._before_upload, self._after_upload, self._content_location
+            self.client,
+            self._before_upload,
+            self._after_upload,
+            self._content_location,
+            nullcontext() if measured is None else measured.resumable,
         )
 
     def _upload_location(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from .._http.plan import ByteRange, Plan
 from .._storage import messages
 from .._storage.cache_stats import CacheStats
 from .._storage.predecessor import HashAddress
+from .._storage.upload_memory import MEMORY
 from ..exceptions import (
     DigestMismatchError,
     FileTooLargeError,
@@ -119,6 +121,18 @@ class _Instruments:
             meter.create_observable_gauge(
                 f"hashfs.upload.{name}", [partial(self._observe_uploads, count)], unit, what
             )
+        meter.create_observable_counter(
+            "hashfs.upload.aborted",
+            [self._observe_aborted],
+            "{request}",
+            "Requests that have broken off before all of their bytes had arrived.",
+        )
+        meter.create_observable_gauge(
+            "hashfs.resumable.active",
+            [self._observe_resumable],
+            "{request}",
+            "Requests that send bytes of a resumable upload now.",
+        )
         for name, unit, what in _OF_CACHES:
             is_now = name in ("bytes", "files")
             make = meter.create_observable_gauge if is_now else meter.create_observable_counter
@@ -134,6 +148,13 @@ class _Instruments:
     ) -> Iterable[Observation]:
         yield self.observation(count(upload_stats.current()))
 
+    def _observe_aborted(self, options: CallbackOptions) -> Iterable[Observation]:
+        yield self.observation(MEMORY.aborted)
+
+    def _observe_resumable(self, options: CallbackOptions) -> Iterable[Observation]:
+        for metrics in list(_all_metrics):
+            yield self.observation(metrics.resumable.count, metrics.attributes)
+
     def _observe_caches(self, name: str, options: CallbackOptions) -> Iterable[Observation]:
         for metrics in list(_all_metrics):
             if metrics.cache is not None:
@@ -147,6 +168,22 @@ class _Instruments:
 
 _instruments = functools.cache(_Instruments)
 _all_metrics: weakref.WeakSet[Metrics] = weakref.WeakSet()
+
+
+class Running:
+    """Counts what runs within it now; a context that any number of threads may be in at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.count -= 1
 
 
 class Metrics:
@@ -165,6 +202,7 @@ class Metrics:
         self.attributes = {"store": store or "default", "framework": framework}
         self.waiting: Callable[[], int] | None = None
         self.cache: Callable[[], CacheStats] | None = None
+        self.resumable = Running()
         self._with: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         _all_metrics.add(self)
 

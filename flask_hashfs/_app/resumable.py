@@ -22,7 +22,8 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -216,12 +217,14 @@ class UploadFlow:
         before: Called before each request, in this order.
         after: Called when content is stored; the last answer that is not None is the app's.
         describe: Returns the URL of stored content and its digest, where they may be told.
+        receiving: What a request is within while it sends content.
     """
 
     client: HashFS
     before: Sequence[Callable[[Upload], Any]]
     after: Sequence[Callable[[Upload], Any]]
     describe: Callable[[HashAddress], tuple[str | None, str | None]]
+    receiving: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     @property
     def pending(self) -> PendingUploads:
@@ -436,7 +439,8 @@ class UploadFlow:
             if request.has_content:
                 yield Watch(taken)
                 try:
-                    yield from self._take_pieces(taken, append, promised)
+                    with self.receiving:
+                        yield from self._take_pieces(taken, append, promised)
                 finally:
                     taken.on_stale = None
             if not promised.hold():

@@ -24,6 +24,7 @@ from .._http import framing
 from .._http.body_rules import BodyRules, read_already
 from .._storage.sources import ReadOnce
 from .._storage.upload_memory import MEMORY, Share
+from ..exceptions import IncompleteUploadError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -209,6 +210,8 @@ class Body(ReadOnce):
             self._rules.check(self._position, ended=self._has_ended)
         except HTTPException as error:
             self._failure = error
+            if isinstance(error, IncompleteUploadError):
+                MEMORY.count_aborted()
             self.leave()
             raise
         if self._has_ended or self.is_exhausted:

@@ -285,6 +285,8 @@ class UploadBody(Body):
     def _end(self, state: Arrival) -> bool:
         if self._complete.is_set():
             return False
+        if self._state is Arrival.KEPT and state is Arrival.BROKEN:
+            MEMORY.count_aborted()
         if self._state is not Arrival.LOST:
             self._state = state
         super().set_complete()

@@ -47,6 +47,7 @@ class UploadMemory:
         self._size = size
         self._uploads = 0
         self._buffered = 0
+        self._aborted = 0
         self._charged = 0  # less than what is buffered by `BASE` for each upload
         self._limit = self._told = share(size, 0)
         self._shares: weakref.WeakSet[Share] = weakref.WeakSet()
@@ -79,6 +80,16 @@ class UploadMemory:
         with self._lock:
             self._settle()
             return self._buffered
+
+    @property
+    def aborted(self) -> int:
+        """How many requests have broken off before all of their bytes were here."""
+        return self._aborted
+
+    def count_aborted(self) -> None:
+        """Count one more request that has broken off."""
+        with self._lock:
+            self._aborted += 1
 
     @property
     def limit(self) -> int:

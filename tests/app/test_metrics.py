@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import secrets
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from asgi import Exchange
 from both_apps import FRAMEWORKS, Site
+from multipart_cases import BOUNDARY, body_of
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -19,6 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from quart import Quart
+from werkzeug.test import EnvironBuilder
 
 from flask_hashfs import QuartHashFS
 from flask_hashfs._app.metrics import Metrics
@@ -27,6 +33,7 @@ from flask_hashfs._storage.upload_memory import MEMORY
 from flask_hashfs.exceptions import (
     DigestMismatchError,
     FileTooLargeError,
+    IncompleteUploadError,
     InvalidExtensionError,
     RejectedError,
 )
@@ -90,22 +97,129 @@ def counts(points: list[Any], key: str) -> dict[Any, int]:
     return {point.attributes[key]: getattr(point, "value", None) for point in points}
 
 
-def test_the_uploads_of_the_process_are_observed(tmp_path: Path) -> None:
-    Measured("quart", tmp_path)
-    share = MEMORY.enter(lambda: None)
-    share.hold(100_000)
+def of_process() -> dict[str, int]:
+    """What is observed of the uploads of the whole process."""
     data = READER.get_metrics_data()
     assert data is not None
-    values = {
-        metric.name: point.value
+    return {
+        metric.name.removeprefix("hashfs.upload."): point.value
         for resource in data.resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
         for point in metric.data.data_points
         if metric.name.startswith("hashfs.upload.")
     }
-    assert values == {"hashfs.upload.active": 1, "hashfs.upload.buffered": 100_000}
+
+
+def test_the_uploads_of_the_process_are_observed(tmp_path: Path) -> None:
+    Measured("quart", tmp_path)
+    share = MEMORY.enter(lambda: None)
+    share.hold(100_000)
+    found = of_process()
+    assert (found["active"], found["buffered"]) == (1, 100_000)
     share.leave()
+
+
+def wsgi_environ(method: str, path: str, headers: dict[str, str], body: object) -> dict[str, Any]:
+    environ = EnvironBuilder(path, method=method, headers=headers).get_environ()
+    return {**environ, "CONTENT_LENGTH": headers["Content-Length"], "wsgi.input": body}
+
+
+def send(site: Measured, path: str, body: bytes, promised: int, **headers: str) -> None:
+    """Send the beginning of a body to an app, and go."""
+    headers = {"Content-Length": str(promised), **headers}
+    if site.framework == "flask":
+        environ = wsgi_environ("POST", path, headers, io.BytesIO(body))
+        with contextlib.suppress(IncompleteUploadError):
+            b"".join(site.app(environ, lambda *_: None))
+        return
+
+    async def run() -> None:
+        async with Exchange(site.app, path, headers=headers) as exchange:
+            if body:
+                await exchange.send(body)
+            await exchange.settle()
+            await exchange.disconnect()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("sent", [0, 10, 300_000])
+def test_an_upload_that_breaks_off_is_counted(framework: str, sent: int, tmp_path: Path) -> None:
+    site = Measured(framework, tmp_path)
+    site.route_put("/raw")
+    before = of_process()["aborted"]
+    send(site, "/raw", bytes(sent), 400_000)
+    assert of_process()["aborted"] == before + 1
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_form_that_breaks_off_is_counted_once(framework: str, tmp_path: Path) -> None:
+    site = Measured(framework, tmp_path)
+    site.route_put("/raw")
+    before = of_process()["aborted"]
+    part = b'Content-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + bytes(300_000)
+    body = body_of(part)
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    send(site, "/raw/form", body[:200_000], len(body), **kind)
+    assert of_process()["aborted"] == before + 1
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_whole_upload_and_a_refused_one_have_not_broken_off(
+    framework: str, tmp_path: Path
+) -> None:
+    site = Measured(framework, tmp_path)
+    site.app.config["MAX_CONTENT_LENGTH"] = 1000
+    site.route_put("/raw")
+    before = of_process()["aborted"]
+    assert site.ask("/raw", "POST", data=b"whole").status == 200
+    assert site.ask("/raw", "POST", data=bytes(2000)).status == 413
+    assert site.ask("/raw").status == 405
+    assert of_process()["aborted"] == before
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_resumable_uploads_are_active_while_they_send(framework: str, tmp_path: Path) -> None:
+    site = Measured(framework, tmp_path, UPLOADS_PATH="/up")
+
+    def active() -> int:
+        [point] = measured(site)["hashfs.resumable.active"]
+        assert point.attributes["framework"] == framework
+        return int(point.value)
+
+    seen = []
+    tus = {"Tus-Resumable": "1.0.0"}
+    new = {**tus, "Upload-Length": "20", "Content-Length": "0"}
+    location = site.ask("/up", "POST", headers=new).headers["Location"]
+    assert active() == 0  # nobody sends
+    patch = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    patch["Content-Length"] = "20"
+    path = urlsplit(location).path
+    if framework == "flask":
+
+        class Body(io.RawIOBase):
+            def read(self, size: int = -1) -> bytes:
+                seen.append(active())
+                return b"half of it"
+
+        environ = wsgi_environ("PATCH", path, patch, Body())
+        b"".join(site.app(environ, lambda *_: None))
+        assert seen == [1, 1]
+    else:
+
+        async def run() -> None:
+            async with Exchange(site.app, path, method="PATCH", headers=patch) as exchange:
+                await exchange.send(b"half of it")
+                while not active():
+                    await asyncio.sleep(0)
+                seen.append(active())
+                await exchange.disconnect()
+
+        asyncio.run(run())
+        assert seen == [1]
+    assert active() == 0
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
