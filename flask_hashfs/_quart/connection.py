@@ -35,6 +35,7 @@ from .body import UploadBody
 from .multiplexed import SpooledMessages
 from .request import UploadRequest, compose
 from .sender import StoredBody, send_path
+from .turns import turn
 from .workers import finished
 
 if TYPE_CHECKING:
@@ -120,8 +121,11 @@ class UploadConnection(ASGIHTTPConnection):
                     spooled = SpooledMessages(receive, body, request.workers)
                 await body.room()
             message = await (receive() if spooled is None else spooled.receive())
-            if message["type"] == "http.disconnect" and self._spares_the_view(body):
-                await asyncio.Event().wait()  # returning would cancel the view
+            if message["type"] == "http.disconnect":
+                if self._phase is not Phase.ENDING:
+                    await turn()  # many clients may have gone at once
+                if self._spares_the_view(body):
+                    await asyncio.Event().wait()  # returning would cancel the view
             return cast("ASGIReceiveEvent", message)
 
         try:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_stores import inventory
 from multipart_cases import BOUNDARY, body_of
 from servers import ANSWER_TIMEOUT, Answer, Server, _read_answer, serve
 
 KIB, MIB = 1024, 1024 * 1024
 CONTENT = os.urandom(1 * MIB)
+HELD = MIB * 9 // 10
+RESET = struct.pack("ii", 1, 0)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at /proc")
 
@@ -65,8 +69,10 @@ def body_to(path: str, number: int) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def holders(server: Server, path: str, count: int) -> Iterator[list[socket.socket]]:
-    """Give so many clients that have sent nine tenths of an upload, as far as it is taken."""
+def holders(
+    server: Server, path: str, count: int, sent: int = HELD
+) -> Iterator[list[socket.socket]]:
+    """Give so many clients that have `sent` so much of an upload, as far as it is taken."""
     with ExitStack() as stack:
         clients = []
         for number in range(count):
@@ -77,13 +83,13 @@ def holders(server: Server, path: str, count: int) -> Iterator[list[socket.socke
         for number, client in enumerate(clients):
             body = body_to(path, number)[1]
             if path != "/unread":
-                client.sendall(body[32 * KIB : len(body) * 9 // 10])
+                client.sendall(body[32 * KIB : sent])
         yield clients
 
 
 def finish(path: str, number: int, client: socket.socket) -> list[str]:
     body = body_to(path, number)[1]
-    client.sendall(body[32 * KIB if path == "/unread" else len(body) * 9 // 10 :])
+    client.sendall(body[32 * KIB if path == "/unread" else HELD :])
     with client.makefile("rb") as file:
         answer = _read_answer(file, "POST")[0]
     assert answer.status == 200, answer.body
@@ -112,6 +118,27 @@ def test_what_a_crowd_holds_is_the_budget_and_64_kib_each_at_most(
                 assert finish(path, number, client) == [id]
         stats = until(server, lambda stats: not stats["active"])
         assert (stats["buffered"], stats["files"], stats["waiting"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "granian"])
+@pytest.mark.parametrize("path", ["/raw", "/form", "/unread"])
+def test_clients_that_vanish_at_once_leave_nothing(tmp_path: Path, kind: str, path: str) -> None:
+    count, root = 60, tmp_path / "store"
+    with crowd_server(kind, "quart_app", str(root), UPLOAD_MEMORY=MIB) as server:
+        before = stats_of(server)
+        with holders(server, path, count, sent=256 * KIB) as clients:
+            writes = path != "/unread"
+            until(server, lambda stats: stats["active"] == count and stats["files"] >= writes)
+            for client in clients:  # a reset, as of a machine that is gone
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        if path == "/unread":  # what has no room for another byte learns of it when it reads
+            with server.connect() as other:
+                other.request("GET", "/tell")
+        until(server, lambda stats: not any(stats[key] for key in ("active", "buffered", "files")))
+        until(server, lambda stats: stats["descriptors"] <= before["descriptors"] + 2)
+        stats = until(server, lambda stats: stats["tasks"] <= before["tasks"] + 2)
+        assert stats["threads"] < before["threads"] + count
+    assert not inventory(root)
 
 
 FACES = [("gthread", "flask_app"), ("uvicorn", "quart_app")]

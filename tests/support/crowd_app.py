@@ -74,7 +74,11 @@ def quart_app() -> Any:
     @app.get("/stats")
     async def stats() -> Any:
         """Answer with what the process holds."""
-        return {**dataclasses.asdict(fs.upload_stats()), **_process()}
+        return {
+            "tasks": len(asyncio.all_tasks()),
+            **dataclasses.asdict(fs.upload_stats()),
+            **_process(),
+        }
 
     return app
 
