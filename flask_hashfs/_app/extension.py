@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -30,10 +31,9 @@ from .._store.checks import EVERYTHING, Accepted, accepted, watch
 from .._store.opening import open_store
 from .._store.store import HashFS
 from ..exceptions import ConfigError
-from . import cli, config, metrics, signed_urls, upload_stats
+from . import commands, config, signed_urls, upload_stats
 from . import state as app_state
 from .config import StoreConfig
-from .doctor import Patient
 from .health import Health
 from .inspection import Inspection
 from .serving import SendOptions, Serving
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from .._http.resumable import HeaderList
     from ..sqlalchemy import Tracked
+    from .doctor import Patient
+    from .metrics import Metrics
     from .resumable import UploadFlow
 
 AppT = TypeVar("AppT", bound="App")
@@ -115,7 +117,7 @@ class BaseHashFS(Generic[AppT]):
             config=settings,
             extension=self,
             health=health,
-            metrics=metrics.load(self.name, self._framework),
+            metrics=_load_metrics(self.name, self._framework),
         )
         if backend.is_cached and state["metrics"] is not None:
             state["metrics"].cache = backend.cache_stats
@@ -123,8 +125,8 @@ class BaseHashFS(Generic[AppT]):
             upload_stats.configure(settings)
         app.extensions[self._key] = state
         self._install(app, state)
-        if cli.hashfs.name not in app.cli.commands:
-            app.cli.add_command(cli.hashfs)
+        if commands.hashfs.name not in app.cli.commands:
+            app.cli.add_command(commands.hashfs)
         app.add_template_global(self.url_for, f"{self._key}_url_for")
         if settings.serve_files:
             app.add_url_rule(
@@ -407,6 +409,8 @@ class BaseHashFS(Generic[AppT]):
 
     def _patient(self) -> Patient:
         """Return what a diagnosis looks at."""
+        from .doctor import Patient
+
         state = self._state
         return Patient(
             self.name,
@@ -648,6 +652,15 @@ class UploadWriters:
         writer = self.client.backend.new_writer(self.max_size)
         writer.count_as_upload()
         return watch(writer, self.accepted)
+
+
+def _load_metrics(store: str | None, framework: str) -> Metrics | None:
+    """Return what counts, where there is the API to count with; nothing of it is imported else."""
+    if find_spec("opentelemetry") is None:
+        return None
+    from . import metrics
+
+    return metrics.load(store, framework)
 
 
 def _make_client(config: StoreConfig, prefix: str) -> HashFS:

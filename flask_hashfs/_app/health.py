@@ -7,7 +7,6 @@ begins, and whoever asks is told so at once when its time is up.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -96,6 +95,8 @@ class Health:
 
     async def condition_async(self) -> Condition:
         """Return what `condition` returns, without blocking the event loop."""
+        import asyncio  # an app of Flask mostly does without
+
         probe = self._current()
         if not probe.future.done():
             # Unlike `wait_for` this leaves the probe alone when it gives up.

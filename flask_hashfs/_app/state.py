@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from .._store.store import HashFS
 from .config import StoreConfig
 from .health import Health
-from .metrics import Metrics
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
+
+    from .metrics import Metrics
 
 
 class StoreState(TypedDict):

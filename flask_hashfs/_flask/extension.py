@@ -14,7 +14,7 @@ from flask import Flask, Response, current_app, has_app_context, has_request_con
 from flask.sansio.app import App
 from werkzeug.exceptions import HTTPException
 
-from .._app import doctor, health, saving
+from .._app import health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.inspection import look
@@ -340,6 +340,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         It changes nothing but a probe that it writes and takes away again.
         """
+        from .._app import doctor
+
         return doctor.diagnose(self._patient())
 
     def healthy(self) -> bool:

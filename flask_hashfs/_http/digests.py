@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-import http_sf
 from werkzeug.exceptions import BadRequest
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def parse(field: str) -> dict[str, bytes | None]:
     Raises:
         ValueError: It is not a dictionary of structured fields.
     """
+    import http_sf  # takes longer to import than all of this package
+
     members = http_sf.parse(field.encode("ascii", "replace"), tltype="dictionary")
     found: dict[str, bytes | None] = {}
     for key, member in members.items() if isinstance(members, dict) else ():

@@ -34,8 +34,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
@@ -167,6 +165,8 @@ class MultipartDecoder(Generic[SinkT]):
         self._at = 0  # what is before has been dealt with
         self._skip = 0
         self._closed = False
+        from python_multipart.multipart import MultipartParser  # few processes parse forms
+
         self._headers = _HeaderLines()
         self._parser = MultipartParser(
             delimiter[2:],
@@ -326,6 +326,8 @@ class MultipartDecoder(Generic[SinkT]):
             self._part = _StreamedPart(file, self._limits.max_file_size, self._beside)
 
     def _parse_headers(self, block: bytes) -> Headers:
+        from python_multipart.exceptions import MultipartParseError
+
         unfolded = block.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
         self._headers.clear()
         try:

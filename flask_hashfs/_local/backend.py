@@ -18,12 +18,9 @@ from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Entry, InUse, Progress, Stats
 from .._storage.writer import Writer
-from . import diagnosis, group_put, listing, repair
-from . import prune as pruning
-from . import verify as verifying
+from . import listing
 from .lookup import Tree
 from .probe import Probe
-from .quarantine import isolate
 
 _FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
 
@@ -56,6 +53,8 @@ class LocalBackend(Tree):
         commit: Commit,
     ) -> Iterator[tuple[Any, HashAddress | Exception]]:
         """Store many files: as durable as each alone, but the disk is waited for in groups."""
+        from . import group_put
+
         return group_put.put_files(self, files, begin, commit)
 
     def commit(self, writer: Writer, suffix: str, *, sync: bool = True) -> HashAddress:
@@ -191,10 +190,12 @@ class LocalBackend(Tree):
         """Return the store in numbers."""
         return listing.stats(self)
 
-    # -- keeping in order ------------------------------------------------------------------
+    # -- keeping in order: what does so is imported when it is needed -----------------------
 
     def diagnose(self) -> Iterator[Finding]:
         """Yield what works of the folder and what does not."""
+        from . import diagnosis
+
         return diagnosis.diagnose(self)
 
     def probe(self) -> None:
@@ -203,19 +204,27 @@ class LocalBackend(Tree):
 
     def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
         """Yield the path of every file that lies in a wrong place, with the right address."""
+        from . import repair
+
         for found in repair.misplaced(self, extensions):
             yield found.path, found.address
 
     def repair(self, extensions: bool) -> list[tuple[str, HashAddress]]:
         """Move every file to where its bytes belong, and return what `corrupted` yields."""
+        from . import repair
+
         return repair.repair(self, extensions)
 
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
         """Hash every content again, in several threads."""
-        return verifying.verify(self, quarantine, force)
+        from . import verify
+
+        return verify.verify(self, quarantine, force)
 
     def quarantine(self, relpath: str) -> None:
         """Move the file at a relative path out of the tree."""
+        from .quarantine import isolate
+
         path = self.prefix + relpath
         try:
             fd = posix.open_regular(path, os.O_RDONLY | posix.BINARY)
@@ -228,4 +237,6 @@ class LocalBackend(Tree):
 
     def prune(self, in_use: InUse, older_than: timedelta, dry_run: bool) -> list[str]:
         """Delete every content that is neither in use nor young, and return the ids."""
-        return pruning.prune(self, in_use, older_than, dry_run)
+        from . import prune
+
+        return prune.prune(self, in_use, older_than, dry_run)

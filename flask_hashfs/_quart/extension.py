@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import os
 from collections.abc import (
@@ -63,6 +64,9 @@ from .sender import begin_answer, close_answer, make_response, read_first, sends
 from .workers import Workers, finished
 
 T = TypeVar("T")
+
+for _name in ("http_sf", "python_multipart.multipart"):  # now, and not on the event loop
+    importlib.import_module(_name)
 
 _LISTED = 256  # names in one call
 _PUT = 128  # files in one call, as many as share the syncs of the disk
