@@ -22,6 +22,7 @@ from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError
 from . import threads
 from .asking import Asking, Outage, Told
+from .diagnosis import Examined, diagnose
 from .eviction import Eviction
 from .fills import Fills
 from .keeping import Keeping
@@ -465,8 +466,12 @@ class CachedBackend(Backend):
     # -- keeping in order ------------------------------------------------------------------
 
     def diagnose(self) -> Iterator[Finding]:
-        """Yield what works of the store and what does not."""
-        return self._store.diagnose()
+        """Yield what works of the store and of its cache, and what does not."""
+        yield from self._store.diagnose()
+        has_count = os.path.lexists(os.path.join(self.folder, "count"))
+        held = self.cache_stats().bytes if has_count else 0
+        root = self.root if os.path.isabs(self.root) else None
+        yield from diagnose(Examined(self.folder, self._limit, held, self.dmode, root))
 
     def probe(self) -> None:
         """Return if the store works; see whether any file is kept that would be served without it.

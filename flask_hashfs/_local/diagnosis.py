@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .._storage import page_cache, posix
+from .._storage import disk, page_cache, posix
 from .._storage.findings import Finding, left_over
 from .._storage.full import is_full
 from .._storage.spool import TEMPORARY, TemporaryFolder
@@ -28,8 +27,6 @@ _NO_ROOM = 64 * 1024  # free bytes below which not even a small file can be reli
 _FEW_INODES = 10_000
 _SLOW = 0.25  # seconds of one fsync
 _SAMPLE = 200  # stored files whose modes are looked at
-_EFFECTIVE = os.access in os.supports_effective_ids
-_MOUNTS = "/proc/self/mountinfo"
 
 
 def diagnose(store: LocalBackend) -> Iterator[Finding]:
@@ -41,8 +38,8 @@ def diagnose(store: LocalBackend) -> Iterator[Finding]:
         wanted = "Move it away, or set HASHFS_ROOT_FOLDER to a folder."
         yield Finding("root", "error", f"{store.root} is not a folder", wanted)
         return
-    if not os.access(store.root, os.R_OK | os.X_OK, effective_ids=_EFFECTIVE):
-        wanted = f"Give it to the user {_user()}, or let that user list and enter it."
+    if not disk.may(store.root, os.R_OK | os.X_OK):
+        wanted = f"Give it to the user {disk.user()}, or let that user list and enter it."
         yield Finding("root", "error", f"{store.root} may not be listed or entered", wanted)
         return
     yield Finding("root", "ok", f"{store.root} exists")
@@ -54,34 +51,21 @@ def diagnose(store: LocalBackend) -> Iterator[Finding]:
 
 
 def _missing(root: str) -> Finding:
-    above = os.path.dirname(root)
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
-    if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+    above = disk.nearest(root)
+    if os.path.isdir(above) and disk.may(above, os.W_OK | os.X_OK):
         message = f"{root} does not exist; the first put makes it"
         wanted = "Nothing, if nothing is stored yet. Otherwise mount the disk, or mend the path."
         return Finding("root", "note", message, wanted)
     message = f"{root} does not exist, and cannot be made in {above}"
-    return Finding("root", "error", message, f"Make it, and give it to the user {_user()}.")
+    return Finding("root", "error", message, f"Make it, and give it to the user {disk.user()}.")
 
 
 def _file_system(root: str) -> Finding:
-    kind = _kind(os.stat(root).st_dev)
+    kind = disk.file_system(root)
     if kind == "tmpfs":
         wanted = "Choose a root on a disk, unless the files may be lost."
         return Finding("file system", "warning", "tmpfs: a restart loses all files", wanted)
     return Finding("file system", "ok", kind or "not known")
-
-
-def _kind(device: int) -> str | None:
-    """Return what a file system is called, where the system tells."""
-    number = f"{os.major(device)}:{os.minor(device)}" if hasattr(os, "major") else ""
-    with contextlib.suppress(OSError), open(_MOUNTS, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            first, _, second = line.partition(" - ")
-            if first.split()[2] == number:
-                return second.split()[0]
-    return None
 
 
 def _room(root: str) -> Iterator[Finding]:
@@ -120,7 +104,7 @@ def _writing(store: LocalBackend) -> Iterator[Finding]:
         return
     try:
         file.write(b"probe")
-        yield Finding("write", "ok", f"the user {_user()} can write it")
+        yield Finding("write", "ok", f"the user {disk.user()} can write it")
         yield _unnamed(file.path is None)
         yield _sync(file.fd, store.fsync)
         yield _mode(file.fd, store.fmode)
@@ -141,12 +125,8 @@ def _unwritable(root: str, error: OSError) -> Finding:
     elif error.errno == errno.EROFS:
         wanted = "Mount it writable; the kernel's log tells if a fault has made it read-only."
     else:
-        wanted = f"Give the folder to the user {_user()}, or let that user write it."
+        wanted = f"Give the folder to the user {disk.user()}, or let that user write it."
     return Finding("write", "error", f"{root} cannot be written: {error.strerror}", wanted)
-
-
-def _user() -> str:
-    return str(os.geteuid()) if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
 
 
 def _make(name: str) -> None:
@@ -235,9 +215,9 @@ def _stored_modes(store: LocalBackend) -> Finding:
         if state is None or entry.id is None:
             continue
         odd += stat.S_IMODE(state.st_mode) != mode
-        unreadable += not os.access(path, os.R_OK, effective_ids=_EFFECTIVE)
+        unreadable += not disk.may(path, os.R_OK)
     if unreadable:
-        wanted = f"Give the files to the user {_user()}: chown -R."
+        wanted = f"Give the files to the user {disk.user()}: chown -R."
         return Finding("stored files", "error", f"{unreadable} cannot be read", wanted)
     if odd:
         message = f"{odd} have another mode than HASHFS_FILE_MODE, {mode:#o}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -17,14 +18,18 @@ from typing import Any
 
 import pytest
 from both_apps import FRAMEWORKS, Site
+from file_systems import exfat, sshfs
 from odd_s3 import CREDENTIALS, OddS3, odd_store, page
 from permissions import permissions_hold
 from runners import make_runner
 
 from flask_hashfs import Finding, HashFS
 from flask_hashfs._bucket import diagnosis
-from flask_hashfs._local import diagnosis as local
 
+needs_obstore = pytest.mark.skipif(
+    importlib.util.find_spec("obstore") is None,
+    reason="obstore is not installed: no object store has a cache",
+)
 ROOM = {"HASHFS_MAX_FILE_SIZE": 1000, "MAX_CONTENT_LENGTH": 5000}
 
 
@@ -155,7 +160,7 @@ def refusing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("fchmod", "new files", "warning"),
     ],
 )
-def test_a_file_system_that_refuses(
+def test_a_file_system_that_refuses(  # rename is refused by none that could be mounted here
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, check: str, level: str
 ) -> None:
     refusing(call, monkeypatch)
@@ -173,13 +178,9 @@ def test_a_file_system_without_unnamed_files(
 
 def test_a_slow_disk_and_no_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(tmp_path, HASHFS_FSYNC=False)["fsync"].level == "note"
+    # A real disk is as slow as that only when it is about to fail.
     monkeypatch.setattr("flask_hashfs._storage.posix.sync_file", lambda _: time.sleep(0.3))
     assert found(tmp_path)["fsync"].level == "warning"
-
-
-def test_names_that_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os.path, "lexists", lambda _: True)
-    assert local._case(str(tmp_path / "abc")).level == "note"
 
 
 def test_reads_that_wait(disk: Path) -> None:
@@ -224,6 +225,128 @@ def test_files_set_aside_are_told(tmp_path: Path) -> None:
     SetAside.make(store.backend, address.id).move_in(address.abspath)
     assert found(tmp_path)["files set aside"].message.startswith("1, 7 bytes")
     assert not os.path.exists(address.abspath)
+
+
+# -- the cache ---------------------------------------------------------------------------------
+
+
+def cached(folder: object, root: object = "memory://", size: int = 1000) -> dict[str, Finding]:
+    return found(root, HASHFS_CACHE_FOLDER=str(folder), HASHFS_CACHE_SIZE=size)
+
+
+@needs_obstore
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_cache_in_order_is_left_as_it_was(framework: str, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    config = {"HASHFS_CACHE_FOLDER": str(folder), "HASHFS_CACHE_SIZE": 1000}
+    checks = ("cache folder", "cache space", "cache owner")
+    before = found("memory://", framework, **config)
+    assert all(before[check].level == "ok" for check in checks[:2])
+    assert not folder.exists()  # the first file kept makes it
+    site = Site(framework, {"HASHFS_ROOT_FOLDER": "memory://", **ROOM, **config})
+    site.put(b"content")
+    kept = tree(folder)
+    findings = {each.check: each for each in site.call(site.fs.diagnose)}
+    assert all(findings[check].level == "ok" for check in checks)
+    assert findings["cache space"].message.startswith("7 of 1000 bytes are kept")
+    assert tree(folder) == kept
+    assert "cache folder" not in found("memory://", framework)
+
+
+@needs_obstore
+def test_a_cache_whose_folder_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with permissions_hold():
+        for place in ("file", "file/cache", "closed", "closed/cache"):
+            findings = cached(tmp_path / place)
+            assert findings["cache folder"].level == "warning", place
+            assert "the store answers" in findings["cache folder"].remedy
+            assert "cache space" not in findings
+    assert tree(tmp_path) == ["closed", "file"]
+
+
+@needs_obstore
+def test_a_cache_on_a_disk_that_is_in_memory_too_small_or_read_only(disk: Path) -> None:
+    findings = cached(disk / "cache")
+    assert findings["cache file system"].level == "note"
+    assert findings["cache file system"].message.startswith("tmpfs")
+    assert findings["cache space"].level == "ok"
+    findings = cached(disk / "cache", size=10 * 1024**2)
+    assert findings["cache space"].level == "warning"
+    assert f"less than {1024**2}" in findings["cache space"].remedy
+    (disk / "cache").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    findings = cached(disk / "cache")
+    assert findings["cache folder"].level == "warning"
+    assert "Read-only" in findings["cache folder"].message
+
+
+def test_a_cache_that_gains_nothing(tmp_path: Path) -> None:
+    HashFS(tmp_path / "root").put(b"content")
+    finding = cached(tmp_path / "cache", tmp_path / "root")["cache file system"]
+    assert finding.level == "warning"
+    assert "the same file system" in finding.message
+
+
+@needs_obstore
+def test_a_cache_that_is_read_over_the_network(network: Path) -> None:
+    finding = cached(network / "cache")["cache file system"]
+    assert finding.level == "warning"
+    assert finding.message.startswith("fuse.sshfs")
+
+
+@needs_obstore
+def test_a_cache_that_others_may_write_or_own(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    finding = cached(tmp_path)["cache owner"]
+    assert (finding.level, "0o777" in finding.message) == ("warning", True)
+    tmp_path.chmod(0o755)
+    assert cached(tmp_path)["cache owner"].level == "ok"
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away: whether another owner is told is not tested")
+    os.chown(tmp_path, 65534, 65534)
+    assert cached(tmp_path)["cache owner"].level == "warning"
+
+
+# -- file systems that lack something ----------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Path]:
+    """A folder that SFTP serves, without hard links."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "network").mkdir()
+    with sshfs(tmp_path / "served", tmp_path / "network") as folder:
+        yield folder
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[Path]:
+    """An exFAT file system, which has neither hard links nor modes, and folds names."""
+    (tmp_path / "card").mkdir()
+    with exfat(tmp_path / "image", tmp_path / "card") as folder:
+        yield folder
+
+
+def test_a_root_on_a_network_without_hard_links(network: Path) -> None:
+    findings = found(network)
+    assert findings["file system"].message == "fuse.sshfs"
+    assert findings["hard links"].level == "note"
+    assert findings["unnamed files"].level == "note"
+    assert findings["reads without waiting"].level == "note"
+    assert findings["rename"].level == findings["write"].level == "ok"
+    assert tree(network) == []
+
+
+def test_a_root_on_a_card(card: Path) -> None:
+    findings = found(card)
+    assert findings["hard links"].level == "note"
+    assert findings["case"].level == "note"
+    assert findings["new files"].level == "warning"
+    assert findings["rename"].level == findings["write"].level == "ok"
+    HashFS(card).put(b"content", "txt")
+    assert found(card)["stored files"].level in ("ok", "warning")
 
 
 # -- the settings ------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""File systems that lack what a store would like, mounted for real; only root can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_SFTP = "/usr/lib/openssh/sftp-server"
+
+
+@contextmanager
+def sshfs(served: Path, folder: Path) -> Iterator[Path]:
+    """Mount a folder over SFTP without hard links, and without a network in between."""
+    _need("sshfs", _SFTP)
+    ours, theirs = socket.socketpair()
+    words = ["sshfs", "-f", "-o", "passive,disable_hardlink", f":{served}", folder]
+    with ours, theirs:
+        server = subprocess.Popen([_SFTP], stdin=theirs, stdout=theirs)
+        client = subprocess.Popen(words, stdin=ours, stdout=ours, stderr=subprocess.PIPE)
+    with server, client:
+        try:
+            while not os.path.ismount(folder):
+                if client.poll() is not None:
+                    assert client.stderr is not None
+                    pytest.skip(f"SFTP cannot be mounted here: {client.stderr.read().decode()}")
+                time.sleep(0.01)
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+            client.terminate()
+            server.terminate()
+
+
+@contextmanager
+def exfat(image: Path, folder: Path) -> Iterator[Path]:
+    """Make and mount an exFAT file system, as memory cards have it."""
+    _need("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    with image.open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+    subprocess.run(["mkfs.exfat", image], check=True, capture_output=True)
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"an exFAT file system cannot be mounted here: {made.stderr}")
+    device = made.stdout.strip()
+    try:
+        done = subprocess.run(["mount.exfat-fuse", device, folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"an exFAT file system cannot be mounted here: {done.stderr}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _need(*programs: str) -> None:
+    missing = [each for each in programs if not shutil.which(each)]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"no odd file system is mounted: that takes root, and {', '.join(programs)}")
