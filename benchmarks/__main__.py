@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 SECTIONS = (
     "store",
     "uploads",
+    "crowd",
     "downloads",
     "access",
     "memory",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import hashlib
 import io
 import os
@@ -18,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from yardstick import store
 
 from flask_hashfs import QuartHashFS
 
@@ -27,12 +30,20 @@ SMALL = bytes(1024)
 
 
 def watched(app: ASGIApp) -> ASGIApp:
-    """Add ``/stalls/start`` and ``/stalls/stop``, which answers the worst one in milliseconds."""
+    """Add ``/stalls/start`` and ``/stalls/stop``, which answers the worst one in milliseconds.
+
+    ``/trim`` makes the allocator give back what it keeps.
+    """
     stalls = Stalls()
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/stalls/"):
-            await answer(send, await stalls.ask(scope["path"]))
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith("/stalls/"):
+            await answer(send, await stalls.ask(path))
+        elif path == "/trim":
+            with contextlib.suppress(OSError, AttributeError):  # not the C library of GNU
+                ctypes.CDLL(None).malloc_trim(0)
+            await answer(send, b"")
         else:
             await app(scope, receive, send)
 
@@ -110,12 +121,12 @@ def make_bare() -> Quart:
 def make_stock(threads: bool) -> Quart:
     app = Quart(__name__)
     app.config.update(MAX_CONTENT_LENGTH=LIMIT, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-    store = old_store()
+    old = old_store()
 
     async def put(file: Any) -> str:
         if threads:
-            return str((await asyncio.to_thread(store.put, file)).id)
-        return str(store.put(file).id)
+            return str((await asyncio.to_thread(old.put, file)).id)
+        return str(old.put(file).id)
 
     @app.post("/raw")
     async def raw() -> str:
@@ -144,16 +155,16 @@ def make_stock(threads: bool) -> Quart:
 
 
 def make_starlette() -> Starlette:
-    store = old_store()
+    old = old_store()
 
     async def raw(request: Request) -> PlainTextResponse:
         content = io.BytesIO(await request.body())
-        return PlainTextResponse((await run_in_threadpool(store.put, content)).id)
+        return PlainTextResponse((await run_in_threadpool(old.put, content)).id)
 
     async def multipart(request: Request) -> PlainTextResponse:
         async with request.form() as form:
             file: Any = form["file"]
-            return PlainTextResponse((await run_in_threadpool(store.put, file.file)).id)
+            return PlainTextResponse((await run_in_threadpool(old.put, file.file)).id)
 
     async def file(request: Request) -> FileResponse:
         return FileResponse(os.path.join(ROOT, request.path_params["name"]))
@@ -165,6 +176,22 @@ def make_starlette() -> Starlette:
             Route("/files/{name:path}", file),
         ]
     )
+
+
+async def drop(scope: Scope, receive: Receive, send: Send) -> None:
+    """Receive, and do nothing with it: the least that any app costs."""
+    if scope["type"] != "http":
+        return
+    while (message := await receive()).get("more_body", False):
+        pass
+    if message["type"] == "http.request":
+        await answer(send, b"dropped")
+
+
+async def hash_and_write(scope: Scope, receive: Receive, send: Send) -> None:
+    """Store each body as it is, a form too: the yardstick."""
+    if scope["type"] == "http":
+        await answer(send, (await store(ROOT, receive)).encode())
 
 
 async def hash_only(scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,5 +216,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "stock_threads": lambda: make_stock(threads=True),
     "starlette": make_starlette,
     "hash": lambda: hash_only,
+    "drop": lambda: drop,
+    "write": lambda: hash_and_write,
 }
 app = watched(_MAKERS[os.environ["BENCH_APP"]]())

@@ -12,6 +12,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 import sys
 import threading
 import time
@@ -264,6 +265,63 @@ def slow_uploads(
     return {"seconds": time.monotonic() - begin, "statuses": statuses}
 
 
+# --- a crowd that holds its uploads -------------------------------------------------------------
+
+_crowd: list[Connection] = []
+
+
+def hold(
+    port: int, clients: int, size: int, encoding: str, sent: int, at_once: int = 64
+) -> dict[str, Any]:
+    """Let `clients` begin an upload each, and send no more when `sent` bytes of it are.
+
+    Args:
+        at_once: How many send at the same time; the others wait, or have sent already.
+    """
+    begun, quotas = time.perf_counter(), dict[Connection, int]()
+    with selectors.DefaultSelector() as selector:
+        waiting = clients
+        while waiting or quotas:
+            while waiting and len(quotas) < at_once:
+                connection = Connection(port, [upload_request(encoding, size)])
+                _crowd.append(connection)
+                quotas[connection] = sent
+                waiting -= 1
+                selector.register(connection.socket, selectors.EVENT_WRITE, connection)
+            ready = selector.select(TIMEOUT)
+            if not ready:
+                raise TimeoutError(f"{len(quotas)} clients could send nothing more")
+            for key, _ in ready:
+                connection = key.data
+                quotas[connection] -= _send_some(connection, quotas[connection])
+                if quotas[connection] <= 0:
+                    selector.unregister(connection.socket)
+                    del quotas[connection]
+    return {"seconds": time.perf_counter() - begun, "statuses": {}}
+
+
+def finish() -> dict[str, Any]:
+    """Send the rest of all uploads that are held, at once, and wait for the answers."""
+    held = [*_crowd]
+    _crowd.clear()
+    return run([partial(_same, connection) for connection in held])
+
+
+def vanish() -> dict[str, Any]:
+    """Reset the connections of all uploads that are held."""
+    for connection in _crowd:
+        reset = struct.pack("ii", 1, 0)
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    for connection in _crowd:
+        connection.socket.close()
+    _crowd.clear()
+    return {"statuses": {}}
+
+
+def _same(connection: Connection) -> Connection:
+    return connection
+
+
 # --- resumable uploads, by tus -------------------------------------------------------------------
 
 TUS = ["Host: 127.0.0.1", "Tus-Resumable: 1.0.0"]
@@ -404,6 +462,9 @@ ORDERS: dict[str, Callable[..., dict[str, Any]]] = {
     "uploads": uploads,
     "downloads": downloads,
     "slow_uploads": slow_uploads,
+    "hold": hold,
+    "finish": finish,
+    "vanish": vanish,
     "resumable": resumable,
     "begin": begin,
     "resume": resume,

@@ -36,7 +36,9 @@ def _hypercorn(app: str, port: int) -> list[str]:
 
 
 def _granian(app: str, port: int) -> list[str]:
-    return ["-m", "granian", "--port", str(port), "--interface", "asgi", app]
+    # By default it accepts no more than 1024 connections at a time.
+    many = ["--backlog", "16384", "--backpressure", "16384"]
+    return ["-m", "granian", "--port", str(port), *many, "--interface", "asgi", app]
 
 
 def _gunicorn(app: str, port: int) -> list[str]:

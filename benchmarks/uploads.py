@@ -56,6 +56,8 @@ STOCK = "Quart + hashfs, uvicorn"
 STARLETTE = "Starlette + hashfs, uvicorn"
 GRANIAN = "Quart + Flask-HashFS, granian"
 FLASK, FLASK_STOCK = "Flask + Flask-HashFS, gunicorn", "Flask + hashfs, gunicorn"
+YARDSTICK = "hash and write, nothing else, uvicorn"
+YARDSTICK_GRANIAN = "hash and write, nothing else, granian"
 QUART = [
     Peer(OURS, "uvicorn", ASGI, "ours"),
     Peer("the same, FSYNC on", "uvicorn", ASGI, "ours", quick=False, fsync=True),
@@ -64,7 +66,9 @@ QUART = [
     Peer(STARLETTE, "uvicorn", ASGI, "starlette"),
     Peer("aiohttp + hashfs", "aiohttp", "apps_aiohttp", "aiohttp", quick=False),
     Peer("only hashed, uvicorn", "uvicorn", ASGI, "hash"),
+    Peer(YARDSTICK, "uvicorn", ASGI, "write"),
     Peer(GRANIAN, "granian", ASGI, "ours"),
+    Peer(YARDSTICK_GRANIAN, "granian", ASGI, "write"),
     Peer("Quart + hashfs, granian", "granian", ASGI, "stock", quick=False),
     Peer("Quart + Flask-HashFS, hypercorn", "hypercorn", ASGI, "ours", quick=False),
     Peer("Quart + hashfs, hypercorn", "hypercorn", ASGI, "stock", quick=False),
@@ -104,7 +108,7 @@ def run(report: Report, workspace: Workspace, scale: Scale) -> None:
     shapes = [Shape(64, MIB)]
     flask_only = [Shape(1, 10 * MIB, 8)]
     if scale.full:
-        shapes += [Shape(256, MIB), Shape(8, 64 * MIB)]
+        shapes += [Shape(16, 16 * MIB), Shape(256, MIB), Shape(8, 64 * MIB)]
         flask_only += [Shape(1, 100 * 1024, 200), Shape(1, 200 * MIB)]
     if scale.name == "tiny":
         shapes, flask_only = [Shape(2, MIB)], [Shape(1, MIB, 2)]
@@ -214,6 +218,14 @@ def quantile(ordered: list[float], part: float) -> float:
 
 def _goals(framework: str, encoding: str, shape: Shape) -> list[Goal]:
     goals = []
+    if framework == "Quart" and shape in (Shape(64, MIB), Shape(16, 16 * MIB)):
+        rate, cpu = (0.8, 1.8) if encoding == "multipart" else (1.0, 1.3)
+        for row, yardstick in ((OURS, YARDSTICK), (GRANIAN, YARDSTICK_GRANIAN)):
+            server = row.rpartition(" ")[2]
+            text = f"at least {rate} x hash and write, {server}"
+            goals.append(Goal(text, "rate", row, yardstick, rate, False))
+            text = f"at most {cpu} x the CPU of hash and write, {server}"
+            goals.append(Goal(text, "cpu", row, yardstick, cpu, True))
     if framework == "Quart" and shape == Shape(64, MIB):
         if encoding == "multipart":
             goals += [

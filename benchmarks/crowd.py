@@ -1,0 +1,250 @@
+"""Thousands of clients at once: what each costs that holds its upload, vanishes, or only reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+
+from harness import (
+    MIB,
+    Contender,
+    Goal,
+    Metric,
+    Report,
+    Sample,
+    Scale,
+    Table,
+    Workspace,
+    run_rounds,
+)
+from servers import Generator, Server
+from uploads import ASGI, Peer, quantile, start
+
+HELD = MIB * 9 // 10
+PATIENCE = 60.0  # seconds until a server has to be idle
+CALM = 10  # tenths of a second in which it did nothing, until it is
+CEILING = "a bare ASGI app"
+OURS, FORM = "Flask-HashFS, raw", "Flask-HashFS, form"
+SERVERS = ("uvicorn", "granian")
+ROWS = {
+    CEILING: ("drop", "raw"),
+    OURS: ("ours", "raw"),
+    FORM: ("ours", "multipart"),
+}
+PEERS = {
+    "stock Quart, raw": Peer("", "uvicorn", ASGI, "stock"),
+    "Starlette, raw": Peer("", "uvicorn", ASGI, "starlette"),
+    "aiohttp, raw": Peer("", "aiohttp", "apps_aiohttp", "aiohttp"),
+}
+
+
+def run(report: Report, workspace: Workspace, scale: Scale) -> None:
+    """Measure memory, stalls and small downloads in a crowd."""
+    _allow_descriptors()
+    with Generator() as generator:
+        for server in SERVERS:
+            with workspace.cleaned():
+                held(report, workspace, scale, generator, server)
+            with workspace.cleaned():
+                vanishing(report, workspace, scale, generator, server)
+        with workspace.cleaned():
+            reading(report, workspace, scale, generator)
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20000)), hard))
+
+
+def _peers(server: str) -> dict[str, tuple[Peer, str]]:
+    return {row: (Peer(row, server, ASGI, app), kind) for row, (app, kind) in ROWS.items()}
+
+
+def settle(server: Server) -> None:
+    """Wait until the server has worked off what it was sent."""
+    deadline, before, calm = time.monotonic() + PATIENCE, server.usage().cpu, 0
+    while time.monotonic() < deadline and calm < CALM:
+        time.sleep(0.1)
+        now = server.usage().cpu
+        calm = calm + 1 if now - before < 0.01 else 0
+        before = now
+
+
+# --- held uploads --------------------------------------------------------------------------------
+
+
+def held(
+    report: Report, workspace: Workspace, scale: Scale, generator: Generator, server: str
+) -> None:
+    """Measure the memory of each upload that is held, and let all of them finish."""
+    clients = scale.pick(3000, 200, 3)
+    rows = _peers(server)
+    if server == "uvicorn" and scale.name != "quick":
+        rows |= {row: (peer, "raw") for row, peer in PEERS.items()}
+    table = Table(
+        f"crowd-held-{server}",
+        f"{clients} clients hold an upload of 1 MiB, nine tenths sent, then finish, {server}",
+        CEILING,
+        [
+            Metric("memory", "memory each", "KiB"),
+            Metric("trimmed", "without the allocator's reserve", "KiB"),
+            Metric("hold", "time to send nine tenths"),
+            Metric("finish", "time to finish"),
+        ],
+    )
+    contenders: dict[str, Contender] = {
+        row: partial(_held, workspace, generator, peer, kind, clients)
+        for row, (peer, kind) in rows.items()
+    }
+    run_rounds(report, table, contenders, min(scale.rounds, 3), prime=False)
+
+
+def _held(
+    workspace: Workspace, generator: Generator, peer: Peer, encoding: str, clients: int
+) -> Sample:
+    with workspace.cleaned(), start(peer, workspace) as server:
+        generator.ask(
+            "uploads", port=server.port, clients=2, size=MIB, requests=2, encoding=encoding
+        )
+        settle(server)
+        can_trim = peer.server != "aiohttp"
+        if can_trim:
+            server.get("/trim")
+        before = server.usage().rss
+        sample = {"hold": _hold(generator, server, encoding, clients)}
+        sample["memory"] = (server.usage().rss - before) * 1024 / clients
+        if can_trim:
+            server.get("/trim")
+            sample["trimmed"] = (server.usage().rss - before) * 1024 / clients
+        sample["finish"] = generator.ask("finish")["seconds"]
+    return sample
+
+
+def _hold(generator: Generator, server: Server, encoding: str, clients: int) -> float:
+    done = generator.ask(
+        "hold", port=server.port, clients=clients, size=MIB, encoding=encoding, sent=HELD
+    )
+    settle(server)
+    return float(done["seconds"])
+
+
+# --- clients that vanish -------------------------------------------------------------------------
+
+
+def vanishing(
+    report: Report, workspace: Workspace, scale: Scale, generator: Generator, server: str
+) -> None:
+    """Measure how long the loop stalls when all clients vanish in mid-upload."""
+    clients = scale.pick(2000, 300, 3)
+    table = Table(
+        f"crowd-vanish-{server}",
+        f"{clients} clients vanish at once in mid-upload, {server}",
+        "",
+        [Metric("stall", "median of the worst stalls", "ms"), Metric("cpu", "CPU each", "ms")],
+    )
+    with contextlib.ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for row, (peer, kind) in _peers(server).items():
+            running = stack.enter_context(start(peer, workspace))
+            contenders[row] = partial(_vanish, generator, running, kind, clients)
+        run_rounds(report, table, contenders, scale.rounds, prime=False)
+
+
+def _vanish(generator: Generator, server: Server, encoding: str, clients: int) -> Sample:
+    _hold(generator, server, encoding, clients)
+    server.get("/stalls/start")
+    before = server.usage().cpu
+    generator.ask("vanish")
+    settle(server)
+    stall = float(server.get("/stalls/stop"))
+    return {"stall": stall, "cpu": (server.usage().cpu - before) / clients * 1000}
+
+
+# --- small downloads beside uploads --------------------------------------------------------------
+
+
+def reading(report: Report, workspace: Workspace, scale: Scale, generator: Generator) -> None:
+    """Measure a GET of 1 KiB that is not in memory, alone and beside uploads at full speed."""
+    clients, count = scale.pick(1000, 64, 2), scale.pick(100, 20, 3)
+    title = f"a GET of 1 KiB that is not in memory, beside {clients} uploads"
+    table = Table(
+        "crowd-reading",
+        title,
+        "",
+        [
+            Metric("alone", "p99 alone", "ms"),
+            Metric("p99", "p99 beside uploads", "ms"),
+            Metric("p50", "p50 beside uploads", "ms"),
+            Metric("bare", "p50 of a request without a thread", "ms"),
+        ],
+        goals=[
+            Goal(f"at most 150 ms at p99, {server}", "p99", f"{OURS}, {server}", "", 150, True)
+            for server in SERVERS
+        ],
+    )
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(Generator())
+        contenders: dict[str, Contender] = {}
+        for server in SERVERS:
+            running = stack.enter_context(start(Peer(OURS, server, ASGI, "ours"), workspace))
+            contenders[f"{OURS}, {server}"] = partial(
+                _read, generator, other, running, clients, count
+            )
+        run_rounds(report, table, contenders, min(scale.rounds, 3), prime=False)
+
+
+def _read(
+    uploader: Generator, reader: Generator, server: Server, clients: int, count: int
+) -> Sample:
+    targets = _cold(reader, server, 2 * count)
+    alone = _get(reader, server, targets[:count])
+    seconds = 3.0 * clients / 1000  # until all of them run
+    uploader.send(
+        "uploads", port=server.port, clients=clients, size=MIB, requests=8, encoding="raw"
+    )
+    time.sleep(seconds)
+    beside = _get(reader, server, targets[count:])
+    bare = _get(reader, server, ["/bare"] * count)
+    if wrong := {code for code in uploader.answer()["statuses"] if code[0] != "2"}:
+        raise RuntimeError(f"answers: {wrong}")
+    server.drop_content()
+    return {
+        "alone": quantile(alone, 0.99) * 1000,
+        "p99": quantile(beside, 0.99) * 1000,
+        "p50": statistics.median(beside) * 1000,
+        "bare": statistics.median(bare) * 1000,
+    }
+
+
+def _get(reader: Generator, server: Server, targets: list[str]) -> list[float]:
+    done = reader.ask(
+        "downloads",
+        port=server.port,
+        clients=1,
+        requests=len(targets),
+        targets=targets,
+        ranges=[],
+    )
+    latencies: list[float] = done["latencies"]
+    return latencies
+
+
+def _cold(reader: Generator, server: Server, count: int) -> list[str]:
+    """Upload files of 1 KiB, and return the URLs under which they have to be read from the disk."""
+    known = set(_files(server))
+    reader.ask("uploads", port=server.port, clients=1, size=1024, requests=count, encoding="raw")
+    fresh = sorted(set(_files(server)) - known)
+    for path in fresh:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return [f"/files/{path.relative_to(server.root)}" for path in fresh]
+
+
+def _files(server: Server) -> list[Path]:
+    return [path for path in server.root.rglob("*") if path.is_file()]
