@@ -52,6 +52,7 @@ class UploadFiles:
         self._named: set[UploadFile] = set()
         self._opening = 0  # counted already, as others may not take their places
         self._waiting = 0
+        self._changes = 0  # so that none is missed between a look and the wait for the next
         self._timer: threading.Timer | None = None
         self._changed = threading.Condition()
 
@@ -83,21 +84,37 @@ class UploadFiles:
     def room(self) -> Iterator[None]:
         """Wait until there is room for one more file, and hold it for what is opened within."""
         end = time.monotonic() + _PATIENCE
-        with self._changed:
-            while len(self._open) + self._opening >= self.limit and not self._park_one():
-                self._waiting += 1
-                try:
-                    if not self._changed.wait(end - time.monotonic()):
-                        break
-                finally:
-                    self._waiting -= 1
-            self._opening += 1
+        changes = self._changes
+        while not self._takes_room(anyway=time.monotonic() >= end):
+            if not self._park_one():
+                self._wait_for_change(changes, end - time.monotonic())
+            changes = self._changes
         try:
             yield
         finally:
             with self._changed:
                 self._opening -= 1
-                self._changed.notify()
+                self._notify()
+
+    def _takes_room(self, *, anyway: bool) -> bool:
+        with self._changed:
+            has_room = anyway or len(self._open) + self._opening < self.limit
+            self._opening += has_room
+            return has_room
+
+    def _wait_for_change(self, known: int, seconds: float) -> None:
+        """Wait until a file is closed or idle, unless one is since there were `known` changes."""
+        with self._changed:
+            if self._changes == known:
+                self._waiting += 1
+                try:
+                    self._changed.wait(seconds)
+                finally:
+                    self._waiting -= 1
+
+    def _notify(self) -> None:
+        self._changes += 1
+        self._changed.notify()
 
     def opened_by(self, opens: Callable[[], T]) -> T:
         """Return what `opens` does; where the process is out of descriptors, idle files go first.
@@ -111,9 +128,8 @@ class UploadFiles:
             except OSError as error:
                 if not lacks_descriptor(error):
                     raise
-                with self._changed:
-                    if not self._park_one():
-                        raise
+                if not self._park_one():
+                    raise
 
     def opened(self, file: UploadFile) -> None:
         """Count a file as open."""
@@ -125,7 +141,7 @@ class UploadFiles:
         with self._changed:
             if file in self._open:
                 self._open.move_to_end(file)
-            self._changed.notify()
+            self._notify()
 
     def closed(self, file: UploadFile) -> None:
         """Count a file no more."""
@@ -135,7 +151,15 @@ class UploadFiles:
             if not self._named and self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            self._changed.notify()
+            self._notify()
+
+    def parked(self, file: UploadFile) -> None:
+        """Count a file as closed that will be opened again by its name."""
+        with self._changed:
+            self._open.pop(file, None)
+            self._named.add(file)
+            self._touch_later()
+            self._notify()
 
     def forget_threads(self) -> None:
         """Go on in the child of a fork, where no other thread is."""
@@ -144,13 +168,11 @@ class UploadFiles:
 
     def _park_one(self) -> bool:
         """Close the file that has been idle longest, of those that can be found again."""
-        for file in self._open:
-            if file.park():
-                del self._open[file]
-                self._named.add(file)
-                self._touch_later()
-                return True
-        return False
+        with self._changed:
+            idle_longest_first = list(self._open)
+        # The disk may take a while, and the event loop, too, counts files: it waits for no lock
+        # within which a file is linked.
+        return any(file.park() for file in idle_longest_first)
 
     def _touch_later(self) -> None:
         if self._timer is None:
@@ -225,6 +247,7 @@ class UploadFile(TemporaryFile):
                     return False
             os.close(self.fd)
             self.fd, self._is_parked = -1, True
+            self._files.parked(self)
             return True
         finally:
             self._turn.release()

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cached import wait_until
@@ -80,6 +81,37 @@ def test_a_closed_file_can_be_published_and_read_and_leaves_no_other_name(
     for file in (first, second):
         file.close()
     assert inventory(Path(folder.root)) == [Path(target)]
+
+
+def test_others_are_counted_while_the_disk_takes_its_time_to_close_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of("of a root", tmp_path / "root", monkeypatch)
+    begun, goes_on, link = threading.Event(), threading.Event(), folder.new_name
+
+    def slow(*args: Any) -> str:
+        begun.set()
+        assert goes_on.wait(60)
+        return link(*args)
+
+    monkeypatch.setattr(folder, "new_name", slow)
+    files = UploadFiles(2)
+    first, second = create(files, folder), create(files, folder)
+    third: list[UploadFile] = []
+    maker = threading.Thread(target=lambda: third.append(create(files, folder)))
+    maker.start()
+    assert begun.wait(60)
+    closer = threading.Thread(target=second.close)
+    closer.start()
+    closer.join(60)
+    is_closed = not closer.is_alive()
+    goes_on.set()
+    maker.join(60)
+    assert is_closed
+    assert (first.fd, files.open) == (-1, 1)
+    for file in (first, *third):
+        file.close()
+    assert not inventory(Path(folder.root))
 
 
 def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
