@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, TypeVar, cast
 
 from flask import current_app
@@ -31,6 +32,7 @@ def upload_request_class(base: type[RequestT]) -> type[RequestT]:
     """
     if issubclass(base, _Uploads):
         return base
+    importlib.import_module("python_multipart.multipart")  # a form may find no descriptor left
     mixins: list[type[Request]] = [_Uploads]
     if base.stream is Request.stream:
         mixins.append(_CheckedBody)
