@@ -101,7 +101,7 @@ class LocalBackend(Tree):
         except FileNotFoundError:
             state = None
         if state is None:
-            self._check_inside(os.path.dirname(path))
+            self._check_inside(self._folder_of(path))
             names = [] if is_new_folder else self._names(id)
             return self._place_new(writer, id, path, names, sync)
         if self._leads_elsewhere(state):

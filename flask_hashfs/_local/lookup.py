@@ -254,15 +254,21 @@ class Tree(Backend):
             FileNotFoundError: It does not exist.
         """
         levels = folder.count(os.sep, len(self.prefix)) + 1 if folder != self.root else 0
-        up = os.stat(os.path.join(folder, *[os.pardir] * levels))
-        if self._home is None or not os.path.samestat(up, self._home):
-            self._home = os.stat(self.root)
-        if os.path.samestat(up, self._home):
+        up = os.stat(folder + (os.sep + os.pardir) * levels)
+        if self._home is not None and os.path.samestat(up, self._home):
             return  # as many steps up from there as down to it end in the root
+        self._home = os.stat(self.root)
+        if os.path.samestat(up, self._home):
+            return
         if not os.path.realpath(folder).startswith(self.prefix):
             raise NotADirectoryError(
                 errno.ENOTDIR, "A symbolic link leads out of the store here", folder
             )
+
+    def _folder_of(self, path: str) -> str:
+        """Return the folder that a path of this tree lies in; ``dirname`` looks for more cases."""
+        folder = path.rpartition(os.sep)[0]
+        return folder if len(folder) > len(self.root) else self.root
 
     def _leads_elsewhere(self, state: os.stat_result) -> bool:
         """Tell whether a file is on another device than the root, as by a symbolic link."""
@@ -274,7 +280,9 @@ class Tree(Backend):
 
     def _names(self, id: str) -> list[str]:
         """Return the paths of all names of a content, sorted: one for each extension."""
-        folder, leaf = os.path.split(self.path_of(id))
+        path = self.path_of(id)
+        folder = self._folder_of(path)
+        leaf = path.rpartition(os.sep)[2]
         try:
             names = [name for name in os.listdir(folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from . import posix
@@ -75,26 +75,27 @@ class UploadFiles:
         Raises:
             OSError: It cannot be created, or the process is out of descriptors.
         """
-        with self.room():
+        with _Room(self):
             file = UploadFile(self.opened_by(make), self)
             self.opened(file)
         return file
 
-    @contextlib.contextmanager
-    def room(self) -> Iterator[None]:
-        """Wait until there is room for one more file, and hold it for what is opened within."""
+    def begin_opening(self) -> None:
+        """Wait until there is room for one more file, and hold it until `end_opening`."""
+        if self._takes_room(anyway=False):
+            return
         end = time.monotonic() + _PATIENCE
         changes = self._changes
         while not self._takes_room(anyway=time.monotonic() >= end):
             if not self._park_one():
                 self._wait_for_change(changes, end - time.monotonic())
             changes = self._changes
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._opening -= 1
-                self._notify()
+
+    def end_opening(self) -> None:
+        """Let go of the room held for a file, which is counted as open by now or was not opened."""
+        with self._changed:
+            self._opening -= 1
+            self._notify()
 
     def _takes_room(self, *, anyway: bool) -> bool:
         with self._changed:
@@ -114,7 +115,8 @@ class UploadFiles:
 
     def _notify(self) -> None:
         self._changes += 1
-        self._changed.notify()
+        if self._waiting:
+            self._changed.notify()
 
     def opened_by(self, opens: Callable[[], T]) -> T:
         """Return what `opens` does; where the process is out of descriptors, idle files go first.
@@ -190,6 +192,39 @@ class UploadFiles:
             file.touch_name()
 
 
+class _Room:
+    """Room for one more file, held for what is opened within."""
+
+    __slots__ = ("_files",)
+
+    def __init__(self, files: UploadFiles) -> None:
+        self._files = files
+
+    def __enter__(self) -> None:
+        self._files.begin_opening()
+
+    def __exit__(self, *_: object) -> None:
+        self._files.end_opening()
+
+
+class _Use:
+    """One use of a file, which is opened again for it where it has been closed.
+
+    Each upload has several, so it is a class: a generator would cost it twice as many calls.
+    """
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: UploadFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._file.begin_use()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.end_use()
+
+
 class UploadFile(TemporaryFile):
     """A temporary file that may be closed between two uses of it."""
 
@@ -203,18 +238,25 @@ class UploadFile(TemporaryFile):
         self._is_parked = False
         self._turn = threading.RLock()
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        with self._turn:
+    def begin_use(self) -> None:
+        """Have the file open, and keep it so until `end_use`."""
+        self._turn.acquire()
+        try:
             if self._is_parked:
-                with self._files.room():
+                with _Room(self._files):
                     self.fd = self._files.opened_by(self._open_again)
                     self._is_parked = False
                     self._files.opened(self)
-            try:
-                yield
-            finally:
-                self._files.used(self)
+        except BaseException:
+            self._turn.release()
+            raise
+
+    def end_use(self) -> None:
+        """Let the file be closed, when others need its descriptor more."""
+        try:
+            self._files.used(self)
+        finally:
+            self._turn.release()
 
     def _open_again(self) -> int:
         assert self.path is not None
@@ -268,43 +310,43 @@ class UploadFile(TemporaryFile):
 
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
-        with self._in_use():
+        with _Use(self):
             return super().stat()
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
-        with self._in_use():
+        with _Use(self):
             self._made.fd = self.fd  # it may have been opened again since
             self._made.write(data)
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
-        with self._in_use():
+        with _Use(self):
             return super().read_into(buffer, position)
 
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to."""
-        with self._in_use():
+        with _Use(self):
             super().seal(mode, sync)
 
     def touch(self) -> None:
         """Date the file now."""
-        with self._in_use():
+        with _Use(self):
             super().touch()
 
     def link(self, target: str) -> None:
         """Name the file `target`; see `TemporaryFile.link`."""
-        with self._in_use():
+        with _Use(self):
             super().link(target)
 
     def replace(self, target: str, dmode: int) -> None:
         """Name the file `target`, in the place of whatever has that name now."""
-        with self._in_use():
+        with _Use(self):
             super().replace(target, dmode)
 
     def reopen(self) -> int:
         """Open the file once more, to read, and return the descriptor."""
-        with self._in_use(), self._files.room():
+        with _Use(self), _Room(self._files):
             return self._files.opened_by(super().reopen)
 
     def close(self) -> None:

@@ -293,8 +293,9 @@ class Writer:
         self.close()
 
     def _new_file(self) -> TemporaryFile:
-        make = functools.partial(self._folder.create, self._dmode)
-        return make() if self._shared is None else FILES.create(make)
+        if self._shared is None:
+            return self._folder.create(self._dmode)
+        return FILES.create(functools.partial(self._folder.create, self._dmode))
 
     def _spilled(self) -> TemporaryFile:
         file = self._new_file()

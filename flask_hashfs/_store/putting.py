@@ -73,7 +73,9 @@ class Put:
         max_size: int | None = None,
         accept: str | Iterable[str] | None = None,
     ) -> None:
-        self._suffix = checks.before(extension, expected)
+        self._suffix: checks.Suffix = ""
+        if extension is not None or expected is not None:
+            self._suffix = checks.before(extension, expected)
         self._accepted = checks.EVERYTHING
         if accept is not None or store.accept is not None:
             self._accepted = checks.accepted(store.accept, checks.accept_list(accept))
@@ -159,7 +161,8 @@ class Put:
 
     def publish(self, *, sync: bool = True) -> HashAddress:
         """Give the content its address; `sync` waits for the disk where the store does."""
-        backend, writer = self._store.backend, self._checked
+        backend, writer = self._store.backend, self._writer
+        assert writer is not None
         try:
             return backend.commit(writer, str(self._suffix), sync=sync)
         except OSError as error:

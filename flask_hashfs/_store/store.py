@@ -158,8 +158,11 @@ class HashFS(PredecessorHashFS):
             StoreFullError: The disk is full.
             OSError: The content cannot be read, or the disk cannot take it.
         """
-        with Put(self, extension, expected, max_size, accept) as step:
+        step = Put(self, extension, expected, max_size, accept)
+        try:
             return step.run(file)
+        finally:
+            step.close()
 
     def put_files(
         self, files: Iterable[tuple[Any, Extension]]
