@@ -119,7 +119,7 @@ def download(
     with workspace.cleaned(), contextlib.ExitStack() as stack:
         root = workspace.fresh("store")
         path = fill(root, [shape])[shape.size]
-        contexts = {OPEN: _server(workspace, framework, "ours", root)}
+        contexts = {OPEN: _server(workspace, framework, OPEN, root)}
         contexts[SIGNED] = _server(workspace, framework, "signed", root)
         servers = stack.enter_context(serve_together(report, table.title, contexts))
         targets = {OPEN: f"/files/{path}", SIGNED: servers[SIGNED].get(f"/link/{path}").decode()}

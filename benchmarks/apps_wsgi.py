@@ -91,6 +91,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
     "accept": lambda: make_ours(HASHFS_ACCEPT="image/*"),
     "signed": lambda: make_ours(HASHFS_SERVE_FILES="signed", SECRET_KEY="measured"),
+    "not signed": lambda: make_ours(SECRET_KEY="measured"),
     "bare": make_bare,
     "stock": make_stock,
     "hash": lambda: hash_only,

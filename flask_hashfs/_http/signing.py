@@ -6,6 +6,7 @@ downloaded. The host is not part of it, so that a CDN may stand in front.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from itsdangerous import BadData, URLSafeSerializer
-from itsdangerous.encoding import base64_decode, base64_encode
+from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
 
 __all__ = ["Grant", "InvalidTokenError", "expiry", "lifetime", "read_token", "token"]
 
@@ -84,7 +85,7 @@ def token(keys: Sequence[Key], store: str, path: str, grant: Grant) -> str:
         grant: What it allows.
     """
     payload = [grant.expires, grant.download_name, grant.as_attachment]
-    signed = _serializer(keys, store, path).dumps(payload)
+    signed = _serializer(keys).dumps(payload, salt=_salt(store, path))
     return signed if isinstance(signed, str) else signed.decode("ascii")
 
 
@@ -106,7 +107,7 @@ def read_token(
     if len(tokens) != 1 or not keys:
         raise InvalidTokenError
     try:
-        payload = _serializer(keys, store, path).loads(tokens[0])
+        payload = _serializer(keys).loads(tokens[0], salt=_salt(store, path))
         grant = Grant(*payload)
         is_canonical = _is_canonical(tokens[0])
     except (BadData, TypeError, ValueError) as error:
@@ -116,10 +117,22 @@ def read_token(
     return grant
 
 
-def _serializer(keys: Sequence[Key], store: str, path: str) -> URLSafeSerializer:
-    salt = f"flask_hashfs.url\0{store}\0{path}".encode("utf-8", "surrogateescape")
+def _salt(store: str, path: str) -> bytes:
+    return f"flask_hashfs.url\0{store}\0{path}".encode("utf-8", "surrogateescape")
+
+
+def _serializer(keys: Sequence[Key]) -> URLSafeSerializer:
+    return _new_serializer(tuple(map(want_bytes, keys)))
+
+
+@functools.lru_cache(maxsize=16)
+def _new_serializer(keys: tuple[bytes, ...]) -> URLSafeSerializer:
+    """Return what signs and reads with these keys; making one costs as much as a signature.
+
+    An app has the same keys for long, and those of a few apps are kept.
+    """
     settings = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
-    return URLSafeSerializer(cast("Any", list(keys)), salt=salt, signer_kwargs=settings)
+    return URLSafeSerializer(cast("Any", list(keys)), signer_kwargs=settings)
 
 
 def _is_canonical(text: str) -> bool:

@@ -104,6 +104,15 @@ def test_older_keys_are_checked_but_not_signed_with() -> None:
     assert new == token([b"new"], "", PATH, GRANT)
 
 
+def test_a_key_that_is_taken_away_holds_no_longer_from_the_next_check_on() -> None:
+    signed = token(["old"], "", PATH, GRANT)
+    for _ in range(3):
+        assert read_token(["old", "new"], "", PATH, [signed], 0) == GRANT
+        with pytest.raises(InvalidTokenError):
+            read_token(["new"], "", PATH, [signed], 0)
+        assert read_token([b"old"], "", PATH, [signed], 0) == GRANT
+
+
 def test_a_path_that_the_file_system_gave_undecoded_can_be_signed() -> None:
     path = b"a/\xff".decode("utf-8", "surrogateescape")
     assert is_valid(token(KEYS, "", path, GRANT), path=path)
