@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -146,6 +147,62 @@ def test_the_first_check_that_fails_is_the_answer(
     reply = site.ask("/checked" + ("" if how == "raw" else "/form"), "POST", headers, body)
     assert reply.status == status
     assert len(stored(site)) == (status == 200)
+
+
+# What is put of which the end is missing, with what, and the answer.
+IS_CUT = rb"ended|ends|broke off"
+BROKEN = [
+    (
+        "the type comes before the end of the body",
+        b"x" * 2 * HEAD_SIZE,
+        {},
+        415,
+        b"accepted is",
+    ),
+    (
+        "the end of the body comes before the digest",
+        PNG,
+        {"expected": OTHER_ID},
+        400,
+        IS_CUT,
+    ),
+    (
+        "the end of the body comes before what is in an archive",
+        DOCX,
+        {},
+        400,
+        IS_CUT,
+    ),
+    ("the end of the body comes before the inspectors", PNG, {}, 400, IS_CUT),
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "status", "words"),
+    [pytest.param(*case, id=name) for name, *case in BROKEN],
+)
+def test_a_body_that_breaks_off_is_judged_in_the_same_order(
+    new_site: Callable[..., Site],
+    how: str,
+    content: bytes,
+    arguments: dict[str, Any],
+    status: int,
+    words: bytes,
+) -> None:
+    site = new_site(HASHFS_ACCEPT="image/*, application/zip")
+    site.route_put("/checked", **arguments)
+    looking = Seen()
+    site.fs.inspector(looking)
+    headers, body = form(content)
+    if how == "raw":
+        headers, body = {}, content
+    headers["Content-Length"] = str(len(body) + 1000)
+    body = body if how == "raw" else body[: -len("--xyz--")]
+    reply = site.ask("/checked" + ("" if how == "raw" else "/form"), "POST", headers, body)
+    assert reply.status == status
+    assert re.search(words, reply.body)
+    assert looking.contents == []
+    assert stored(site) == []
 
 
 # -- types -------------------------------------------------------------------------------------

@@ -111,7 +111,11 @@ class Site:
         """Return the answer to one request."""
         if not self.is_quart:
             client = self.app.test_client()
-            with client.open(target, method=method, headers=headers, data=data) as response:
+            length = Headers(headers).get("Content-Length")  # else it sends that of the data
+            environ = {} if length is None else {"CONTENT_LENGTH": length}
+            with client.open(
+                target, method=method, headers=headers, data=data, environ_overrides=environ
+            ) as response:
                 return Reply(response.status_code, response.headers, response.data)
 
         async def ask() -> Reply:
