@@ -7,7 +7,7 @@ the same in the same order::
 
     Flask: call it                          Quart: await it in a worker thread
     ───────────────────────── Call(function) ─────────────────────────
-    ───────────────────────── Read(size) ─────────────────────────────
+    ─────────────────────── Receive(function) ────────────────────────
     …
 
 The order of a creation is: read the fields, decide, ask ``before_upload``, decide again (the hook
@@ -64,7 +64,11 @@ if TYPE_CHECKING:
     from .._store.store import HashFS
 
 READ_SIZE = 64 * 1024
-"""Bytes that a request may lose when its process is killed."""
+"""Bytes that may wait for company in this process, and be lost when it is killed.
+
+More is only taken together where it has arrived already: what waits for a thread, or in the
+socket, would be lost in any case.
+"""
 
 _POLL = 0.02  # seconds between two looks at whether another request has brought about the end
 _AUTO = {"auto": True}  # in a record, where AUTO itself cannot be written
@@ -95,10 +99,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Send back the next piece of the body, about this large at most; an empty one at its end."""
+class Receive:
+    """Call a function that may block with the next piece of the body, and send back True.
 
-    size: int
+    The piece is what has arrived, and no less than `READ_SIZE` while a fast client sends. At the
+    end of the body the function is not called, and False is sent back.
+    """
+
+    function: Callable[[Piece], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ class Pause:
 
 
 Step: TypeAlias = (
-    Call | Read | Hook | MakeAnswer | Inspect | Tell | Inform | AddHeaders | Watch | Pause
+    Call | Receive | Hook | MakeAnswer | Inspect | Tell | Inform | AddHeaders | Watch | Pause
 )
 Steps: TypeAlias = Generator[Step, Any, Any]
 
@@ -312,7 +320,8 @@ class UploadFlow:
                 yield from self._concatenate(taken, parts)
             reply = yield from self._receive(request, taken, decision.append, upload, location)
         finally:
-            yield Call(taken.close, is_cleanup=True)
+            if not taken.is_closed:
+                yield Call(taken.close, is_cleanup=True)
         return reply
 
     def _check_end_is_seen(self, request: Request, incoming: Incoming, append: Append) -> None:
@@ -356,14 +365,18 @@ class UploadFlow:
     # -- going on ------------------------------------------------------------------------------
 
     def _go_on(self, request: Request, incoming: Incoming, id: str) -> Generator[Step, Any, Reply]:
-        found: Listed = yield Call(partial(self.pending.find, id))
-        upload = _upload(found, request.action)
-        yield from self._ask(upload)
+        upload = None
+        if self.before:  # nothing is taken over until they have agreed
+            found: Listed = yield Call(partial(self.pending.find, id))
+            upload = _upload(found, request.action)
+            yield from self._ask(upload)
         taken: Taken = yield Call(partial(self.pending.take, id), on_lost_result=_close)
         try:
+            upload = upload or _upload(taken, request.action)
             reply = yield from self._carry_out(request, incoming, taken, upload)
         finally:
-            yield Call(taken.close, is_cleanup=True)
+            if not taken.is_closed:
+                yield Call(taken.close, is_cleanup=True)
         return reply
 
     def _carry_out(
@@ -385,7 +398,7 @@ class UploadFlow:
         if decision.ends:
             yield from self._patiently(taken.delete)
         else:
-            yield Call(taken.sync)
+            yield Call(partial(_leave, taken))
         return decision
 
     # -- receiving -----------------------------------------------------------------------------
@@ -418,12 +431,12 @@ class UploadFlow:
                 yield from self._end(request, taken, upload)
                 state = self._state(taken)
             else:
-                yield Call(taken.sync)
+                yield Call(partial(_leave, taken))
             return http.progress(request, state, location)
         if request.protocol in problem.ends or (is_new and problem in _FAILS_CREATION):
             yield from self._patiently(taken.delete)
             return http.refuse(request, problem, detail, state=self._state(taken))
-        offset = yield Call(taken.sync)
+        offset = yield Call(partial(_leave, taken))
         state = replace(self._state(taken), offset=offset)
         reply = http.refuse(request, problem, detail, state=state)
         if is_new and problem is http.FULL:  # the client can go on, once it knows where
@@ -433,14 +446,15 @@ class UploadFlow:
     def _take_content(self, request: Request, taken: Taken, append: Append) -> Steps:
         promised = _Checks(append.checksums)
         brings = request.content_length
-        begin = partial(taken.begin, append.length, append.declared, brings=brings)
-        yield Call(partial(begin, marked=bool(append.checksums)))
+        marked = bool(append.checksums)
+        begin = partial(taken.begin, append.length, append.declared, marked=marked, brings=brings)
+        accepted: checks.Accepted = yield Call(partial(self._begin, begin, taken))
         try:
             if request.has_content:
                 yield Watch(taken)
                 try:
                     with self.receiving:
-                        yield from self._take_pieces(taken, append, promised)
+                        yield from self._take_pieces(taken, append, promised, _Head(accepted))
                 finally:
                     taken.on_stale = None
             if not promised.hold():
@@ -450,7 +464,8 @@ class UploadFlow:
             if _is_full(error):
                 raise _RefusedError(http.FULL) from error
             raise
-        yield Call(taken.keep)
+        if marked:
+            yield Call(taken.keep)
         if append.completes and append.length is None:
             # Its length is told by its end only: from now on it is known, and all is there.
             length = taken.offset
@@ -458,16 +473,15 @@ class UploadFlow:
         elif append.completes and taken.offset != append.length:
             raise _RefusedError(http.INCONSISTENT_LENGTH)
 
-    def _take_pieces(self, taken: Taken, append: Append, promised: _Checks) -> Steps:
-        end = None if append.most is None else append.offset + append.most
-        accepted: checks.Accepted = yield Call(partial(self._accepted, taken.record))
-        pace, head = _Pace(), _Head(accepted)
+    def _begin(self, begin: Callable[[], None], taken: Taken) -> checks.Accepted:
+        begin()
+        return self._accepted(taken.record)
+
+    def _take_pieces(self, taken: Taken, append: Append, promised: _Checks, head: _Head) -> Steps:
+        write = Receive(partial(_write, taken, append, promised, head))
         try:
-            while piece := (yield Read(pace.size)):
-                if end is not None and taken.offset + len(piece) > end:
-                    raise _RefusedError(append.over)
-                yield Call(partial(_write, taken, piece, promised, head))
-                pace.note(len(piece))
+            while (yield write):
+                pass
         except RequestTimeout:
             raise _RefusedError(http.SILENT) from None
         except IncompleteUploadError as error:
@@ -503,9 +517,8 @@ class UploadFlow:
 
     def _store(self, taken: Taken, writer: Writer, upload: Upload) -> Steps:
         record = taken.record
-        step: Put = yield Call(partial(self._put, _extension(record.extension), record))
-        yield Call(partial(step.check, writer))
-        if (yield Call(step.must_be_inspected)):
+        step, is_inspected = yield Call(partial(self._check, record, writer))
+        if is_inspected:
             yield Inspect(step.open, step.address)
         name, kind = clean_filename(upload.metadata.get("filename")), ""
         if self.after:  # nobody else sees the type
@@ -531,6 +544,12 @@ class UploadFlow:
         if record.is_partial:
             return checks.EVERYTHING
         return checks.accepted(self.client.accept, checks.accept_list(record.accept))
+
+    def _check(self, record: Record, writer: Writer) -> tuple[Put, bool]:
+        """Return the put that an upload ends as, and whether the inspectors have to look at it."""
+        step = self._put(_extension(record.extension), record)
+        step.check(writer)
+        return step, step.must_be_inspected()
 
     def _put(self, extension: Extension, of: Record | Upload) -> Put:
         """Return the put that an upload ends as."""
@@ -615,31 +634,11 @@ def _new_hash(algorithm: str) -> hashlib._Hash | _Crc32:
     return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
 
 
-class _Pace:
-    """How much to read at a time: more while the client is fast, little when it is not.
-
-    What has been read and not been written is lost when the process is killed.
-    """
-
-    LARGEST = 512 * 1024
-    FAST = 0.02  # seconds for one piece
-
-    def __init__(self) -> None:
-        self.size = READ_SIZE
-        self._last = time.monotonic()
-
-    def note(self, size: int) -> None:
-        """Take notice of a piece that has been written."""
-        now = time.monotonic()
-        if now - self._last > self.FAST or size < self.size:
-            self.size = READ_SIZE
-        else:
-            self.size = min(2 * self.size, self.LARGEST)
-        self._last = now
-
-
-def _write(taken: Taken, piece: Piece, promised: _Checks, head: _Head) -> None:
-    data, before = bytes(piece), taken.offset
+def _write(taken: Taken, append: Append, promised: _Checks, head: _Head, piece: Piece) -> None:
+    before = taken.offset
+    if append.most is not None and before + len(piece) > append.offset + append.most:
+        raise _RefusedError(append.over)
+    data = bytes(piece)
     taken.write(data)
     promised.update(data)
     head.check(taken, before)
@@ -650,6 +649,13 @@ def _copy(source: Taken, start: int, end: int, taken: Taken) -> None:
     if len(data) != min(_COPY, end - start):
         raise UnknownUploadError  # it was deleted meanwhile
     taken.write(data)
+
+
+def _leave(taken: Taken) -> int:
+    """Let go of an upload that goes on, once all its bytes are on the disk; return how many."""
+    offset = taken.sync()
+    taken.close()
+    return offset
 
 
 def _close(result: Taken | Writer | None) -> None:
@@ -688,7 +694,7 @@ def _type_of(step: Put, filename: str | None) -> str:
         return saving.type_of_put(file, filename, step.address)
 
 
-def _upload(found: Listed, action: str) -> Upload:
+def _upload(found: Listed | Taken, action: str) -> Upload:
     record = found.record
     return Upload(
         found.id,

@@ -631,6 +631,7 @@ class BucketTaken(Taken):
 
     def close(self) -> None:
         """Let go of the upload, which stays; it may be called again."""
+        self.is_closed = True
         if _taken.get(self._key) is self:
             _taken.pop(self._key, None)
         self.cut()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
+from array import array
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,7 +24,8 @@ from .._app.resumable import (
     Inspect,
     MakeAnswer,
     Pause,
-    Read,
+    Piece,
+    Receive,
     Step,
     Tell,
     UploadFlow,
@@ -32,6 +35,12 @@ from .._http.resumable import HeaderList, Reply
 from .._storage.pending import Taken
 from .body import body_length, hides_end, open_body
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows, where gunicorn does not run
+    fcntl = termios = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
 
@@ -40,6 +49,7 @@ SILENCE = 60.0
 
 _UNREAD = 1024 * 1024  # bytes of a body that are dropped at most, so that its client gets an answer
 _LINGER = 30.0  # seconds that this may take
+_LARGEST = 1024 * 1024  # bytes that are read at once
 _HEADERS = "_hashfs_upload_headers"
 
 
@@ -127,8 +137,8 @@ class _Driver:
         match step:
             case Call(function):
                 return function()
-            case Read(size):
-                return self._read(size)
+            case Receive(function):
+                return self._receive(function)
             case Hook(function, upload):
                 result = current_app.ensure_sync(function)(upload)
                 check_has_run("the hook", function, result)
@@ -148,13 +158,29 @@ class _Driver:
             case Pause(seconds):
                 return time.sleep(seconds)
 
+    def _receive(self, function: Callable[[Piece], None]) -> bool:
+        piece = self._read(self._worth_reading())
+        if piece:
+            function(piece)
+        return bool(piece)
+
+    def _worth_reading(self) -> int:
+        """Return the bytes to read next: `READ_SIZE`, or what has arrived, if that is more.
+
+        A read of more than has arrived could wait with all of that in the server's memory, where
+        a reset of the connection loses it. Of a chunked body nobody knows how much has arrived.
+        """
+        if self._socket is None or self._incoming.content_length is None:
+            return READ_SIZE
+        return min(max(READ_SIZE, _count_arrived(self._socket)), _LARGEST)
+
     def _read(self, size: int) -> bytes:
         if self._body is None:
             self._body = open_body(self._environ, None)
             if self._socket is not None:
                 self._timeout = self._socket.gettimeout()
                 self._socket.settimeout(SILENCE)
-        data: bytes = self._body.read(min(size, READ_SIZE))
+        data: bytes = self._body.read(size)
         return data
 
     def _inform(self, headers: HeaderList) -> None:
@@ -198,6 +224,18 @@ class _Driver:
         while self._read(READ_SIZE) and (left := until - time.monotonic()) > 0:
             if self._socket is not None:
                 self._socket.settimeout(left)
+
+
+def _count_arrived(connection: socket.socket) -> int:
+    """Return how many bytes can be read without waiting for the client, as far as that is known."""
+    if fcntl is None or isinstance(connection, ssl.SSLSocket):  # encrypted ones say little
+        return 0
+    count = array("i", [0])
+    try:
+        fcntl.ioctl(connection, termios.FIONREAD, count)
+    except OSError:  # the read will tell
+        return 0
+    return count[0]
 
 
 def _answer(value: Any) -> Answer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from quart import Response, current_app, g, make_response, request
 
 from .._app.resumable import (
+    READ_SIZE,
     AddHeaders,
     Answer,
     Call,
@@ -19,7 +20,8 @@ from .._app.resumable import (
     Inspect,
     MakeAnswer,
     Pause,
-    Read,
+    Piece,
+    Receive,
     Step,
     Tell,
     UploadFlow,
@@ -28,7 +30,6 @@ from .._app.resumable import (
 from .._http.framing import body_length
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import StaleUploadError, Taken
-from .batch import Batch
 from .body import UploadBody
 from .request import UploadRequest
 from .workers import Workers, undisturbed
@@ -120,8 +121,8 @@ class _Driver:
             case Call(function, is_cleanup, on_lost_result):
                 call = self._workers.run(function, on_lost_result=on_lost_result)
                 return await (undisturbed(call) if is_cleanup else call)
-            case Read(size):
-                return await self._read(size)
+            case Receive(function):
+                return await self._receive(function)
             case Hook(function, upload):
                 if iscoroutinefunction(function):
                     return await function(upload)
@@ -142,10 +143,11 @@ class _Driver:
             case Pause(seconds):
                 return await asyncio.sleep(seconds)
 
-    async def _read(self, size: int) -> Batch | bytes:
-        if not await self._body.prompt_batch(size):
-            return b""
-        return self._body.take()
+    async def _receive(self, function: Callable[[Piece], None]) -> bool:
+        if not await self._body.prompt_batch(READ_SIZE):
+            return False
+        await self._workers.run(function, late_argument=self._body.take)
+        return True
 
     def _watch(self, taken: Taken) -> None:
         loop, body = asyncio.get_running_loop(), self._body

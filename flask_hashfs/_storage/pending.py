@@ -187,6 +187,7 @@ class Taken(ABC):
         offset: Bytes that it has.
         expires: When it is gone, in seconds since the epoch.
         is_stale: Whether another request of this process is known to have taken it over.
+        is_closed: Whether it has been closed.
         on_stale: Called, in whichever thread, when another request of this process takes the
             upload over.
     """
@@ -197,6 +198,7 @@ class Taken(ABC):
     expires: float
     on_stale: Callable[[], None] | None
     is_stale: bool
+    is_closed: bool = False
 
     @abstractmethod
     def begin(
