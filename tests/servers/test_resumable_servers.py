@@ -264,6 +264,38 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi"])
+def test_a_client_that_stalls_loses_at_most_64_kib_when_its_worker_is_killed(
+    kind: str, tmp_path: Path
+) -> None:
+    worker, framework, options = KINDS[kind]
+    env = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path),
+        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
+    }
+    least = 600_000 - 64 * 1024 - 8 * 1024  # the last is gunicorn's own buffer
+    app = f"resumable_app:{framework}_app()"
+    with serve(worker, app, env=env, options=options) as server:
+        location = create(server)
+        data = tmp_path / ".hashfs" / location.lstrip("/") / "data"
+        with begin(server, location, 0, SIZE) as stalled:
+            stalled.sendall(CONTENT[:600_000])
+            deadline = time.monotonic() + 30
+            while data.stat().st_size < least and time.monotonic() < deadline:
+                time.sleep(0.01)
+            for pid in children(server.process.pid):
+                os.kill(pid, signal.SIGKILL)
+        while True:
+            try:
+                offset = offset_of(server, location)
+            except (OSError, EOFError):  # no worker is there yet
+                time.sleep(0.05)
+            else:
+                break
+        assert least <= offset <= 600_000
+        assert data.read_bytes() == CONTENT[:offset]
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi"])
 @pytest.mark.timeout(60 + 60 * KILLED)
 def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> None:
     worker, framework, options = KINDS[kind]
