@@ -21,7 +21,9 @@ PAGES = sorted(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     document = Sybil([PythonCodeBlockParser()], path=str(page.parent)).parse(page)
     document.namespace["__name__"] = __name__  # which Flask(__name__) looks up

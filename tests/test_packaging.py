@@ -143,7 +143,7 @@ def test_public_names_are_there() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = flask_hashfs.no_such_name  # type: ignore[attr-defined]
+        _ = flask_hashfs.no_such_name
 
 
 def test_hash_address_is_that_of_hashfs() -> None:

@@ -213,7 +213,8 @@ class TemporaryFolder:
         self.root = root
         self.is_new = True
         """Whether the root may have been made by this process and not be on the disk yet."""
-        self._unnamed = bool(_UNNAMED) and os.path.isdir(posix.PROC)
+        self.unnamed = bool(_UNNAMED) and os.path.isdir(posix.PROC)
+        """Whether files are made without names; what tests turn off where they want names."""
         self._tells_no_modes = False
 
     def create(self, dmode: int) -> TemporaryFile:
@@ -223,7 +224,7 @@ class TemporaryFolder:
             OSError: The root cannot be made or written.
         """
         for _ in range(posix.ATTEMPTS):
-            if not self._unnamed:
+            if not self.unnamed:
                 break
             try:
                 fd = os.open(self.root, _UNNAMED | os.O_RDWR | posix.BINARY, 0o600)
@@ -233,7 +234,7 @@ class TemporaryFolder:
             except OSError as error:
                 if error.errno not in _NO_UNNAMED_FILES:
                     raise
-                self._unnamed = False
+                self.unnamed = False
             else:
                 return TemporaryFile(fd, None, self)
         path, fd = self._with_name(
@@ -249,13 +250,13 @@ class TemporaryFolder:
         Raises:
             OSError: The `error`, if names would not help.
         """
-        if not self._unnamed or error.errno == errno.EXDEV:
+        if not self.unnamed or error.errno == errno.EXDEV:
             raise error
-        self._unnamed = False
+        self.unnamed = False
         try:
             yield
         except BaseException:
-            self._unnamed = True
+            self.unnamed = True
             raise
 
     @contextlib.contextmanager
@@ -331,14 +332,14 @@ class SystemSpool(TemporaryFolder):
         Raises:
             OSError: The temporary folder cannot be written.
         """
-        if self._unnamed:  # that of `tempfile` could not be named later
+        if self.unnamed:  # that of `tempfile` could not be named later
             try:
                 flags = _UNNAMED | os.O_RDWR | posix.BINARY
                 return TemporaryFile(os.open(self.root, flags, 0o600), None, self)
             except OSError as error:
                 if error.errno not in _NO_UNNAMED_FILES:
                     raise
-                self._unnamed = False
+                self.unnamed = False
         return super().create(dmode)
 
     def _with_name(self, make: Callable[[str], T], dmode: int) -> tuple[str, T]:

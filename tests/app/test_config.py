@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Config, Flask
 
 from flask_hashfs import ConfigError, FlaskHashFS
-from flask_hashfs._app.config import KEYS, Key, load
+from flask_hashfs._app.config import KEYS, Key, StoreConfig, load
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 ROOT = {"HASHFS_ROOT_FOLDER": "/tmp/store"}
 
 
-def loaded(**config):
+def loaded(**config: Any) -> StoreConfig:
     return load(Config(".", {**ROOT, **config}))
 
 
@@ -51,7 +52,7 @@ def loaded(**config):
         ("HASHFS_ALGORITHM", "blake2b", "algorithm", "blake2b"),
     ],
 )
-def test_accepted(key, value, field, expected):
+def test_accepted(key: str, value: object, field: str, expected: object) -> None:
     assert getattr(loaded(**{key: value}), field) == expected
 
 
@@ -102,7 +103,7 @@ def test_accepted(key, value, field, expected):
         ("HASHFS_STORE_OPTIONS", ["x"]),
     ],
 )
-def test_refused_by_name(key, value):
+def test_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         loaded(**{key: value})
 
@@ -120,13 +121,13 @@ def test_refused_by_name(key, value):
         *((url, None) for url in ("file:///", "file://host/x", "file:x", "file:///x?y")),
     ],
 )
-def test_no_other_url_is_taken_for_a_folder(value, meant):
+def test_no_other_url_is_taken_for_a_folder(value: object, meant: str | None) -> None:
     with pytest.raises(ConfigError, match=r"HASHFS_ROOT_FOLDER is '.*must be a folder,") as raised:
         loaded(HASHFS_ROOT_FOLDER=value)
     assert meant is None or str(raised.value).endswith(f'; is "{meant}" meant?')
 
 
-def test_the_error_names_key_value_and_what_is_wanted():
+def test_the_error_names_key_value_and_what_is_wanted() -> None:
     with pytest.raises(ConfigError, match=r"HASHFS_DEPTH is 'x', but must be a whole number of"):
         loaded(HASHFS_DEPTH="x")
 
@@ -138,17 +139,17 @@ def test_the_error_names_key_value_and_what_is_wanted():
         ("HASHFS_ROOTFOLDER", "HASHFS_ROOT_FOLDER"),
     ],
 )
-def test_a_misspelt_key_is_told(key, meant, caplog):
+def test_a_misspelt_key_is_told(key: str, meant: str, caplog: pytest.LogCaptureFixture) -> None:
     loaded(**{key: 1000})
     assert f"{key} is not a key of Flask-HashFS; is {meant} meant?" in caplog.text
 
 
-def test_the_keys_of_a_named_store_are_known(caplog):
+def test_the_keys_of_a_named_store_are_known(caplog: pytest.LogCaptureFixture) -> None:
     loaded(HASHFS_AVATARS_ROOT_FOLDER="/tmp/avatars", HASHFS_AVATARS_MAX_FILE_SIZE=1)
     assert not caplog.text
 
 
-def test_the_keys_of_another_store_are_known(caplog):
+def test_the_keys_of_another_store_are_known(caplog: pytest.LogCaptureFixture) -> None:
     """``HASHFS_FILE_MODE`` is the default store's, whatever else is named "file"."""
     config = Config(".", {**ROOT, "HASHFS_FILE_MODE": 0o640, "HASHFS_FILE_ROOT_FOLDER": "/tmp/f"})
     load(config)
@@ -156,7 +157,7 @@ def test_the_keys_of_another_store_are_known(caplog):
     assert not caplog.text
 
 
-def test_the_defaults_are_filled_in_and_belong_to_one_app():
+def test_the_defaults_are_filled_in_and_belong_to_one_app() -> None:
     config, other = Config(".", dict(ROOT)), Config(".", dict(ROOT))
     load(config)
     load(other)
@@ -167,7 +168,7 @@ def test_the_defaults_are_filled_in_and_belong_to_one_app():
     assert other["HASHFS_STORE_OPTIONS"] == {}
 
 
-def test_every_default_passes_its_check(caplog):
+def test_every_default_passes_its_check(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     assert loaded() == loaded(
         **{f"HASHFS_{key}": KEYS[key].default for key in KEYS if key != "ROOT_FOLDER"}
@@ -175,7 +176,7 @@ def test_every_default_passes_its_check(caplog):
     assert not caplog.text
 
 
-def documented(name: str, key: Key) -> str:
+def documented(name: str, key: Key[Any]) -> str:
     """The entry of a key in the list of docs/configuration.md."""
     default = key.shown
     if default is None and isinstance(key.default, str):
@@ -189,13 +190,13 @@ def documented(name: str, key: Key) -> str:
     return f"[`HASHFS_{name}`](#{anchor}){{#{anchor}}}\n: {given}. {help}.\n"
 
 
-def test_the_documentation_has_the_list_of_keys():
+def test_the_documentation_has_the_list_of_keys() -> None:
     page = DOCS.read_text(encoding="utf-8")
     entries = re.findall(r"^\[`HASHFS_.*\n: .*\n", page, re.MULTILINE)
     assert entries == [documented(name, key) for name, key in KEYS.items()]
 
 
-def test_only_the_store_itself_warns_of_its_keys(caplog):
+def test_only_the_store_itself_warns_of_its_keys(caplog: pytest.LogCaptureFixture) -> None:
     config = Config(".", {**ROOT, "HASHFS_ARCHIVE_ROOT_FOLDER": "/tmp/archive"})
     config["HASHFS_ARCHIVE_PATH"] = "/tmp"
     load(config)
@@ -204,7 +205,7 @@ def test_only_the_store_itself_warns_of_its_keys(caplog):
     assert "HASHFS_ARCHIVE_PATH is not a key of Flask-HashFS; is HASHFS_ARCHIVE_" in caplog.text
 
 
-def test_a_store_may_be_named_like_the_beginning_of_a_key(caplog):
+def test_a_store_may_be_named_like_the_beginning_of_a_key(caplog: pytest.LogCaptureFixture) -> None:
     config = Config(".", {**ROOT, "HASHFS_UPLOADS_ROOT_FOLDER": "/tmp/uploads"})
     config["HASHFS_UPLOADS_PATH"] = "/uploads"
     load(config)
@@ -212,7 +213,9 @@ def test_a_store_may_be_named_like_the_beginning_of_a_key(caplog):
     assert not caplog.text
 
 
-def test_every_key_can_come_from_the_environment(monkeypatch, tmp_path):
+def test_every_key_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     values = {
         "ROOT_FOLDER": str(tmp_path),
         "HOST": "null",

@@ -61,8 +61,21 @@ def test_the_route_asks_nothing_of_what_lies_outside_the_root(
     names = [f"..%2foutside%2f{id}", "..%2foutside", f"a%2f..%2f..%2foutside%2f{id}"]
     names += [path, "..%2f" * 4 + path, f"{id}%2f..%2f..%2foutside"]
     log = tmp_path / "log"
-    words = [strace, "-f", "-s", "500", "-e", "trace=file", "-o", log, sys.executable, "-c", CODE]
-    words += [framework, tmp_path / "root", *(f"/files/{name}" for name in names)]
+    words = [
+        strace,
+        "-f",
+        "-s",
+        "500",
+        "-e",
+        "trace=file",
+        "-o",
+        str(log),
+        sys.executable,
+        "-c",
+        CODE,
+    ]
+    words += [framework, str(tmp_path / "root")]
+    words += [*(f"/files/{name}" for name in names)]
     result = subprocess.run(words, capture_output=True, text=True, check=True)
     statuses = json.loads(result.stdout)
     assert len(statuses) == len(names)

@@ -46,7 +46,7 @@ def tree(root: Path) -> list[str]:
 def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root: no disk is filled")
     yield folder
@@ -209,7 +209,8 @@ def test_left_overs_are_told_with_age_and_size(tmp_path: Path, folder: str, chec
     inside = tmp_path / ".hashfs" / folder
     inside.mkdir(parents=True)
     (inside / "file").write_bytes(b"12345")
-    os.utime(inside / "file", (time.time() - 3 * 86400,) * 2)
+    then = time.time() - 3 * 86400
+    os.utime(inside / "file", (then, then))
     finding = found(tmp_path)[check]
     assert finding.level == "note"
     assert finding.message == "1, 5 bytes, the oldest of 3 days"
@@ -450,7 +451,8 @@ def test_a_bucket_in_memory_is_in_order() -> None:
 def test_an_endpoint_that_is_dead() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        options = {"endpoint": f"http://127.0.0.1:{nobody.getsockname()[1]}", **CREDENTIALS}
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        options: dict[str, Any] = {"endpoint": endpoint, **CREDENTIALS}
         options["retry_config"] = {"max_retries": 0}
         findings = found("s3://bucket", HASHFS_STORE_OPTIONS=options)
     assert findings["endpoint"].level == "error"

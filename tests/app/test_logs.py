@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from both_apps import FRAMEWORKS, Site
+from object_stores import objects_of
 from odd_s3 import OddS3, odd_store
 
 from flask_hashfs import HashFS
@@ -154,7 +155,7 @@ def test_damage_that_a_verify_finds_is_told_once(
 def test_damage_in_a_bucket_is_told(caplog: pytest.LogCaptureFixture) -> None:
     site = Site("flask", {"HASHFS_ROOT_FOLDER": "memory://"})
     address = site.put(b"content")
-    site.client.backend._objects.put(address.relpath, b"c0ntent", {}, create=False)
+    objects_of(site.client).put(address.relpath, b"c0ntent", {}, create=False)
     assert len(list(site.client.verify())) == 1
     assert lines(caplog) == [("damaged", "ERROR")]
 
@@ -167,7 +168,7 @@ def test_what_a_put_heals_is_told(
     site = Site("flask", {"HASHFS_ROOT_FOLDER": root})
     address = site.put(b"content")
     if "://" in root:
-        site.client.backend._objects.put(address.relpath, b"cut", {}, create=False)
+        objects_of(site.client).put(address.relpath, b"cut", {}, create=False)
     else:
         os.unlink(address.abspath)
         Path(address.abspath).write_bytes(b"cut")

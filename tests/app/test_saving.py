@@ -25,9 +25,10 @@ class Saver:
     """`save` of one framework, called alike."""
 
     def __init__(self, framework: str, root: Path) -> None:
-        self.app: Any = Flask(__name__) if framework == "flask" else Quart(__name__)
+        self.app: Any = (Flask if framework == "flask" else Quart)(__name__)
         self.app.config.update(HASHFS_ROOT_FOLDER=root, HASHFS_FSYNC=False)
-        self.fs: Any = FlaskHashFS(self.app) if framework == "flask" else QuartHashFS(self.app)
+        make: Any = FlaskHashFS if framework == "flask" else QuartHashFS
+        self.fs: Any = make(self.app)
         self.store = self.app.extensions["hashfs"]["client"]
 
     def __call__(self, *arguments: Any, **options: Any) -> StoredFile:
@@ -37,7 +38,7 @@ class Saver:
 
         async def save() -> StoredFile:
             async with self.app.app_context():
-                return await self.fs.save(*arguments, **options)  # type: ignore[no-any-return]
+                return await self.fs.save(*arguments, **options)
 
         with start_blocking_portal("asyncio") as portal:
             return portal.call(save)

@@ -7,11 +7,11 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from object_stores import KINDS, keys, object_store, options
+from object_stores import KINDS, backend_of, keys, object_store, objects_of, options
 from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun, content_of, end
 
 from flask_hashfs import HashFS
@@ -43,7 +43,7 @@ def key(id: str, name: str | int) -> str:
 
 def elsewhere(store: ObjectStore) -> BucketUploads:
     """Return the same uploads as another machine has them, which shares no memory with this one."""
-    backend = store.backend
+    backend = backend_of(store)
     return BucketUploads(backend._objects, backend.layout, "elsewhere", backend._puts.go_on)
 
 
@@ -51,7 +51,7 @@ def make_older(
     monkeypatch: pytest.MonkeyPatch, store: ObjectStore, part: str, seconds: float
 ) -> None:
     """Let the bucket date what has `part` in its key so much earlier."""
-    objects = store.backend._objects
+    objects = objects_of(store)
     listed, head = objects.list, objects.head
 
     def older(found: Found) -> Found:
@@ -98,7 +98,7 @@ def test_an_upload_is_a_chain_of_pieces(store: ObjectStore) -> None:
     taken.keep()
     names = ["0", str(PIECE), str(2 * PIECE), "epoch", "state"]
     assert keys(store) == sorted(key(taken.id, name) for name in names)
-    assert json.loads(store.backend._objects.read(key(taken.id, "state")))["length"] == len(content)
+    assert json.loads(objects_of(store).read(key(taken.id, "state")))["length"] == len(content)
     assert taken.read(PIECE + 20, PIECE - 10) == content[PIECE - 10 : 2 * PIECE + 10]
     taken.close()
     again = store.backend.pending.take(taken.id)
@@ -111,7 +111,7 @@ def test_an_upload_is_a_chain_of_pieces(store: ObjectStore) -> None:
 
 def test_a_piece_beyond_a_gap_does_not_count(store: ObjectStore) -> None:
     id = begun(store)
-    store.backend._objects.put(key(id, 2000), b"stray", {}, create=True)
+    objects_of(store).put(key(id, 2000), b"stray", {}, create=True)
     taken = store.backend.pending.take(id)
     assert taken.offset == 1000
     taken.close()
@@ -120,7 +120,7 @@ def test_a_piece_beyond_a_gap_does_not_count(store: ObjectStore) -> None:
 def test_an_unreadable_state_is_no_upload(store: ObjectStore) -> None:
     id = begun(store)
     for content in (b"", b"{", b"[]", b"7", b'{"a": 1}'):
-        store.backend._objects.put(key(id, "state"), content, {}, create=False)
+        objects_of(store).put(key(id, "state"), content, {}, create=False)
         if content == b'{"a": 1}':
             assert store.backend.pending.find(id).record == Record(), "what a later version may add"
         else:
@@ -131,11 +131,11 @@ def test_an_unreadable_state_is_no_upload(store: ObjectStore) -> None:
 def test_a_duplicate_sends_nothing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(CONTENT)
     sent: list[str] = []
-    send = store.backend._puts.send
+    send = backend_of(store)._puts.send
     monkeypatch.setattr(
-        store.backend._puts,
+        backend_of(store)._puts,
         "send",
-        lambda writer, key, **more: (sent.append(key), send(writer, key, **more)),
+        lambda writer, key, **more: (sent.append(key), send(writer, key, **more))[1],
     )
     assert end(store, store.backend.pending.take(begun(store, CONTENT))).is_duplicate
     assert sent == []
@@ -155,7 +155,7 @@ def test_what_a_killed_creation_left_goes_after_an_hour(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = key("0" * 32, "epoch")
-    store.backend._objects.put(path, b"", {}, create=True)
+    objects_of(store).put(path, b"", {}, create=True)
     store.backend.pending.sweep()
     assert keys(store) == [path]
     make_older(monkeypatch, store, path, 3700)
@@ -228,7 +228,7 @@ def test_the_first_writer_of_an_offset_wins(
 def test_a_piece_whose_answer_was_lost_counts_once(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, objects = store.backend.pending.take(begun(store)), store.backend._objects
+    taken, objects = store.backend.pending.take(begun(store)), objects_of(store)
     put = objects.put
 
     def repeated(name: str, data: Any, *more: Any, create: bool) -> None:
@@ -287,10 +287,10 @@ def test_a_lease_is_renewed_while_it_is_held(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "_RENEWED_EVERY", 0.01)
-    objects = store.backend._objects
+    objects = objects_of(store)
     taken = store.backend.pending.take(begun(store, CONTENT))
     assert taken.end() is not None
-    seen = set()
+    seen = set[datetime]()
     while len(seen) < 3:
         found = objects.head(key(taken.id, "ending"))
         assert found is not None
@@ -314,7 +314,7 @@ def test_what_a_bucket_did_not_take_does_not_count(
     taken.begin(len(CONTENT), True, marked=False, brings=500)
     taken.write(CONTENT[1000:1500])
     with monkeypatch.context() as patch:
-        patch.setattr(store.backend._objects, "put", fail)
+        patch.setattr(objects_of(store), "put", fail)
         with pytest.raises(type(error)):
             taken.keep()
     assert taken.offset == taken.sync() == 1000
@@ -326,8 +326,8 @@ def test_what_a_bucket_did_not_take_does_not_count(
 def test_a_passing_conflict_is_tried_again(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, objects = store.backend.pending.take(begun(store)), store.backend._objects
-    put, refused = objects.put, []
+    taken, objects = store.backend.pending.take(begun(store)), objects_of(store)
+    put, refused = objects.put, list[str]()
 
     def conflict(name: str, *more: Any, **given: Any) -> None:
         if name == key(taken.id, 1000) and not refused:

@@ -24,7 +24,7 @@ LARGE = bytes(SMALL + 1)
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("spool")
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root: no disk is filled")
     yield folder

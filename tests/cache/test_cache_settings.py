@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from both_apps import FRAMEWORKS, Site
 from cached import PREFIX, config, drop_all, kept, site, wait_until
+from object_stores import objects_of
 
 from flask_hashfs import ConfigError
 
@@ -130,7 +131,7 @@ def test_a_store_without_a_cache_has_no_commands_for_it(framework: str, tmp_path
 def test_verify_and_sync_read_what_is_stored(app: Site, tmp_path: Path) -> None:
     address = app.put(DATA)
     key = address.relpath
-    app.client.backend.past_cache._objects.put(key, DATA[::-1], {}, create=False)
+    objects_of(app.client).put(key, DATA[::-1], {}, create=False)
     assert app.ask(f"{PREFIX}/{key}").body == DATA
     result = run(app, "verify")
     assert result.exit_code == 1

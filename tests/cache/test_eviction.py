@@ -225,7 +225,8 @@ def test_what_is_deleted_while_it_is_put_is_not_kept(
     store = cached(tmp_path, limit=2**30)
     object_store = store.backend.past_cache
     if is_named:  # as where the file system has no O_TMPFILE
-        object_store.spool._unnamed = False  # type: ignore[attr-defined]
+        assert object_store.spool is not None
+        object_store.spool.unnamed = False
     commit = object_store.commit
 
     def commit_and_delete(*given: Any, **more: Any) -> Any:
@@ -250,7 +251,7 @@ def test_what_is_deleted_while_it_is_put_is_not_kept(
 def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "cache"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root: no disk is filled")
     yield tmp_path

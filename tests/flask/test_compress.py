@@ -6,7 +6,7 @@ import gc
 from pathlib import Path
 
 import pytest
-from flask import Flask, Response
+from flask import Flask
 from flask.testing import FlaskClient
 from flask_compress import Compress
 
@@ -51,7 +51,7 @@ def test_a_head_alone_opens_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch)
     opened: list[object] = []
     monkeypatch.setattr(type(store), "open", lambda *arguments: opened.append(arguments))
     client: FlaskClient = app.test_client()
-    response: Response = client.head(f"/files/{address.id}")
+    response = client.head(f"/files/{address.id}")
     assert response.status_code == 200
     assert response.headers["Content-Length"] == "1004"
     assert not opened

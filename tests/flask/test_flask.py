@@ -6,13 +6,17 @@ import copy
 import io
 import os
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import flask
 import pytest
 import quart
 from flask import Flask, render_template_string, request
 from werkzeug.exceptions import BadRequest
+from werkzeug.test import TestResponse
 
 import flask_hashfs
 from flask_hashfs import (
@@ -28,18 +32,18 @@ from flask_hashfs import (
 
 
 @pytest.fixture
-def app(tmp_path):
+def app(tmp_path: Path) -> Flask:
     app = Flask(__name__)
     app.config.update(TESTING=True, HASHFS_ROOT_FOLDER=str(tmp_path / "store"))
     return app
 
 
 @pytest.fixture
-def fs(app):
+def fs(app: Flask) -> FlaskHashFS:
     return FlaskHashFS(app)
 
 
-def serving(app, **config):
+def serving(app: Flask, **config: Any) -> FlaskHashFS:
     """Initialise an extension that serves its files below /files."""
     app.config.update(HASHFS_SERVE_FILES=True, HASHFS_PATH_PREFIX="/files", **config)
     return FlaskHashFS(app)
@@ -48,7 +52,7 @@ def serving(app, **config):
 class TestUsageOf030:
     """The usage that Flask-HashFS 0.3.0 documents."""
 
-    def test_put_get_open_delete(self, app, fs):
+    def test_put_get_open_delete(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.app_context():
             address = fs.put(io.BytesIO(b"content"), extension=".jpg")
             assert fs.get(address.id) == address
@@ -65,13 +69,13 @@ class TestUsageOf030:
                 assert fs.get(address.id) is None
                 fs.delete(name)
 
-    def test_client(self, app, fs):
+    def test_client(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.app_context():
             assert isinstance(fs.client, flask_hashfs.HashFS)
             assert app.extensions["hashfs"]["client"] is fs.client
             assert fs.config is app.config
 
-    def test_defaults_are_filled_in(self, app, fs):
+    def test_defaults_are_filled_in(self, app: Flask, fs: FlaskHashFS) -> None:
         assert app.config["HASHFS_HOST"] is None
         assert app.config["HASHFS_PATH_PREFIX"] == ""
         assert app.config["HASHFS_DEPTH"] == 4
@@ -86,7 +90,7 @@ class TestUsageOf030:
             ("HASHFS_ROOT_FOLDER", None),
         ],
     )
-    def test_bad_values(self, app, key, value):
+    def test_bad_values(self, app: Flask, key: str, value: str | None) -> None:
         app.config[key] = value
         with pytest.raises(ValueError, match=key):
             FlaskHashFS(app)
@@ -104,14 +108,16 @@ class TestUsageOf030:
             ("https://cdn.example.com/x", "/p", False, "/p/a/b.txt"),
         ],
     )
-    def test_url_for(self, app, fs, host, prefix, external, url):
+    def test_url_for(
+        self, app: Flask, fs: FlaskHashFS, host: str | None, prefix: str, external: bool, url: str
+    ) -> None:
         app.config.update(HASHFS_HOST=host, HASHFS_PATH_PREFIX=prefix)
         with app.test_request_context():
             assert fs.url_for("a/b.txt", external=external) == url
 
 
 class TestInit:
-    def test_app_factory_and_several_apps(self, tmp_path):
+    def test_app_factory_and_several_apps(self, tmp_path: Path) -> None:
         fs = FlaskHashFS()
         apps = []
         for name in ("one", "two"):
@@ -124,21 +130,21 @@ class TestInit:
                 assert fs.root == str(tmp_path / app.name)
 
     @pytest.mark.parametrize("make", [lambda: quart.Quart(__name__), object])
-    def test_a_wrong_app_is_told_what_to_use(self, make):
+    def test_a_wrong_app_is_told_what_to_use(self, make: Callable[[], Any]) -> None:
         with pytest.raises(TypeError, match="FlaskHashFS needs a Flask app"):
             FlaskHashFS().init_app(make())
 
-    def test_a_quart_app_is_told_of_quarthashfs(self):
+    def test_a_quart_app_is_told_of_quarthashfs(self) -> None:
         with pytest.raises(TypeError, match="QuartHashFS"):
-            FlaskHashFS().init_app(quart.Quart(__name__))
+            FlaskHashFS().init_app(quart.Quart(__name__))  # type: ignore[arg-type]
 
-    def test_a_second_default_store_is_refused(self, app, fs):
+    def test_a_second_default_store_is_refused(self, app: Flask, fs: FlaskHashFS) -> None:
         with pytest.raises(RuntimeError, match="name"):
             FlaskHashFS(app)
         with pytest.raises(RuntimeError, match="default store"):
             fs.init_app(app)
 
-    def test_a_refused_app_is_left_as_it_was(self, app):
+    def test_a_refused_app_is_left_as_it_was(self, app: Flask) -> None:
         app.config["HASHFS_DEPTH"] = "deep"
         rules = list(app.url_map.iter_rules())
         with pytest.raises(ConfigError):
@@ -146,7 +152,9 @@ class TestInit:
         assert "hashfs" not in app.extensions
         assert list(app.url_map.iter_rules()) == rules
 
-    def test_named_stores_inherit_nothing(self, app, fs, tmp_path):
+    def test_named_stores_inherit_nothing(
+        self, app: Flask, fs: FlaskHashFS, tmp_path: Path
+    ) -> None:
         app.config.update(HASHFS_DEPTH=2, HASHFS_AVATARS_ROOT_FOLDER=str(tmp_path / "avatars"))
         avatars = FlaskHashFS(app, name="avatars")
         with app.app_context():
@@ -156,22 +164,22 @@ class TestInit:
             assert address.id in avatars
             assert address.id not in fs
 
-    def test_a_named_store_needs_its_own_root(self, app, fs):
+    def test_a_named_store_needs_its_own_root(self, app: Flask, fs: FlaskHashFS) -> None:
         with pytest.raises(ConfigError, match="HASHFS_AVATARS_ROOT_FOLDER"):
             FlaskHashFS(app, name="avatars")
 
     @pytest.mark.parametrize("name", ["", "a b", "é", "1st", 7])
-    def test_a_name_is_part_of_a_key(self, name):
+    def test_a_name_is_part_of_a_key(self, name: Any) -> None:
         with pytest.raises(ValueError, match="name"):
             FlaskHashFS(name=name)
 
-    def test_without_init_app(self):
+    def test_without_init_app(self) -> None:
         with Flask(__name__).app_context(), pytest.raises(RuntimeError, match="init_app"):
             FlaskHashFS().put(b"x")
 
 
 class TestProxy:
-    def test_names_of_the_store_need_an_app(self, fs):
+    def test_names_of_the_store_need_an_app(self, fs: FlaskHashFS) -> None:
         for name in ("root", "fsync", "client"):
             with pytest.raises(RuntimeError, match="application context"):
                 getattr(fs, name)
@@ -182,13 +190,13 @@ class TestProxy:
             with pytest.raises(RuntimeError, match="application context"):
                 method()
 
-    def test_other_names_are_attribute_errors(self, app, fs):
+    def test_other_names_are_attribute_errors(self, app: Flask, fs: FlaskHashFS) -> None:
         with pytest.raises(AttributeError, match="nonsense"):
-            fs.nonsense  # noqa: B018
+            _ = fs.nonsense  # type: ignore[attr-defined]
         with app.app_context(), pytest.raises(AttributeError, match="nonsense"):
-            fs.nonsense  # noqa: B018
+            _ = fs.nonsense  # type: ignore[attr-defined]
 
-    def test_all_of_the_store_is_there(self, app, fs):
+    def test_all_of_the_store_is_there(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.app_context():
             fs.put(b"a")
             fs.put(b"bc")
@@ -202,7 +210,9 @@ class TestProxy:
         "clone", [copy.copy, copy.deepcopy, lambda fs: pickle.loads(pickle.dumps(fs))]
     )
     @pytest.mark.parametrize("name", [None, "avatars"])
-    def test_copies(self, app, clone, name):
+    def test_copies(
+        self, app: Flask, clone: Callable[[FlaskHashFS], FlaskHashFS], name: str | None
+    ) -> None:
         app.config["HASHFS_AVATARS_ROOT_FOLDER"] = app.config["HASHFS_ROOT_FOLDER"]
         fs = clone(FlaskHashFS(app, name=name))
         with app.app_context():
@@ -210,27 +220,29 @@ class TestProxy:
 
 
 class TestUrlFor:
-    def test_an_address(self, app, fs):
+    def test_an_address(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.test_request_context():
             address = fs.put(b"x", "txt")
             assert fs.url_for(address) == f"http://localhost/{address.relpath}"
 
-    def test_the_path_is_percent_encoded(self, app, fs):
+    def test_the_path_is_percent_encoded(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.test_request_context():
             assert fs.url_for("a b/ü?#%.txt", external=False) == "/a%20b/%C3%BC%3F%23%25.txt"
 
-    def test_the_host_may_leave_the_scheme_to_the_page(self, app, fs):
+    def test_the_host_may_leave_the_scheme_to_the_page(self, app: Flask, fs: FlaskHashFS) -> None:
         app.config["HASHFS_HOST"] = "//cdn.example.com/x/"
         with app.app_context():
             assert fs.url_for("a") == "//cdn.example.com/x/a"
             assert fs.url_for("a", external=False) == "/a"
 
-    def test_a_host_that_is_no_url_would_make_the_links_relative(self, app, fs):
+    def test_a_host_that_is_no_url_would_make_the_links_relative(
+        self, app: Flask, fs: FlaskHashFS
+    ) -> None:
         app.config["HASHFS_HOST"] = "cdn.example.com"
         with app.app_context(), pytest.raises(ConfigError, match="HASHFS_HOST is 'cdn"):
             fs.url_for("a")
 
-    def test_the_mount_counts_when_this_app_serves(self, app):
+    def test_the_mount_counts_when_this_app_serves(self, app: Flask) -> None:
         fs = serving(app)
         with app.test_request_context("/", base_url="http://example.com/mount"):
             assert fs.url_for("a") == "http://example.com/mount/files/a"
@@ -238,11 +250,11 @@ class TestUrlFor:
             app.config["HASHFS_HOST"] = "https://cdn.example.com"
             assert fs.url_for("a") == "https://cdn.example.com/files/a"
 
-    def test_the_mount_does_not_count_otherwise(self, app, fs):
+    def test_the_mount_does_not_count_otherwise(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.test_request_context("/", base_url="http://example.com/mount"):
             assert fs.url_for("a") == "http://example.com/a"
 
-    def test_without_a_request(self, app, fs):
+    def test_without_a_request(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.app_context():
             assert fs.url_for("a", external=False) == "/a"
             wanted = "set HASHFS_HOST or SERVER_NAME, or pass external=False"
@@ -252,7 +264,9 @@ class TestUrlFor:
             assert fs.url_for("a") == "http://example.com/a"
 
     @pytest.mark.parametrize("host", ["", "a b", "a/b"])
-    def test_under_a_host_that_is_refused(self, app, fs, host):
+    def test_under_a_host_that_is_refused(
+        self, app: Flask, fs: FlaskHashFS, host: str | None
+    ) -> None:
         """It was ``http:/a/b``."""
         with app.test_request_context(environ_overrides={"HTTP_HOST": host}):
             if not request.host:
@@ -262,7 +276,7 @@ class TestUrlFor:
             app.config["HASHFS_HOST"] = "https://cdn.example.com"
             assert fs.url_for("a/b") == "https://cdn.example.com/a/b"
 
-    def test_in_templates(self, app, fs, tmp_path):
+    def test_in_templates(self, app: Flask, fs: FlaskHashFS, tmp_path: Path) -> None:
         app.config["HASHFS_AVATARS_ROOT_FOLDER"] = tmp_path / "avatars"
         app.config["HASHFS_AVATARS_PATH_PREFIX"] = "/avatars"
         FlaskHashFS(app, name="avatars")
@@ -272,7 +286,7 @@ class TestUrlFor:
 
 
 class TestRoute:
-    def test_by_id_and_by_path(self, app):
+    def test_by_id_and_by_path(self, app: Flask) -> None:
         fs = serving(app)
         with app.test_request_context():
             address = fs.put(b"text", "txt")
@@ -283,7 +297,7 @@ class TestRoute:
             assert response.mimetype == "text/plain"
             assert "private" not in response.headers["Cache-Control"]
 
-    def test_only_content_addresses(self, app, tmp_path):
+    def test_only_content_addresses(self, app: Flask, tmp_path: Path) -> None:
         fs = serving(app)
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "stray.txt").write_text("stray")
@@ -310,17 +324,17 @@ class TestRoute:
         ):
             assert client.get(f"/files/{path}", follow_redirects=False).status_code in (308, 404)
 
-    def test_is_not_there_unless_asked_for(self, app, fs):
+    def test_is_not_there_unless_asked_for(self, app: Flask, fs: FlaskHashFS) -> None:
         with app.app_context():
             address = fs.put(b"x")
         assert app.test_client().get(f"/{address.relpath}").status_code == 404
 
-    def test_needs_a_prefix(self, app):
+    def test_needs_a_prefix(self, app: Flask) -> None:
         app.config["HASHFS_SERVE_FILES"] = True
         with pytest.raises(ConfigError, match="HASHFS_PATH_PREFIX"):
             FlaskHashFS(app)
 
-    def test_endpoints(self, app, tmp_path):
+    def test_endpoints(self, app: Flask, tmp_path: Path) -> None:
         serving(app)
         app.config.update(
             HASHFS_AVATARS_ROOT_FOLDER=tmp_path / "avatars",
@@ -334,53 +348,62 @@ class TestRoute:
 
 
 class TestSendFile:
-    def respond(self, app, fs, content=b"content", extension="bin", **options):
+    def respond(
+        self,
+        app: Flask,
+        fs: FlaskHashFS,
+        content: bytes = b"content",
+        extension: str = "bin",
+        **options: Any,
+    ) -> TestResponse:
         @app.get("/view")
-        def view():
+        def view() -> Any:
             return fs.send_file(fs.put(content, extension), **options)
 
         return app.test_client().get("/view")
 
-    def test_a_view_is_private_unless_it_says_otherwise(self, app, fs):
+    def test_a_view_is_private_unless_it_says_otherwise(self, app: Flask, fs: FlaskHashFS) -> None:
         response = self.respond(app, fs)
         assert response.headers["Cache-Control"] == "private, no-cache"
 
-    def test_public(self, app, fs):
+    def test_public(self, app: Flask, fs: FlaskHashFS) -> None:
         response = self.respond(app, fs, private=False, max_age=60)
         assert response.headers["Cache-Control"] == "max-age=60"
 
-    def test_name_and_type(self, app, fs):
+    def test_name_and_type(self, app: Flask, fs: FlaskHashFS) -> None:
         response = self.respond(app, fs, download_name="ä.txt", as_attachment=True)
         disposition = response.headers["Content-Disposition"]
         assert disposition.startswith("attachment;")
         assert "filename*=UTF-8''%C3%A4.txt" in disposition
 
-    def test_the_inline_types_are_the_apps(self, app):
+    def test_the_inline_types_are_the_apps(self, app: Flask) -> None:
         app.config["HASHFS_INLINE_TYPES"] = "text/css"
         fs = FlaskHashFS(app)
         assert self.respond(app, fs, b"a{}", "css").headers["Content-Disposition"][:6] == "inline"
 
-    def test_not_stored(self, app, fs):
+    def test_not_stored(self, app: Flask, fs: FlaskHashFS) -> None:
         @app.get("/view")
-        def view():
+        def view() -> Any:
             return fs.send_file("0" * 64)
 
         assert app.test_client().get("/view").status_code == 404
 
     @pytest.mark.parametrize("size", [0, 1, 65536, 65537, 1_000_000])
-    def test_every_size(self, app, fs, size):
+    def test_every_size(self, app: Flask, fs: FlaskHashFS, size: int) -> None:
         content = bytes(range(256)) * (size // 256 + 1)
         with self.respond(app, fs, content[:size]) as response:
             assert response.data == content[:size]
             assert response.content_length == size
 
     @pytest.mark.parametrize("field", [None, "bytes=0-", "bytes=0-9,100000-"])
-    def test_a_file_that_has_become_shorter_never_ends_as_if_whole(self, app, fs, field):
+    def test_a_file_that_has_become_shorter_never_ends_as_if_whole(
+        self, app: Flask, fs: FlaskHashFS, field: str | None
+    ) -> None:
         with app.app_context():
             address = fs.put(bytes(300_000))
 
         @app.get("/view")
-        def view():
+        def view() -> Any:
             response = fs.send_file(address)
             os.truncate(address.abspath, 100_001)
             return response
@@ -392,14 +415,16 @@ class TestSendFile:
         with suppress(OSError):
             response.close()
 
-    def test_x_sendfile(self, app, fs):
+    def test_x_sendfile(self, app: Flask, fs: FlaskHashFS) -> None:
         app.config["USE_X_SENDFILE"] = True
         response = self.respond(app, fs)
         with app.app_context():
-            assert response.headers["X-Sendfile"] == fs.get(fs.put(b"content", "bin")).abspath
+            found = fs.get(fs.put(b"content", "bin"))
+            assert found is not None
+            assert response.headers["X-Sendfile"] == found.abspath
         assert response.data == b""
 
-    def test_x_accel_redirect(self, app):
+    def test_x_accel_redirect(self, app: Flask) -> None:
         app.config["HASHFS_ACCEL_REDIRECT"] = "/internal/"
         fs = FlaskHashFS(app)
         response = self.respond(app, fs)
@@ -408,7 +433,7 @@ class TestSendFile:
         assert response.headers["X-Accel-Redirect"] == f"/internal/{relpath}"
         assert response.data == b""
 
-    def test_the_server_in_front_answers_ranges_but_not_conditions(self, app):
+    def test_the_server_in_front_answers_ranges_but_not_conditions(self, app: Flask) -> None:
         app.config["HASHFS_ACCEL_REDIRECT"] = "/internal/"
         fs = serving(app)
         with app.app_context():
@@ -423,9 +448,9 @@ class TestSendFile:
 
 
 class TestUploads:
-    def test_a_form_file_is_stored(self, app, fs):
+    def test_a_form_file_is_stored(self, app: Flask, fs: FlaskHashFS) -> None:
         @app.post("/upload")
-        def upload():
+        def upload() -> Any:
             address = fs.put(request.files["photo"], "jpg")
             return {"id": address.id, "duplicate": address.is_duplicate}
 
@@ -434,12 +459,14 @@ class TestUploads:
             client.post("/upload", data={"photo": (io.BytesIO(b"pixels"), "a.jpg")}).json
             for _ in range(2)
         )
+        assert first is not None
+        assert second is not None
         assert first["id"] == second["id"]
         assert (first["duplicate"], second["duplicate"]) == (False, True)
 
-    def test_an_unhandled_store_error_is_a_status(self, app, fs):
+    def test_an_unhandled_store_error_is_a_status(self, app: Flask, fs: FlaskHashFS) -> None:
         @app.post("/upload")
-        def upload():
+        def upload() -> Any:
             fs.put(request.stream, expected=fs.expected_digest(request.headers), max_size=5)
             return "stored"
 
@@ -452,12 +479,12 @@ class TestUploads:
 
 
 class TestSignals:
-    def test_each_is_told(self, app):
+    def test_each_is_told(self, app: Flask) -> None:
         fs = serving(app)
-        told = []
+        told: list[tuple[str, dict[str, Any]]] = []
 
-        def listen(name):
-            def receive(sender, extension, **data):
+        def listen(name: str) -> Callable[..., None]:
+            def receive(sender: object, extension: object, **data: Any) -> None:
                 assert sender is app
                 assert extension is fs
                 told.append((name, data))
@@ -487,11 +514,11 @@ class TestSignals:
         ]
 
 
-def test_errors_have_one_base():
+def test_errors_have_one_base() -> None:
     for name in flask_hashfs.exceptions.__all__:
         assert issubclass(getattr(flask_hashfs, name), HashFSError)
 
 
-def test_addresses_are_those_of_hashfs(app, fs):
+def test_addresses_are_those_of_hashfs(app: Flask, fs: FlaskHashFS) -> None:
     with app.app_context():
         assert isinstance(fs.put(b"x"), HashAddress)

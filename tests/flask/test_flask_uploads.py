@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 from flask import Flask, Request, request
@@ -101,6 +101,12 @@ def no_descriptor_left() -> Iterator[None]:
     os.close(free := os.open(os.devnull, os.O_RDONLY))
     with descriptors(free):
         yield
+
+
+def stream_of(file: FileStorage) -> UploadStream:
+    stream: Any = file.stream
+    assert isinstance(stream, UploadStream)
+    return stream
 
 
 def view(app: Flask) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
@@ -278,7 +284,7 @@ class TestParity:
 
         @view(app)
         def seen() -> Any:
-            assert type(request.form) is type(request.files) is Own
+            assert {type(request.form), type(request.files)} == {Own}
             return list(request.form.items(multi=True))
 
         body = WELL_FORMED["order and duplicates"]
@@ -390,7 +396,7 @@ class TestStreaming:
 
         parts = [LARGE, b"put", LARGE + b"x", b"small"]
         post(app, body_of(*map(file_part, parts)))
-        assert all(file.stream.writer.closed for file in kept)
+        assert all(stream_of(file).writer.closed for file in kept)
         assert [path.read_bytes() for path in inventory(root)] == [b"put"]
 
     def test_a_view_that_raises_leaves_nothing(
@@ -406,7 +412,7 @@ class TestStreaming:
 
         answer = post(app, body_of(file_part(LARGE), file_part(b"small")))
         assert answer.status_code == 500
-        assert all(file.stream.writer.closed for file in kept)
+        assert all(stream_of(file).writer.closed for file in kept)
         assert not inventory(root)
 
     def test_a_stream_the_app_has_taken_apart_is_closed_too(
@@ -417,8 +423,8 @@ class TestStreaming:
         @view(app)
         def detach() -> Any:
             for file in request.files.values():
-                kept.append(file.stream.writer)
-                file.stream.detach()
+                kept.append(stream_of(file).writer)
+                stream_of(file).detach()
                 file.stream = io.BytesIO()
             return ""
 
@@ -428,7 +434,7 @@ class TestStreaming:
     def test_the_view_reads_and_seeks_but_does_not_write(self, app: Flask, fs: FlaskHashFS) -> None:
         @view(app)
         def read() -> Any:
-            stream = request.files["f"].stream
+            stream = stream_of(request.files["f"])
             assert stream.readable()
             assert stream.seekable()
             assert not stream.writable()
@@ -466,7 +472,10 @@ class TestStreaming:
         @view(app)
         def read() -> Any:
             table, zipped = request.files.getlist("f")
-            assert list(csv.reader(io.TextIOWrapper(table, "utf-8", newline=""))) == rows
+            assert (
+                list(csv.reader(io.TextIOWrapper(cast("IO[bytes]", table), "utf-8", newline="")))
+                == rows
+            )
             with zipfile.ZipFile(zipped.stream) as file:
                 assert file.read("table.csv").decode() == text
                 assert file.read("large") == LARGE
@@ -501,7 +510,10 @@ class TestStreaming:
             assert upload.seekable()
             for _ in range(2):
                 upload.seek(0)
-                assert subprocess.run(["cat"], stdin=upload, stdout=PIPE).stdout == content
+                assert (
+                    subprocess.run(["cat"], stdin=cast("IO[bytes]", upload), stdout=PIPE).stdout
+                    == content
+                )
                 assert os.fstat(upload.fileno()).st_size == len(content)
                 with pytest.raises(OSError, match="descriptor"):
                     os.write(upload.fileno(), b"x")
@@ -662,7 +674,7 @@ class TestStores:
 
         @view(app)
         def put() -> Any:
-            reached.append(request.files["f"].filename)
+            reached.append(request.files["f"].filename or "")
             fs = big if "big" in request.args else small
             return fs.put(request.files["f"]).id
 
@@ -682,7 +694,7 @@ class TestStores:
         @view(app)
         def put() -> Any:
             file = request.files["f"]
-            assert file.stream.writer.folder.root == other.client.root
+            assert stream_of(file).writer.folder.root == other.client.root
             return [default.put(file).id, other.put(file).id]
 
         digest = hashlib.sha256(LARGE).hexdigest()
@@ -872,7 +884,7 @@ class TestTheAppsOwn:
         app.config["HASHFS_B_ROOT_FOLDER"] = app.config["HASHFS_ROOT_FOLDER"]
         FlaskHashFS(app, name="b")
 
-        class Own(app.request_class):  # type: ignore[name-defined,misc]
+        class Own(app.request_class):  # type: ignore[name-defined]
             def _get_file_stream(self, *args: Any, **kwargs: Any) -> Any:
                 return io.BytesIO()
 

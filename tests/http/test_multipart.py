@@ -96,7 +96,8 @@ def decode(
 def stock(body: bytes, boundary: str = BOUNDARY) -> Form:
     """What Werkzeug makes of a body that arrives in one piece."""
     in_order: Any = list
-    parser = MultiPartParser(lambda **_: BytesIO(), cls=in_order, buffer_size=len(body) + 1)
+    new_stream: Any = lambda **_: BytesIO()  # noqa: E731
+    parser = MultiPartParser(new_stream, cls=in_order, buffer_size=len(body) + 1)
     form: Any = parser.parse(BytesIO(body), boundary.encode(), None)
     fields, files = form
     return Form(

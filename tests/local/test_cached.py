@@ -230,6 +230,7 @@ def test_a_file_system_that_is_taken_keeps_the_promise(kind: str, tmp_path: Path
         path.write_bytes(content)
         assert read_cached(str(path)) == content
         os.utime(path, (1, 2))
+    first: bytes | None = content
     for _ in ATTEMPTS:
         with mount:  # nothing is in memory now
             assert page_cache.open_cached(str(path)) is None
@@ -454,7 +455,7 @@ async def test_the_answer_is_the_same_either_way(
             ):
                 for name in (address.relpath, address.id, address.relpath + "x"):
                     for method in ("GET", "HEAD"):
-                        response = await client.open(
+                        response = await client.open(  # type: ignore[call-arg]
                             f"/files/{name}", method=method, headers=headers
                         )
                         body = await response.get_data()

@@ -263,7 +263,7 @@ def test_a_full_disk(
 ) -> None:
     if named:
         monkeypatch.setattr("flask_hashfs._storage.spool._UNNAMED", 0)
-    store, returned = HashFS(small_disk / "root"), []
+    store, returned, content = HashFS(small_disk / "root"), [], b""
     with pytest.raises(OSError) as caught:  # noqa: PT012
         for number in range(1000):
             content = b"%d" % number * (size // len(str(number)) + 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, request
-from local_stores import open_files
+from local_stores import open_files, spool_of
 from quart import Quart
 from quart import request as quart_request
 from werkzeug.exceptions import HTTPException
@@ -31,7 +31,7 @@ SMALL = b"small" * 1000
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("disk")
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root: no disk is filled")
     yield folder
@@ -42,7 +42,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def store(disk: Path, request: pytest.FixtureRequest) -> Iterator[HashFS]:
     store = HashFS(disk / "root")
     store.put(b"there already")
-    store.backend._temporary._unnamed = request.param == "unnamed"
+    spool_of(store).unnamed = request.param == "unnamed"
     before = everything(disk)
     yield store
     assert everything(disk) == before
@@ -93,7 +93,7 @@ def test_many_files_at_once(store: HashFS) -> None:
 def test_a_root_that_cannot_be_made(disk: Path, store: HashFS) -> None:
     folder = disk / "few"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", str(folder)]
     subprocess.run(words, check=True)
     try:
         (folder / "last").touch()
@@ -205,6 +205,7 @@ def test_the_error_can_be_pickled_and_is_an_os_error() -> None:
     error = StoreFullError(errno.EDQUOT, "Disk quota exceeded", "/root/x")
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, OSError)
+    assert isinstance(again, StoreFullError)
     assert str(again) == str(error) == f"[Errno {errno.EDQUOT}] Disk quota exceeded: '/root/x'"
     assert (again.errno, again.filename, again.code) == (errno.EDQUOT, "/root/x", 507)
 

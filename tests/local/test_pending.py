@@ -126,7 +126,8 @@ def test_a_folder_that_a_killed_creation_left_goes_after_an_hour(store: HashFS) 
     (path / "data").touch()
     store.backend.pending.sweep()
     assert path.exists()
-    os.utime(path, (time.time() - 3700,) * 2)
+    then = time.time() - 3700
+    os.utime(path, (then, then))
     store.backend.pending.sweep()
     assert not path.exists()
 
@@ -143,8 +144,9 @@ def test_nobody_goes_on_with_an_upload_while_it_is_swept(
         remove(id)
 
     monkeypatch.setattr(uploads, "remove", look_and_remove)
+    then = time.time() - 90000
     for path in folder(store, id).iterdir():
-        os.utime(path, (time.time() - 90000,) * 2)
+        os.utime(path, (then, then))
     assert uploads.sweep() == 1
     assert could_be_locked == [False]
     assert not folder(store, id).exists()

@@ -58,10 +58,11 @@ def calls_of_put(
     The tree is there already, and the content too if it is put `again`.
     """
     log = root.with_name("log")
-    words = [strace, "-f", "-y", "-s", "500", "-o", log, sys.executable, "-c", CODE, root]
+    words = [strace, "-f", "-y", "-s", "500", "-o", str(log), sys.executable, "-c", CODE, str(root)]
     words += [str(int(each)) for each in (size, fsync, again)]
     relpath = subprocess.run(words, capture_output=True, check=True, text=True).stdout.strip()
-    calls = [match.groups() for match in map(CALL.match, log.read_text().splitlines()) if match]
+    matches = map(CALL.match, log.read_text().splitlines())
+    calls = [(match[1], match[2]) for match in matches if match]
     names = [f"{name} {rest}" for name, rest in calls]
     begin, end = (
         next(n for n, call in enumerate(names) if f'"/{mark}"' in call) for mark in ("begin", "end")
@@ -71,6 +72,13 @@ def calls_of_put(
 
 def names_of(calls: list[tuple[str, str]]) -> list[str]:
     return [name for name, _ in calls]
+
+
+def path_in(arguments: str) -> str:
+    """Return the path of the descriptor in the arguments of a call."""
+    match = re.search(r"<(.*?)>", arguments)
+    assert match is not None
+    return match[1]
 
 
 def test_a_small_put_into_an_existing_tree_takes_few_calls(strace: str, tmp_path: Path) -> None:
@@ -104,7 +112,7 @@ def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_put_returns
     assert written < synced < linked
     folders = [rest for name, rest in calls[linked:] if name == "fsync"]
     expected = [root / Path(relpath).parents[n] for n in range(5)]
-    assert [re.search(r"<(.*?)>", rest)[1] for rest in folders] == [str(each) for each in expected]
+    assert [path_in(rest) for rest in folders] == [str(each) for each in expected]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -114,7 +122,7 @@ def test_a_duplicate_is_on_the_disk_before_put_returns(
     """It may have been written by hashfs, or without fsync."""
     root = tmp_path / "root"
     relpath, calls = calls_of_put(strace, root, size=size, fsync=True, again=True)
-    synced = [(name, re.search(r"<(.*?)>", rest)[1]) for name, rest in calls if "sync" in name]
+    synced = [(name, path_in(rest)) for name, rest in calls if "sync" in name]
     folders = [str(root / Path(relpath).parents[n]) for n in range(5)]
     assert synced == [("fdatasync", str(root / relpath)), *(("fsync", each) for each in folders)]
 
@@ -212,8 +220,8 @@ def test_a_head_of_an_unfinished_upload_costs_the_same_whatever_its_size(
     strace: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    words = [strace, "-f", "-y", "-s", "500", "-o", log]
-    words += [sys.executable, "-c", HEAD_CODE, tmp_path / "root"]
+    words = [strace, "-f", "-y", "-s", "500", "-o", str(log)]
+    words += [sys.executable, "-c", HEAD_CODE, str(tmp_path / "root")]
     subprocess.run(words, capture_output=True, check=True)
     lines = log.read_text().splitlines()
     small, large = (_about_uploads(lines, size) for size in (10 * 1024, 10 * 1024**3))

@@ -174,7 +174,7 @@ async def test_the_answer_ends_when_the_client_has_sent_all(limit: int | None) -
     app.config["MAX_CONTENT_LENGTH"] = limit
 
     @app.post("/")
-    async def view() -> str:
+    async def view() -> Any:
         return "" if limit is None else await request.get_data(as_text=True)
 
     async with Exchange(app) as exchange:
@@ -263,7 +263,7 @@ async def test_a_wait_for_the_whole_body_that_is_given_up_lowers_the_mark_again(
 
 
 async def test_a_batch_is_worth_a_hop_and_the_last_one_what_is_left() -> None:
-    app, sizes = make_app(), []
+    app, sizes = make_app(), list[int]()
 
     @app.post("/")
     async def view() -> str:
@@ -284,11 +284,12 @@ async def test_a_batch_is_worth_a_hop_and_the_last_one_what_is_left() -> None:
 )
 @pytest.mark.parametrize("piece", [1_000, len(PIECE), 200_000])
 async def test_a_body_of_known_length_comes_in_even_batches(size: int, piece: int) -> None:
-    app, sizes = make_app(), []
+    app, sizes = make_app(), list[int]()
 
     @app.post("/")
     async def view() -> str:
         body = request.body
+        assert isinstance(body, UploadBody)
         while count := await body.batch():
             sizes.append(count)
             body.take()
@@ -309,9 +310,10 @@ async def test_a_body_longer_than_it_said_is_read_all_the_same(said: int) -> Non
 
     @app.post("/")
     async def view() -> dict[str, int]:
-        size = 0
-        while await request.body.batch():
-            size += len(request.body.take())
+        size, body = 0, request.body
+        assert isinstance(body, UploadBody)
+        while await body.batch():
+            size += len(body.take())
         return {"size": size}
 
     async with Exchange(app, headers={"Content-Length": str(said)}) as exchange:
@@ -646,9 +648,9 @@ async def test_the_apps_own_classes_keep_their_say() -> None:
             return await super().get_data(*args, **kwargs)
 
     class OwnConnection(ASGIHTTPConnection):
-        async def handle_messages(self, *args: Any) -> None:
+        async def handle_messages(self, request: Any, receive: Any) -> None:
             seen.append("handle_messages")
-            await super().handle_messages(*args)
+            await super().handle_messages(request, receive)
 
     app = Quart(__name__)
     app.request_class, app.asgi_http_class = OwnRequest, OwnConnection
@@ -656,10 +658,11 @@ async def test_the_apps_own_classes_keep_their_say() -> None:
 
     @app.post("/")
     async def view() -> str:
+        own: Any = request
         assert isinstance(request.body, OwnBody)
         assert isinstance(request.body, UploadBody)
         assert request.make_form_data_parser().__class__ is OwnParser
-        return f"{request.nickname} {await request.get_data(as_text=True)}"
+        return f"{own.nickname} {await own.get_data(as_text=True)}"
 
     response = await app.test_client().post("/", data="text")
     assert await response.get_data(as_text=True) == "own text"
@@ -685,7 +688,8 @@ class OwnProtocol:
 
 
 def test_a_connection_that_is_not_quarts_is_left_alone() -> None:
-    assert connection_class(OwnProtocol) is OwnProtocol  # type: ignore[arg-type]
+    own: Any = OwnProtocol
+    assert connection_class(own) is own
 
 
 async def test_the_test_client_and_a_test_request_context_work_as_before() -> None:

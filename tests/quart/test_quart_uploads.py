@@ -8,7 +8,7 @@ import io
 import os
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,12 @@ async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
 
 
 async def post(
-    app: Quart, body: bytes, path: str = "/", *, size: int = 60_000, **headers: str
+    app: Quart,
+    body: bytes,
+    path: str = "/",
+    *,
+    size: int = 60_000,
+    headers: Mapping[str, str] = FORM,
 ) -> Exchange:
     """Send a body in pieces of `size`, with its length."""
     fields = {**FORM, "Content-Length": str(len(body)), **headers}
@@ -153,7 +158,7 @@ class TestParity:
         body = SMALL.replace(b"bound", b"a/b:c=d")
         for quoted in ("a/b:c=d", '"a/b:c=d"'):
             kind = f"multipart/form-data; boundary={quoted}; charset=utf-8"
-            await post(app, body, **{"Content-Type": kind})
+            await post(app, body, headers={"Content-Type": kind})
         assert names == [["f"], ["f"]]
 
     @pytest.mark.parametrize(
@@ -432,7 +437,7 @@ class TestMalformed:
         ],
     )
     async def test_impossible_boundaries(self, app: Quart, root: Path, content_type: str) -> None:
-        assert (await post(app, SMALL, **{"Content-Type": content_type})).status == 400
+        assert (await post(app, SMALL, headers={"Content-Type": content_type})).status == 400
         assert not await in_thread(inventory, root)
 
     async def test_truncation_at_every_byte(self, app: Quart, root: Path) -> None:
@@ -445,7 +450,7 @@ class TestMalformed:
     async def test_a_content_length_that_promises_more(self, app: Quart, root: Path) -> None:
         for body in (SMALL, SMALL[:-20], b""):
             length = {"Content-Length": str(len(SMALL) + 1)}
-            assert (await post(app, body, **length)).status == 400
+            assert (await post(app, body, headers=length)).status == 400
         assert not await in_thread(inventory, root)
 
     async def test_split_at_every_byte_of_the_closing_boundary(self, app: Quart) -> None:
@@ -582,7 +587,7 @@ class TestGoing:
 
 def test_two_event_loops_take_uploads_at_once(app: Quart, fs: QuartHashFS) -> None:
     app.config["HASHFS_WORKER_THREADS"] = 1
-    digests = []
+    digests = list[bool]()
 
     @view(app)
     async def form() -> str:

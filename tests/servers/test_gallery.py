@@ -19,7 +19,9 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import httpx
@@ -28,7 +30,8 @@ from cutting_proxy import CuttingProxy
 from pictures import HEIGHT, SCENES, WIDTH, scene
 from PIL import Image
 
-try:
+PLAYWRIGHT = find_spec("playwright")
+if TYPE_CHECKING or PLAYWRIGHT:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import (
         Browser,
@@ -42,12 +45,10 @@ try:
         expect,
         sync_playwright,
     )
-except ImportError:
-    sync_playwright = None
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or sync_playwright is None,
+    CHROMIUM is None or PLAYWRIGHT is None,
     reason="needs Chromium (apt-get install chromium) and Playwright (tox run -e browser)",
 )
 

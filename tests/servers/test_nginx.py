@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from servers import START_TIMEOUT, Client, serve
 
-from flask_hashfs import HashFS
+from flask_hashfs import HashAddress, HashFS
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
@@ -86,7 +86,9 @@ def nginx(folder: Path, app_port: int, location: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module", params=["gunicorn:flask_app()", "uvicorn:quart_app()"])
-def site(request, tmp_path_factory):
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Client, HashAddress]]:
     """Yield a client of nginx in front of an app, and the address of a file in its store."""
     folder = tmp_path_factory.mktemp("nginx")
     kind, app = request.param.split(":")
@@ -104,7 +106,7 @@ def site(request, tmp_path_factory):
         yield client, address
 
 
-def test_nginx_sends_the_file_with_the_headers_of_the_app(site):
+def test_nginx_sends_the_file_with_the_headers_of_the_app(site: tuple[Client, HashAddress]) -> None:
     client, address = site
     answer = client.request("GET", f"/files/{address.id}")
     assert (answer.status, answer.body) == (200, CONTENT)
@@ -120,26 +122,28 @@ def test_nginx_sends_the_file_with_the_headers_of_the_app(site):
     assert [value for name, value in answer.headers if name.lower() == "accept-ranges"] == ["bytes"]
 
 
-def test_nginx_answers_ranges(site):
+def test_nginx_answers_ranges(site: tuple[Client, HashAddress]) -> None:
     client, address = site
     answer = client.request("GET", f"/files/{address.id}", [("Range", "bytes=10-19")])
     assert (answer.status, answer.body) == (206, CONTENT[10:20])
     assert answer.get("Content-Range") == f"bytes 10-19/{len(CONTENT)}"
 
 
-def test_the_app_answers_conditions(site):
+def test_the_app_answers_conditions(site: tuple[Client, HashAddress]) -> None:
     client, address = site
     known = [("If-None-Match", f'"{address.id}"')]
     assert client.request("GET", f"/files/{address.id}", known).status == 304
 
 
-def test_the_internal_location_is_closed(site):
+def test_the_internal_location_is_closed(site: tuple[Client, HashAddress]) -> None:
     client, address = site
     assert client.request("GET", f"/protected/{address.relpath}").status == 404
 
 
 @pytest.mark.parametrize("server", ["gunicorn:flask_app()", "uvicorn:quart_app()"])
-def test_nginx_sends_what_a_cache_keeps_and_the_app_what_it_does_not(server, tmp_path):
+def test_nginx_sends_what_a_cache_keeps_and_the_app_what_it_does_not(
+    server: str, tmp_path: Path
+) -> None:
     kind, app = server.split(":")
     cache = tmp_path / "cache"
     env = {

@@ -18,7 +18,16 @@ import pytest
 from both_apps import FRAMEWORKS, Site
 from flask import Flask
 from http_cases import CASES, SIZES, Case, check, content
-from object_stores import KINDS, empty, needs_s3, new_url, object_store, options
+from object_stores import (
+    KINDS,
+    backend_of,
+    empty,
+    needs_s3,
+    new_url,
+    object_store,
+    objects_of,
+    options,
+)
 from quart import Quart
 from servers import Answer, serve
 
@@ -69,7 +78,7 @@ def quart_peer(store: ObjectStore, **config: Any) -> InProcess:
     app.extensions["hashfs"]["client"] = store
 
     async def answer(method: str, target: str, headers: Any) -> Answer:
-        response = await app.test_client().open(target, method=method, headers=headers)
+        response = await app.test_client().open(target, method=method, headers=headers)  # type: ignore[call-arg]
         data = await response.get_data(False)
         return Answer(response.status_code, response.headers.to_wsgi_list(), data)
 
@@ -158,11 +167,11 @@ def test_cases_on_real_servers(
 def test_a_file_deleted_after_it_was_found_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     store = ObjectStore("memory://")
     address = store.put(content(3_000_000))
-    look_up = store.backend._look_up
+    look_up = backend_of(store)._look_up
 
     def found_and_deleted(file: Any) -> Any:
         found = look_up(file)
-        store.backend._objects.delete([address.relpath])
+        objects_of(store).delete([address.relpath])
         return found
 
     monkeypatch.setattr(store.backend, "_look_up", found_and_deleted)

@@ -12,15 +12,15 @@ import tarfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cutting_proxy import MEGABYTE, CuttingProxy
 from servers import Server, serve
 
-try:
+PLAYWRIGHT = find_spec("playwright")
+if TYPE_CHECKING or PLAYWRIGHT:
     from playwright.sync_api import sync_playwright
-except ImportError:
-    sync_playwright = None
 
 CLIENTS = Path(__file__).parents[1] / "support" / "clients"
 NPM = shutil.which("npm") if shutil.which("node") else None
@@ -150,7 +150,7 @@ def uppy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_node
 @pytest.mark.skipif(
-    CHROMIUM is None or sync_playwright is None,
+    CHROMIUM is None or PLAYWRIGHT is None,
     reason="needs Chromium (apt-get install chromium) and Playwright (tox run -e browser)",
 )
 def test_uppy_in_a_browser_goes_on_whenever_it_is_cut_off(

@@ -67,7 +67,7 @@ class Remote:
 
     def open(self, file: Any, mode: str = "rb") -> IO[Any]:
         url = pickle.loads(self.send("POST", "/open", pickle.dumps((file, mode))))
-        reader = io.BufferedReader(io.BytesIO(self.send("GET", url)))  # type: ignore[arg-type]
+        reader = io.BufferedReader(io.BytesIO(self.send("GET", url)))
         return reader if "b" in mode else io.TextIOWrapper(reader)
 
     def call(self, name: str, *arguments: Any, **keywords: Any) -> Any:
@@ -140,7 +140,7 @@ class TestServedStore(StoreContract):
                 config["HASHFS_STORE_OPTIONS"] = options()
             store.server, store.headers = server, {"Store": json.dumps(config)}
             stores.append(store)
-            return store  # type: ignore[no-any-return]
+            return store
 
         yield new_store
         for store in stores:

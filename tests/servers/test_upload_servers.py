@@ -184,7 +184,9 @@ def test_a_chunked_body_that_the_server_does_not_end_is_refused(
             assert b"Content-Length" in answer.body
         if kind.startswith("uwsgi"):  # the others refuse both together
             message = http("/raw", "Content-Length: 5", CHUNKED, body=chunked(b"hello"))
-            assert peer.exchange(message).status == 411
+            answer = peer.exchange(message)
+            assert answer is not None
+            assert answer.status == 411
         answer = peer.exchange(http("/raw", CHUNKED, body=chunked(b"hello")))
         assert answer is not None
         assert answer.status == 411

@@ -28,7 +28,7 @@ def folder_of(kind: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Tempora
         return SystemSpool()
     folder = TemporaryFolder(str(root))
     if kind == "of named files":
-        folder._unnamed = False
+        folder.unnamed = False
     return folder
 
 

@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "backend" / "dict_ba
 spec = importlib.util.spec_from_file_location("dict_backend", EXAMPLE)
 assert spec is not None
 assert spec.loader is not None
-dict_backend = importlib.util.module_from_spec(spec)
+dict_backend: Any = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(dict_backend)
 DictBackend: Any = dict_backend.DictBackend
 

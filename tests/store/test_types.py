@@ -127,7 +127,10 @@ def test_a_file_keeps_its_position() -> None:
 
 
 def test_a_document_is_known_by_what_comes_after_the_head() -> None:
-    members = [("media/film.bin", os.urandom(2 * HEAD_SIZE)), ("[Content_Types].xml", "")]
+    members: list[tuple[str, str | bytes]] = [
+        ("media/film.bin", os.urandom(2 * HEAD_SIZE)),
+        ("[Content_Types].xml", ""),
+    ]
     content = zipped(*members, ("word/document.xml", ""))
     assert type_of_head(content[:HEAD_SIZE]) == ZIP
     assert type_of(content) == guess_mimetype("a.docx")

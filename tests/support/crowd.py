@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from typing import Any
 
+from local_stores import spool_of
+
 from flask_hashfs import HashFS, NotStoredError
 
 CONTENTS = [bytes([n]) * (size + n) for n, size in enumerate([0, 1, 4096, 300_000] * 4)]
@@ -27,7 +29,8 @@ def main(root: str, way: str, seconds: float, seed: int, fsync: bool) -> dict[st
     os.umask(umask)
     fds = len(os.listdir("/proc/self/fd"))
     store = HashFS(root, fsync=fsync)
-    store.backend._temporary._unnamed = store.backend._temporary._unnamed and way == "unnamed"
+    if way != "unnamed":
+        spool_of(store).unnamed = False
     errors: list[str] = []
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds
@@ -52,6 +55,7 @@ def main(root: str, way: str, seconds: float, seed: int, fsync: bool) -> dict[st
 def work(
     store: HashFS, end: float, lot: random.Random, errors: list[str], counts: Counter[str]
 ) -> None:
+    step, number = "", 0
     try:
         while time.monotonic() < end:
             step = lot.choice(["put", "put", "upload", "get", "open", "delete", "list"])

@@ -149,7 +149,9 @@ def child(job: dict[str, Any], pipe: int) -> None:
     if job.get("named"):
         spool._UNNAMED = 0
     if job.get("short_writes"):
-        os.write = lambda fd, data: write(fd, memoryview(data)[: max(1, len(data) // 2)])
+        os.write = lambda fd, data: write(
+            fd, memoryview(data)[: max(1, memoryview(data).nbytes // 2)]
+        )
     if job.get("traced"):
         ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(2**64 - 1))  # whoever may trace it
         os.kill(os.getpid(), signal.SIGSTOP)

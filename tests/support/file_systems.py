@@ -21,10 +21,12 @@ def sshfs(served: Path, folder: Path) -> Iterator[Path]:
     """Mount a folder over SFTP without hard links, and without a network in between."""
     _need("sshfs", _SFTP)
     ours, theirs = socket.socketpair()
-    words = ["sshfs", "-f", "-o", "passive,disable_hardlink", f":{served}", folder]
+    words = ["sshfs", "-f", "-o", "passive,disable_hardlink", f":{served}", str(folder)]
     with ours, theirs:
-        server = subprocess.Popen([_SFTP], stdin=theirs, stdout=theirs)
-        client = subprocess.Popen(words, stdin=ours, stdout=ours, stderr=subprocess.PIPE)
+        server = subprocess.Popen([_SFTP], stdin=theirs.fileno(), stdout=theirs.fileno())
+        client = subprocess.Popen(
+            words, stdin=ours.fileno(), stdout=ours.fileno(), stderr=subprocess.PIPE
+        )
     with server, client:
         try:
             while not os.path.ismount(folder):

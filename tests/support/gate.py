@@ -169,7 +169,7 @@ class Gate(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Gate
+    server: Gate  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def answer(self) -> None:
         gate = self.server

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from flask_hashfs import HashFS
+from flask_hashfs._local.backend import LocalBackend
+from flask_hashfs._storage.spool import TemporaryFolder
 
 WAYS = ["unnamed", "named", "renamed"]
 """How content gets its address: from an unnamed file, a named one, or where no links are."""
@@ -32,7 +34,7 @@ def local_stores(
     def new_store(**options: Any) -> HashFS:
         store = HashFS(folder / str(len(stores)), **{"fsync": False, **options})
         if way != "unnamed":
-            store.backend._temporary._unnamed = False
+            spool_of(store).unnamed = False
         stores.append(store)
         return store
 
@@ -43,11 +45,23 @@ def local_stores(
         assert_tidy(store)
 
 
+def backend_of(store: HashFS) -> LocalBackend:
+    """Return the folder that the content of `store` lies in."""
+    backend = store.backend.past_cache
+    assert isinstance(backend, LocalBackend)
+    return backend
+
+
+def spool_of(store: HashFS) -> TemporaryFolder:
+    """Return where content waits for its address; its `unnamed` is for tests to turn off."""
+    return backend_of(store)._temporary
+
+
 def has_unnamed_files(folder: Path) -> bool:
     """Tell whether the file system of `folder` has them: network file systems mostly have not."""
-    temporary = HashFS(folder / "trial").backend._temporary
-    temporary.create(0o755).close()
-    return temporary._unnamed
+    spool = spool_of(HashFS(folder / "trial"))
+    spool.create(0o755).close()
+    return spool.unnamed
 
 
 def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:

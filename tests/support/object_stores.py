@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from flask_hashfs import HashFS
+from flask_hashfs._bucket.backend import BucketBackend
+from flask_hashfs._bucket.client import Objects
 from flask_hashfs._store.object_store import ObjectStore
 
 ENDPOINT = os.environ.get("HASHFS_TEST_S3")
@@ -57,11 +60,23 @@ def object_store(kind: str, **arguments: Any) -> Iterator[ObjectStore]:
         empty(store)
 
 
+def backend_of(store: HashFS) -> BucketBackend:
+    """Return the bucket that the content of `store` lies in."""
+    backend = store.backend.past_cache
+    assert isinstance(backend, BucketBackend)
+    return backend
+
+
+def objects_of(store: HashFS) -> Objects:
+    """Return the client of the bucket, to look past the store and to disturb it."""
+    return backend_of(store)._objects
+
+
 def empty(store: ObjectStore) -> None:
-    objects = store.backend.past_cache._objects
+    objects = objects_of(store)
     objects.delete([found.key for found in objects.list()])
 
 
 def keys(store: ObjectStore) -> list[str]:
     """Return every key, hidden ones too."""
-    return [found.key for found in store.backend.past_cache._objects.list()]
+    return [found.key for found in objects_of(store).list()]

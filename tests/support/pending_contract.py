@@ -245,11 +245,12 @@ class PendingContract:
     def test_a_stale_request_changes_nothing(self, store: HashFS) -> None:
         first = store.backend.pending.take(begun(store))
         store.backend.pending.take(first.id).close()
-        for call in (
+        calls: tuple[Callable[[], object], ...] = (
             lambda: first.begin(77, True, marked=False, brings=1),
             lambda: first.begin(None, True, marked=True, brings=1),
             lambda: first.write(b"x"),
-        ):
+        )
+        for call in calls:
             with pytest.raises(StaleUploadError):
                 call()
         first.cut()
@@ -383,11 +384,12 @@ class PendingContract:
     ) -> None:
         hashed: list[int] = []
         update = pending_module.Hashing.update
-        monkeypatch.setattr(
-            pending_module.Hashing,
-            "update",
-            lambda self, data: (hashed.append(len(data)), update(self, data))[1],
-        )
+
+        def note_and_update(self: pending_module.Hashing, data: bytes) -> None:
+            hashed.append(len(data))
+            update(self, data)
+
+        monkeypatch.setattr(pending_module.Hashing, "update", note_and_update)
         id = begun(store, CONTENT[:200_000])
         taken = store.backend.pending.take(id)
         append(taken, CONTENT[200_000:], len(CONTENT))

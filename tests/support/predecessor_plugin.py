@@ -14,7 +14,7 @@ hashfs.HashFS = flask_hashfs.HashFS
 
 # Their tests date from a pytest that called generator fixtures so; newer ones dropped the name.
 if not hasattr(pytest, "yield_fixture"):
-    pytest.yield_fixture = pytest.fixture  # type: ignore[attr-defined]
+    setattr(pytest, "yield_fixture", pytest.fixture)  # noqa: B010
 
 
 def pytest_report_header() -> str:

@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,16 @@ class Format:
 FORMATS: list[Format] = []
 
 
+def _make(make: Callable[[Path, str], bytes], name: str, folder: Path) -> bytes:
+    return make(folder, name)
+
+
 def made(*kinds: tuple[str, str], **settings: Any) -> Callable[[Any], Any]:
     """Add a format for each file name and type in `kinds`; the maker is given the name."""
 
     def add(make: Callable[[Path, str], bytes]) -> Callable[[Path, str], bytes]:
         for name, mimetype in kinds:
-            FORMATS.append(Format(name, mimetype, lambda folder, name=name: make(folder, name)))
+            FORMATS.append(Format(name, mimetype, partial(_make, make, name)))
         return make
 
     return add

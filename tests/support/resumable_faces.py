@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from guards import LoopGuard
+from object_stores import objects_of
 
 NOTHING_BLOCKS = LoopGuard()
 TUS_TYPE = "application/offset+octet-stream"
@@ -216,7 +217,7 @@ class BucketFace(Face):
 
     @property
     def _objects(self) -> Any:
-        return self.app.extensions["hashfs"]["client"].backend._objects
+        return objects_of(self.app.extensions["hashfs"]["client"])
 
     def left(self) -> list[str]:
         return sorted({found.key.split("/")[2] for found in self._objects.list(".hashfs/uploads")})

@@ -26,8 +26,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import Flask
 from sqlalchemy import Engine, create_engine, delete, event, select, text
@@ -54,9 +55,7 @@ class Base(DeclarativeBase):
 
 class Row(Base):
     __tablename__ = "schedule_row"
-    __mapper_args__: ClassVar[dict[str, bool]] = {
-        "confirm_deleted_rows": False
-    }  # another one may have deleted it
+    __mapper_args__ = {"confirm_deleted_rows": False}  # noqa: RUF012 - another one may have deleted it
     id: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[int]
     file: Mapped[StoredFile] = mapped_column(StoredFileType)
@@ -246,7 +245,7 @@ def play(job: dict[str, Any]) -> dict[str, Any]:
 
     pruner = fork_pruner(0)
     writers = {
-        fork(lambda place=place: write(job, board, place, random.Random(f"{seed} {place}"))): place
+        fork(partial(write, job, board, place, random.Random(f"{seed} {place}"))): place
         for place in range(WRITERS)
     }
     failed = killed = prunes = 0

@@ -198,7 +198,7 @@ def serve(
                 break
             if attempt == 2 or "address already in use" not in server.log().lower():
                 raise RuntimeError(f"the server did not start:\n{server.log()}")
-        yield server
+        yield server  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _start(

@@ -99,7 +99,8 @@ def quart_app(config: str) -> Any:
 
     @app.post("/open")
     async def open() -> bytes:
-        file, mode = pickle.loads(await request.get_data())
+        sent: Any = await request.get_data()
+        file, mode = pickle.loads(sent)
         async with fs.open(file, mode):
             pass
         address = await fs.get(file)
@@ -109,7 +110,8 @@ def quart_app(config: str) -> Any:
     @app.post("/call/<name>")
     async def call(name: str) -> bytes:
         assert name in CALLS
-        arguments, keywords = pickle.loads(await request.get_data())
+        sent: Any = await request.get_data()
+        arguments, keywords = pickle.loads(sent)
         result = getattr(fs, name)(*arguments, **keywords)
         if isinstance(result, AsyncIterator):
             return pickle.dumps([item async for item in result])

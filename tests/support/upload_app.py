@@ -64,7 +64,8 @@ def flask_by_asgiref() -> Any:
     """Make the Flask app an ASGI one, by asgiref."""
     from asgiref.wsgi import WsgiToAsgi
 
-    return WsgiToAsgi(flask_app())
+    to_asgi: Any = WsgiToAsgi
+    return to_asgi(flask_app())
 
 
 def quart_app() -> Any:
