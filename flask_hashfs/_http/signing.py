@@ -85,7 +85,7 @@ def token(keys: Sequence[Key], store: str, path: str, grant: Grant) -> str:
         grant: What it allows.
     """
     payload = [grant.expires, grant.download_name, grant.as_attachment]
-    signed = _serializer(keys).dumps(payload, salt=_salt(store, path))
+    signed = _serializer(_in_bytes(keys)).dumps(payload, salt=_salt(store, path))
     return signed if isinstance(signed, str) else signed.decode("ascii")
 
 
@@ -106,13 +106,21 @@ def read_token(
     """
     if len(tokens) != 1 or not keys:
         raise InvalidTokenError
+    grant = _grant(_in_bytes(keys), store, path, tokens[0])
+    if now >= grant.expires:
+        raise InvalidTokenError
+    return grant
+
+
+@functools.lru_cache(maxsize=1024)  # a player asks for many ranges by one URL; errors are not kept
+def _grant(keys: tuple[bytes, ...], store: str, path: str, token: str) -> Grant:
+    """Return what a token allows that was signed at any time."""
     try:
-        payload = _serializer(keys).loads(tokens[0], salt=_salt(store, path))
-        grant = Grant(*payload)
-        is_canonical = _is_canonical(tokens[0])
+        grant = Grant(*_serializer(keys).loads(token, salt=_salt(store, path)))
+        is_canonical = _is_canonical(token)
     except (BadData, TypeError, ValueError) as error:
         raise InvalidTokenError from error
-    if now >= grant.expires or not is_canonical:
+    if not is_canonical:
         raise InvalidTokenError
     return grant
 
@@ -121,12 +129,12 @@ def _salt(store: str, path: str) -> bytes:
     return f"flask_hashfs.url\0{store}\0{path}".encode("utf-8", "surrogateescape")
 
 
-def _serializer(keys: Sequence[Key]) -> URLSafeSerializer:
-    return _new_serializer(tuple(map(want_bytes, keys)))
+def _in_bytes(keys: Sequence[Key]) -> tuple[bytes, ...]:
+    return tuple(map(want_bytes, keys))
 
 
 @functools.lru_cache(maxsize=16)
-def _new_serializer(keys: tuple[bytes, ...]) -> URLSafeSerializer:
+def _serializer(keys: tuple[bytes, ...]) -> URLSafeSerializer:
     """Return what signs and reads with these keys; making one costs as much as a signature.
 
     An app has the same keys for long, and those of a few apps are kept.
