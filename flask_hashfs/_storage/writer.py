@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from types import TracebackType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..exceptions import FileTooLargeError
 from .beside import begin
@@ -26,7 +26,16 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 MEMORY_LIMIT = 256 * 1024
 """Bytes of one content that are kept in memory before a file is opened for it."""
 
+_FIRST = 64  # bytes that may tell a type alone
 _BESIDE = 128 * 1024  # below this, handing a write to another thread costs more than it saves
+
+
+class _Head(NamedTuple):
+    """What is to be done with the beginning of a content."""
+
+    size: int
+    look: Callable[[bytes], None]
+    is_told_by: Callable[[bytes], bool]
 
 
 class Writer:
@@ -67,7 +76,7 @@ class Writer:
         self.size = 0
         self.closed = False
         self.head_type: str | None = None
-        self._head: tuple[int, Callable[[bytes], None]] | None = None
+        self._head: _Head | None = None
         self._folder = folder
         self.memory_limit = memory_limit
         self._dmode = dmode
@@ -103,7 +112,7 @@ class Writer:
             size = self.size + len(data)
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
-            if self._head is not None and size >= self._head[0]:
+            if self._head is not None and (size >= self._head.size or self._is_told_by(data)):
                 self._show_head(data)
             self.size = size
             if (
@@ -120,14 +129,17 @@ class Writer:
             tell_full(error)
             raise
 
-    def look_at_head(self, size: int, look: Callable[[bytes], None]) -> None:
+    def look_at_head(
+        self, size: int, look: Callable[[bytes], None], is_told_by: Callable[[bytes], bool]
+    ) -> None:
         """Have the beginning of the content looked at, as soon as it is there.
 
         Args:
             size: Bytes that the beginning has, if the content is not shorter.
             look: Called with them before more is written; what it raises, `write` raises.
+            is_told_by: Tells whether the first bytes that are written tell as much as all of it.
         """
-        self._head = (size, look)
+        self._head = _Head(size, look, is_told_by)
 
     @property
     def awaits_head(self) -> bool:
@@ -149,10 +161,14 @@ class Writer:
 
     def _show_head(self, more: Bytes) -> None:
         assert self._head is not None
-        size, look = self._head
+        size, look, _ = self._head
         self._head = None
         head = self.read_head(size)
         look(head + bytes(memoryview(more)[: size - len(head)]))
+
+    def _is_told_by(self, data: Bytes) -> bool:
+        assert self._head is not None
+        return self.size == 0 and self._head.is_told_by(bytes(memoryview(data)[:_FIRST]))
 
     def read_head(self, size: int) -> bytes:
         """Return the first `size` bytes of the content, or all of a shorter one."""

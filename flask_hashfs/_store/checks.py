@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from .._http.accept import covers, parse_types
 from .._http.media import extension_of, guess_mimetype
-from .._http.sniffing import HEAD_SIZE, ZIP, ZIP_TYPES
+from .._http.sniffing import HEAD_SIZE, ZIP, ZIP_TYPES, first_bytes_type
 from .._storage.names import AUTO, Auto, Extension, dotted
 from .._storage.writer import Writer
 from ..exceptions import (
@@ -125,8 +125,13 @@ def before(extension: Extension, expected: str | None) -> Suffix:
 def watch(writer: Writer, types_accepted: Accepted) -> Writer:
     """Let a writer refuse content as soon as its beginning is not of an accepted type."""
     if types_accepted.lists:
-        writer.look_at_head(HEAD_SIZE, partial(_judge, writer, types_accepted))
+        writer.look_at_head(HEAD_SIZE, partial(_judge, writer, types_accepted), _is_told_by)
     return writer
+
+
+def _is_told_by(first: bytes) -> bool:
+    """Tell whether the first bytes of a content tell its type."""
+    return first_bytes_type(first) is not None
 
 
 def _judge(writer: Writer, types_accepted: Accepted, head: bytes) -> None:

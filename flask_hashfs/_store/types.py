@@ -12,7 +12,7 @@ import os
 import zipfile
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .._http.sniffing import HEAD_SIZE, UNKNOWN, ZIP, refine, zip_type
+from .._http.sniffing import HEAD_SIZE, UNKNOWN, ZIP, first_bytes_type, refine, zip_type
 from ..exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def type_of_head(head: bytes) -> str:
     Returns:
         The type; ``application/zip`` where only the whole archive tells more.
     """
-    return refine(head, _detected(head))
+    return first_bytes_type(head) or refine(head, _detected(head))
 
 
 def _detected(head: bytes) -> str:

@@ -13,7 +13,7 @@ import pytest
 from real_formats import FORMATS, Format, zipped
 
 from flask_hashfs._http.media import guess_mimetype
-from flask_hashfs._http.sniffing import HEAD_SIZE, UNKNOWN, ZIP
+from flask_hashfs._http.sniffing import HEAD_SIZE, UNKNOWN, ZIP, first_bytes_type, refine
 from flask_hashfs._store import types
 from flask_hashfs._store.types import type_of_file, type_of_head
 from flask_hashfs.exceptions import ConfigError
@@ -190,3 +190,31 @@ def test_the_detector_is_not_imported_before_it_is_used() -> None:
             [sys.executable, "-P", "-c", code, root], capture_output=True, text=True, check=True
         )
     assert done.stdout.split()[0] == "False"
+
+
+_FIRST_BYTES = [
+    b"GIF87a",
+    b"GIF89a",
+    b"%PDF-1.4",
+    b"%PDF-2.0",
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(25),
+    *(b"\xff\xd8\xff" + bytes([marker]) for marker in (0xDB, *range(0xE0, 0xF0), 0xFE)),
+    *(
+        b"\0\0\0\x18ftyp" + brand
+        for brand in (b"isom", b"iso2", b"iso6", b"mp41", b"mp42", b"avc1")
+    ),
+]
+
+
+@pytest.mark.parametrize("first", _FIRST_BYTES)
+@pytest.mark.parametrize("rest", [b"", bytes(50_000), b"\n<svg>" * 9, b"a\n" * 2000, b"acTL"])
+def test_what_the_first_bytes_tell_is_what_the_detector_says(first: bytes, rest: bytes) -> None:
+    mimetype = first_bytes_type(first + rest)
+    assert mimetype is not None
+    assert mimetype == refine(first + rest, types._detected(first + rest))
+
+
+def test_the_first_bytes_of_a_moving_png_do_not_tell_its_type() -> None:
+    begin = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(21)
+    assert first_bytes_type(begin) is None
+    assert first_bytes_type(begin + b"acTL" + bytes(100)) is None
