@@ -228,7 +228,9 @@ class _Driver:
 
 def _count_arrived(connection: socket.socket) -> int:
     """Return how many bytes can be read without waiting for the client, as far as that is known."""
-    if fcntl is None or isinstance(connection, ssl.SSLSocket):  # encrypted ones say little
+    if fcntl is None or termios is None:
+        return 0
+    if isinstance(connection, ssl.SSLSocket):  # encrypted ones say little
         return 0
     count = array("i", [0])
     try:
