@@ -32,7 +32,8 @@ def upload_request_class(base: type[RequestT]) -> type[RequestT]:
     """
     if issubclass(base, _Uploads):
         return base
-    importlib.import_module("python_multipart.multipart")  # a form may find no descriptor left
+    for name in ("http_sf", "python_multipart.multipart"):  # a request may find no descriptor left
+        importlib.import_module(name)
     mixins: list[type[Request]] = [_Uploads]
     if base.stream is Request.stream:
         mixins.append(_CheckedBody)
