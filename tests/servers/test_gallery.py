@@ -433,6 +433,31 @@ def test_all_uploads_are_cancelled_at_once(page: Page, gallery: Gallery, tmp_pat
     wait_until(lambda: gallery.stored() == [], "an end of the uploads at the server")
 
 
+def test_the_panel_of_uploads_can_be_folded(page: Page, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    files = [tmp_path / f"{number}.bin" for number in range(12)]
+    for file in files:
+        file.write_bytes(os.urandom(100_000))
+    slow_down(page, 50_000)
+    page.locator("#files").set_input_files(files)
+    panel, rows = page.locator("#transfers"), page.locator("#transfer-list")
+    fold = page.get_by_role("button", name="List of uploads")
+    expect(fold).to_have_attribute("aria-expanded", "true")
+    expect(rows).to_be_visible()
+    fold.press("Enter")
+    expect(fold).to_have_attribute("aria-expanded", "false")
+    expect(rows).to_be_hidden()
+    expect(fold).to_be_focused()
+    expect(page.get_by_role("progressbar", name="Progress of all uploads")).to_be_visible()
+    box = panel.bounding_box()
+    assert box is not None
+    assert box["height"] < 844 / 8  # the files behind it can be seen
+    assert not Axe().run(page).response["violations"]
+    fold.click()
+    expect(rows).to_be_visible()
+    page.get_by_role("button", name="Cancel all").click()
+
+
 def test_leaving_during_an_upload_asks(page: Page, tmp_path: Path) -> None:
     (large := tmp_path / "large.bin").write_bytes(os.urandom(3_000_000))
     slow_down(page, 100_000)

@@ -12,6 +12,7 @@ const panel = document.getElementById("transfers");
 const list = panel.querySelector("ul");
 const clear = document.getElementById("clear");
 const cancelAll = document.getElementById("cancel-all");
+const fold = document.getElementById("fold");
 const whole = document.getElementById("whole");
 const grid = document.getElementById("grid");
 const announce = document.getElementById("announce");
@@ -227,6 +228,10 @@ cancelAll.addEventListener("click", () => {
   // Those that wait first, so that none of them begins in between.
   for (const transfer of [...inState("waiting"), ...inState("sending")]) transfer.cancel();
   picker.focus();
+});
+fold.addEventListener("click", () => {
+  list.hidden = !list.hidden;
+  fold.setAttribute("aria-expanded", String(!list.hidden));
 });
 addEventListener("beforeunload", (event) => active().length && event.preventDefault());
 
