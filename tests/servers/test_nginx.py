@@ -33,6 +33,15 @@ def documented_location(root: Path) -> str:
     return block.group(1).replace("/var/lib/myapp/uploads/", f"{root}/")
 
 
+def documented_location_of_uploads(app_port: int) -> str:
+    """Return the location of uploads as the documentation has it, for this app."""
+    page = PAGE.with_name("deployment.md").read_text()
+    block = re.search(r"```nginx\n(location /upload .*?)```", page, re.DOTALL)
+    assert block is not None
+    found = block.group(1).replace("location /upload", "location /raw")
+    return found.replace("127.0.0.1:8000", f"127.0.0.1:{app_port}")
+
+
 def documented_location_of_a_cache(cache: Path) -> str:
     """Return the internal location of kept files as the documentation has it."""
     page = PAGE.with_name("object-store.md").read_text()
@@ -171,3 +180,22 @@ def test_nginx_sends_what_a_cache_keeps_and_the_app_what_it_does_not(
         assert answer.get("ETag") == f'"{address.id}"'
         ranged = client.request("GET", path, [("Range", "bytes=5-9")])
         assert (ranged.status, ranged.body) == (206, CONTENT[5:10])
+
+
+@pytest.mark.parametrize("server", ["gunicorn:flask_app()", "uvicorn:quart_app()"])
+def test_nginx_refuses_more_than_1_mb_by_itself_unless_it_is_told_not_to(server, tmp_path):
+    kind, app = server.split(":")
+    env = {"FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "store")}
+    content = bytes(2_000_000)
+    (default := tmp_path / "default").mkdir()
+    (documented := tmp_path / "documented").mkdir()
+    with serve(kind, f"upload_app:{app}", env=env) as running:
+        with nginx(default, running.port, "") as client:
+            # Nothing of the body is sent: a client that sends may be cut off before it reads.
+            answer = client.request("POST", "/raw", [("Content-Length", str(len(content)))])
+            assert answer.status == 413
+            assert b"<center>nginx" in answer.body
+            assert client.request("POST", "/raw", body=content[:1_000_000]).status == 200
+        location = documented_location_of_uploads(running.port)
+        with nginx(documented, running.port, location) as client:
+            assert client.request("POST", "/raw", body=content).status == 200
