@@ -25,6 +25,7 @@ from runners import make_runner
 
 from flask_hashfs import Finding, HashFS
 from flask_hashfs._bucket import diagnosis
+from flask_hashfs._local import diagnosis as local
 
 needs_obstore = pytest.mark.skipif(
     importlib.util.find_spec("obstore") is None,
@@ -181,6 +182,11 @@ def test_a_slow_disk_and_no_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # A real disk is as slow as that only when it is about to fail.
     monkeypatch.setattr("flask_hashfs._storage.posix.sync_file", lambda _: time.sleep(0.3))
     assert found(tmp_path)["fsync"].level == "warning"
+
+
+def test_names_that_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "lexists", lambda _: True)
+    assert local._case(str(tmp_path / "abc")).level == "note"
 
 
 def test_reads_that_wait(disk: Path) -> None:

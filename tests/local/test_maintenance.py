@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from quart import Quart, current_app
 from schedules import stage
 
 from flask_hashfs import ConfigError, FlaskHashFS, HashAddress, HashFS, QuartHashFS
+from flask_hashfs._local.listing import contents
+from flask_hashfs._storage.backend import Backend
 from flask_hashfs.testing.store_contract import id_of
 
 DAY = timedelta(hours=24)
@@ -488,14 +489,17 @@ def test_one_whole_file_is_enough_to_trust_the_settings(store: HashFS) -> None:
     assert list(store.files()) == [first]
 
 
-def test_a_whole_file_that_takes_long_to_hash_is_waited_for(store: HashFS) -> None:
+def test_a_whole_file_that_takes_long_to_hash_is_waited_for(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(40):
         damage(store.put(b"%d" % number).abspath)
-    numbers = count()
-    large = store.put(b"%d" % next(numbers) + bytes(16_000_000))
-    while next(store.files()) != large.abspath:
-        store.delete(large)
-        large = store.put(b"%d" % next(numbers) + bytes(16_000_000))
+    large = store.put(bytes(16_000_000))
+
+    def large_first(backend: Backend) -> Iterator[tuple[str, str]]:
+        return iter(sorted(contents(backend), key=lambda found: found[1] != large.abspath))
+
+    monkeypatch.setattr("flask_hashfs._local.verify.contents", large_first)
     assert len(list(store.verify(quarantine=True))) == 40
     assert list(store.files()) == [large.abspath]
 

@@ -30,7 +30,7 @@ from cutting_proxy import CuttingProxy
 from pictures import HEIGHT, SCENES, WIDTH, scene
 from PIL import Image
 
-PLAYWRIGHT = find_spec("playwright")
+PLAYWRIGHT = find_spec("playwright") and find_spec("axe_playwright_python")
 if TYPE_CHECKING or PLAYWRIGHT:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import (
@@ -433,11 +433,11 @@ def test_all_uploads_are_cancelled_at_once(page: Page, gallery: Gallery, tmp_pat
     wait_until(lambda: gallery.stored() == [], "an end of the uploads at the server")
 
 
-def test_the_panel_of_uploads_can_be_folded(page: Page, tmp_path: Path) -> None:
+def test_the_panel_of_uploads_can_be_folded(page: Page, gallery: Gallery, tmp_path: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     files = [tmp_path / f"{number}.bin" for number in range(12)]
     for file in files:
-        file.write_bytes(os.urandom(100_000))
+        file.write_bytes(os.urandom(1_000_000))
     slow_down(page, 50_000)
     page.locator("#files").set_input_files(files)
     panel, rows = page.locator("#transfers"), page.locator("#transfer-list")
@@ -456,6 +456,8 @@ def test_the_panel_of_uploads_can_be_folded(page: Page, tmp_path: Path) -> None:
     fold.click()
     expect(rows).to_be_visible()
     page.get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".transfer[data-state=cancelled]")).to_have_count(12)
+    wait_until(lambda: gallery.stored() == [], "an end of the uploads at the server")
 
 
 def test_leaving_during_an_upload_asks(page: Page, tmp_path: Path) -> None:

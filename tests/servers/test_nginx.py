@@ -183,7 +183,9 @@ def test_nginx_sends_what_a_cache_keeps_and_the_app_what_it_does_not(
 
 
 @pytest.mark.parametrize("server", ["gunicorn:flask_app()", "uvicorn:quart_app()"])
-def test_nginx_refuses_more_than_1_mb_by_itself_unless_it_is_told_not_to(server, tmp_path):
+def test_nginx_refuses_more_than_1_mb_by_itself_unless_it_is_told_not_to(
+    server: str, tmp_path: Path
+) -> None:
     kind, app = server.split(":")
     env = {"FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "store")}
     content = bytes(2_000_000)
