@@ -56,7 +56,11 @@ def type_of_head(head: bytes) -> str:
 
     Returns:
         The type; ``application/zip`` where only the whole archive tells more.
+
+    Raises:
+        ConfigError: The detector is not installed, whether it would be asked or not.
     """
+    detector()
     return first_bytes_type(head) or refine(head, _detected(head))
 
 

@@ -10,25 +10,15 @@ from werkzeug.http import parse_options_header
 
 from flask_hashfs._http.parameters import MAX_ESCAPES, MAX_PARAMETERS, parse_parameters
 
-# Browsers write a quote in a name as %22, which older releases of Werkzeug leave as it is.
-READS_QUOTES = parse_options_header("form-data; a=%22")[1] == {"a": '"'}
+# Older releases read escapes, unclosed quotes and what RFC 2231 adds in other ways.
+IS_READ_ALIKE = parse_options_header('form-data; a*="b"; c=%22')[1] == {"a": '"b"', "c": '"'}
 FRAGMENTS = [
     *("a=b", "name=", "=", ";", "; ", " ", "\t", '"', "\\", "x", "*", "*0", "*1*", "filename*="),
-    *(
-        "utf-8''",
-        "iso-8859-1'en'",
-        "utf-16''",
-        "%",
-        "%C5%BC",
-        "%4",
-        "%22" * READS_QUOTES,
-        "\x00",
-        "\u017c",
-        "'",
-    ),
+    *("utf-8''", "iso-8859-1'en'", "utf-16''", "%", "%C5%BC", "%4", "%22", "\x00", "\u017c", "'"),
 ]
 
 
+@pytest.mark.skipif(not IS_READ_ALIKE, reason="this release of Werkzeug reads them otherwise")
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join))
 def test_they_mean_what_they_mean_to_werkzeug(rest: str) -> None:
     header = "form-data; " + rest

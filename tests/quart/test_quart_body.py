@@ -648,9 +648,9 @@ async def test_the_apps_own_classes_keep_their_say() -> None:
             return await super().get_data(*args, **kwargs)
 
     class OwnConnection(ASGIHTTPConnection):
-        async def handle_messages(self, request: Any, receive: Any) -> None:
+        async def handle_messages(self, *args: Any, **more: Any) -> None:
             seen.append("handle_messages")
-            await super().handle_messages(request, receive)
+            await super().handle_messages(*args, **more)
 
     app = Quart(__name__)
     app.request_class, app.asgi_http_class = OwnRequest, OwnConnection
