@@ -215,6 +215,8 @@ class KeptFiles:
         id = self._layout.id_of(relpath)
         if id is not None:
             self.forget_path(id)
+        if posix.lstat(path) is None:  # the count is not looked at for nothing
+            return False
         try:
             if counted:
                 self.count.removing(lambda: _delete(path))

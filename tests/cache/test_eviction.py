@@ -149,6 +149,16 @@ def test_what_a_deleted_count_does_not_tell_is_walked(store: HashFS, tmp_path: P
     settled(store, tmp_path, 6)
 
 
+def test_a_delete_of_what_is_not_kept_does_not_count_anything(
+    store: HashFS, tmp_path: Path
+) -> None:
+    (address,) = put(store, 1)
+    wait_until(lambda: is_kept(store, address), "it is kept")
+    shutil.rmtree(tmp_path / "cache")
+    store.delete(address)
+    assert not (tmp_path / "cache" / "count").exists()
+
+
 def test_a_count_that_is_too_large_is_set_right_by_an_eviction(
     store: HashFS, tmp_path: Path
 ) -> None:
