@@ -464,8 +464,7 @@ class UploadFlow:
             if _is_full(error):
                 raise _RefusedError(http.FULL) from error
             raise
-        if marked:
-            yield Call(taken.keep)
+        yield Call(taken.keep)  # a bucket is sent what has waited, while its errors can be told
         if append.completes and append.length is None:
             # Its length is told by its end only: from now on it is known, and all is there.
             length = taken.offset

@@ -235,7 +235,7 @@ def _count_arrived(connection: socket.socket) -> int:
     count = array("i", [0])
     try:
         fcntl.ioctl(connection, termios.FIONREAD, count)
-    except OSError:  # the read will tell
+    except (OSError, ValueError):  # the read will tell
         return 0
     return count[0]
 
