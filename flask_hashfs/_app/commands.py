@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
 from typing import Any
 
 import click
 
+NAME = "hashfs"
 
-class _Later(click.Group):
-    """Stands for `cli.hashfs`, which only a command line needs."""
+
+class Later(click.Group):
+    """Stands for `cli.hashfs`, which only a command line needs, in one app.
+
+    An app may add commands of its own, which no other app gets.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        del self.commands  # click's empty one, in whose place stands the one below
+
+    @cached_property
+    def commands(self) -> dict[str, click.Command]:  # type: ignore[override]
+        """The real commands, and those that the app has added."""
+        return dict(_real().commands)
 
     def make_context(
         self,
@@ -18,7 +34,9 @@ class _Later(click.Group):
         **extra: Any,
     ) -> click.Context:
         """Return the context of the real command, which click goes on with."""
-        return _real().make_context(info_name, args, parent, **extra)
+        whole = copy.copy(_real())
+        whole.commands = self.commands
+        return whole.make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Carry out the real command, where this one is called by itself."""
@@ -33,6 +51,3 @@ def _real() -> click.Group:
     from .cli import hashfs as real
 
     return real
-
-
-hashfs = _Later("hashfs")

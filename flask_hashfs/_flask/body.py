@@ -122,6 +122,7 @@ class Body(ReadOnce):
         self._position = 0
         self._failure: HTTPException | None = None
         self._has_ended = False
+        self._is_interrupted = False
         self._kept: bytes | None = None
         self._share: Share | None = None
 
@@ -185,6 +186,10 @@ class Body(ReadOnce):
                 break
         return b"".join(pieces)
 
+    def interrupt(self) -> None:
+        """Note that this process ends it, so that it is not counted among what has broken off."""
+        self._is_interrupted = True
+
     def leave(self) -> None:
         """Count this body no more among those of uploads: it has ended, or its request has."""
         if self._share is not None:
@@ -210,7 +215,7 @@ class Body(ReadOnce):
             self._rules.check(self._position, ended=self._has_ended)
         except HTTPException as error:
             self._failure = error
-            if isinstance(error, IncompleteUploadError):
+            if isinstance(error, IncompleteUploadError) and not self._is_interrupted:
                 MEMORY.count_aborted()
             self.leave()
             raise

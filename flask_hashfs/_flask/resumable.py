@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from array import array
 from collections.abc import Callable, Generator
@@ -33,7 +32,12 @@ from .._app.resumable import (
 )
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import Taken
-from .body import body_length, hides_end, open_body
+from .body import Body, body_length, hides_end, open_body
+
+try:
+    import ssl
+except ImportError:  # a Python that was built without it
+    ssl = None  # type: ignore[assignment]
 
 try:
     import fcntl
@@ -113,6 +117,7 @@ class _Driver:
         self._inspect = inspect
         self._environ = request.environ
         self._body: Any = None
+        self._is_interrupted = False
         self._timeout: float | None = None
         self._socket: socket.socket | None = self._environ.get("gunicorn.socket")
         if not isinstance(self._socket, socket.socket):
@@ -177,6 +182,7 @@ class _Driver:
     def _read(self, size: int) -> bytes:
         if self._body is None:
             self._body = open_body(self._environ, None)
+            self._tell_body()
             if self._socket is not None:
                 self._timeout = self._socket.gettimeout()
                 self._socket.settimeout(SILENCE)
@@ -199,9 +205,15 @@ class _Driver:
 
     def _interrupt(self) -> None:
         """Make a read that waits for the client end, in whichever thread it is."""
+        self._is_interrupted = True
+        self._tell_body()
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
+
+    def _tell_body(self) -> None:
+        if self._is_interrupted and isinstance(self._body, Body):
+            self._body.interrupt()
 
     def end_after(self, response: Response) -> Response:
         """Let go of the body once the response has been sent."""
@@ -230,7 +242,7 @@ def _count_arrived(connection: socket.socket) -> int:
     """Return how many bytes can be read without waiting for the client, as far as that is known."""
     if fcntl is None or termios is None:
         return 0
-    if isinstance(connection, ssl.SSLSocket):  # encrypted ones say little
+    if ssl is not None and isinstance(connection, ssl.SSLSocket):  # encrypted ones say little
         return 0
     count = array("i", [0])
     try:

@@ -285,7 +285,7 @@ class UploadBody(Body):
     def _end(self, state: Arrival) -> bool:
         if self._complete.is_set():
             return False
-        if self._state is Arrival.KEPT and state is Arrival.BROKEN:
+        if (self._state, state, self._must_raise) == (Arrival.KEPT, Arrival.BROKEN, None):
             MEMORY.count_aborted()
         if self._state is not Arrival.LOST:
             self._state = state

@@ -20,9 +20,12 @@ def user() -> str:
 
 
 def nearest(path: str) -> str:
-    """Return the path itself, or the nearest folder above it that exists."""
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
+    """Return the path itself, the nearest folder above it that exists, or the topmost one.
+
+    On Windows not even the topmost one needs to exist: it is a drive.
+    """
+    while not os.path.lexists(path) and (above := os.path.dirname(path)) != path:
+        path = above
     return path
 
 

@@ -573,6 +573,32 @@ def test_a_command_of_the_app_of_the_same_name_stays(app: Any) -> None:
     assert app.cli.commands["hashfs"] is own
 
 
+def test_an_app_lists_the_commands_and_adds_some_of_its_own(app: Any, tmp_path: Path) -> None:
+    extension: Any = FlaskHashFS if isinstance(app, Flask) else QuartHashFS
+    other: Any = type(app)("other")
+    for each in (app, other):
+        each.config["HASHFS_ROOT_FOLDER"] = str(tmp_path)
+        extension(each)
+    group = app.cli.commands["hashfs"]
+    assert sorted(group.commands) == sorted(command.commands)
+
+    @group.command("shrink")
+    @click.argument("what")
+    def shrink(what: str) -> None:
+        """Shrink it."""
+        click.echo(f"shrinks {what}")
+
+    context = click.Context(group)
+    assert group.get_command(context, "shrink") is shrink
+    assert {"shrink", "stats"} <= set(group.list_commands(context))
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["hashfs", "shrink", "this"]).output == "shrinks this\n"
+    assert "Shrink it." in runner.invoke(args=["hashfs", "--help"]).output
+    assert runner.invoke(args=["hashfs", "stats"]).exit_code == 0
+    assert "shrink" not in other.cli.commands["hashfs"].commands
+    assert "shrink" not in command.commands
+
+
 def on_terminal(words: list[str], folder: Path) -> tuple[int, str]:
     """Run a command on a terminal of its own."""
     process, terminal = pty.fork()

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import io
 import secrets
+import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,7 +45,7 @@ SPANS = InMemorySpanExporter()
 
 ABSENT = """
 import sys
-sys.modules["opentelemetry"] = None  # as where it is not installed
+sys.modules["opentelemetry"] = %s
 from flask import Flask
 from flask_hashfs import FlaskHashFS
 app = Flask("x")
@@ -187,19 +189,63 @@ def test_a_whole_upload_and_a_refused_one_have_not_broken_off(
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_upload_that_another_request_takes_over_has_not_broken_off(
+    framework: str, tmp_path: Path
+) -> None:
+    site = Measured(framework, tmp_path, UPLOADS_PATH="/up")
+    tus = {"Tus-Resumable": "1.0.0"}
+    new = {**tus, "Upload-Length": "20", "Content-Length": "0"}
+    path = urlsplit(site.ask("/up", "POST", headers=new).headers["Location"]).path
+    patch = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    patch["Content-Length"] = "20"
+    before = of_process()["aborted"]
+    if framework == "flask":
+        mine, theirs = socket.socketpair()
+        body = theirs.makefile("rb", buffering=0)
+        with mine, theirs, body, ThreadPoolExecutor(1) as threads:
+            environ = {**wsgi_environ("PATCH", path, patch, body), "gunicorn.socket": theirs}
+            mine.sendall(b"half of it")
+            statuses: list[str] = []
+            held = threads.submit(
+                lambda: b"".join(site.app(environ, lambda status, *_: statuses.append(status)))
+            )
+            while not resumable_active(site):
+                assert not held.done()
+            assert site.ask(path, "HEAD", headers=tus).status == 200
+            held.result()
+        assert statuses == ["409 CONFLICT"]
+    else:
+
+        async def run() -> None:
+            async with Exchange(site.app, path, method="PATCH", headers=patch) as exchange:
+                await exchange.send(b"half of it")
+                while not resumable_active(site):
+                    await asyncio.sleep(0)
+                async with Exchange(site.app, path, method="HEAD", headers=tus) as other:
+                    await other.finish()
+                assert other.status == 200
+                await exchange.disconnect()
+            assert exchange.status == 409
+
+        asyncio.run(run())
+    assert of_process()["aborted"] == before
+
+
+def resumable_active(site: Measured) -> int:
+    [point] = measured(site)["hashfs.resumable.active"]
+    assert point.attributes["framework"] == site.framework
+    return int(point.value)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resumable_uploads_are_active_while_they_send(framework: str, tmp_path: Path) -> None:
     site = Measured(framework, tmp_path, UPLOADS_PATH="/up")
-
-    def active() -> int:
-        [point] = measured(site)["hashfs.resumable.active"]
-        assert point.attributes["framework"] == framework
-        return int(point.value)
 
     seen = []
     tus = {"Tus-Resumable": "1.0.0"}
     new = {**tus, "Upload-Length": "20", "Content-Length": "0"}
     location = site.ask("/up", "POST", headers=new).headers["Location"]
-    assert active() == 0  # nobody sends
+    assert resumable_active(site) == 0  # nobody sends
     patch = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     patch["Content-Length"] = "20"
     path = urlsplit(location).path
@@ -207,7 +253,7 @@ def test_resumable_uploads_are_active_while_they_send(framework: str, tmp_path: 
 
         class Body(io.RawIOBase):
             def read(self, size: int = -1) -> bytes:
-                seen.append(active())
+                seen.append(resumable_active(site))
                 return b"half of it"
 
         environ = wsgi_environ("PATCH", path, patch, Body())
@@ -218,14 +264,14 @@ def test_resumable_uploads_are_active_while_they_send(framework: str, tmp_path: 
         async def run() -> None:
             async with Exchange(site.app, path, method="PATCH", headers=patch) as exchange:
                 await exchange.send(b"half of it")
-                while not active():
+                while not resumable_active(site):
                     await asyncio.sleep(0)
-                seen.append(active())
+                seen.append(resumable_active(site))
                 await exchange.disconnect()
 
         asyncio.run(run())
         assert seen == [1]
-    assert active() == 0
+    assert resumable_active(site) == 0
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -383,9 +429,13 @@ def test_who_waits_for_a_worker_is_measured(tmp_path: Path) -> None:
     assert waited.count == 2
 
 
-def test_nothing_is_imported_or_measured_where_it_is_not_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stub", ["None", "type(sys)('opentelemetry')"])
+def test_nothing_is_imported_or_measured_where_it_is_not_installed(
+    stub: str, tmp_path: Path
+) -> None:
+    code = ABSENT % stub  # a module that is None is as one that is not installed
     done = subprocess.run(
-        [sys.executable, "-P", "-c", ABSENT, tmp_path], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
 

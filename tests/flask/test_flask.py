@@ -6,6 +6,8 @@ import copy
 import io
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -522,3 +524,32 @@ def test_errors_have_one_base() -> None:
 def test_addresses_are_those_of_hashfs(app: Flask, fs: FlaskHashFS) -> None:
     with app.app_context():
         assert isinstance(fs.put(b"x"), HashAddress)
+
+
+WITHOUT_SSL = """
+import sys
+sys.modules["ssl"] = sys.modules["_ssl"] = None  # as in a Python that was built without it
+import socket
+from flask import Flask
+from flask_hashfs import FlaskHashFS
+app = Flask("x")
+app.config.update(HASHFS_ROOT_FOLDER=sys.argv[1], HASHFS_UPLOADS_PATH="/uploads")
+FlaskHashFS(app)
+mine, theirs = socket.socketpair()
+mine.sendall(b"content")
+headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "7"}
+headers |= {"Content-Type": "application/offset+octet-stream"}
+environ = {"gunicorn.socket": theirs, "wsgi.input": theirs.makefile("rb"), "CONTENT_LENGTH": "7"}
+answer = app.test_client().post("/uploads", headers=headers, environ_overrides=environ)
+print(answer.status_code, answer.headers["Upload-Offset"])
+"""
+
+
+def test_a_python_without_ssl_takes_uploads(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT_SSL, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["201", "7"]
