@@ -17,8 +17,8 @@ from ..exceptions import HashFSError
 from .config import StoreConfig, key_prefix
 
 _SAMPLE = 1000  # stored files whose paths are looked at
-_HASHED = 5  # of them that are hashed, small ones only
-_SMALL = 1024 * 1024
+_HASHED = 5  # of them that are hashed
+_HASHED_SIZE = 1024 * 1024  # bytes of the largest that is hashed
 _UNREACHED = {"root", "endpoint", "credentials", "list", "time limit"}
 _WEAK = {"md5", "sha1"}
 _IDS = re.compile(r"[0-9a-f]{32,}")
@@ -185,7 +185,7 @@ def _hash_some(client: HashFS, entries: list[Entry]) -> list[bool]:
     """Return whether the ids of some small files are their hashes."""
     found = []
     for entry in entries:
-        if entry.id is None or entry.size > _SMALL:
+        if entry.id is None or entry.size > _HASHED_SIZE:
             continue
         with client.backend.open_past_cache(entry.relpath) as file:
             found.append(client.computehash(file) == entry.id)

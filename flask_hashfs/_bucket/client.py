@@ -21,10 +21,10 @@ from .errors import first_line, in_words, is_panic
 if TYPE_CHECKING:
     from obstore import BytesStream
 
-SMALL = 8 * 1024 * 1024
+ONE_REQUEST_SIZE = 8 * 1024 * 1024
 """Bytes up to which a content is sent in one request, atomically."""
 
-CHUNK = 1024 * 1024
+READ_SIZE = 1024 * 1024
 """Bytes that come at a time when an object is read."""
 
 COPIED_AT_MOST = 5 * 1024**3
@@ -32,8 +32,8 @@ COPIED_AT_MOST = 5 * 1024**3
 
 _PARTS = 9_000  # S3 allows 10 000 in one upload
 _IN_FLIGHT = 32 * 1024 * 1024  # bytes of one upload in memory
-_LISTED = 1000  # names in one step of a listing
-_CHUNK_WITHIN = 60.0  # seconds for such a step
+_KEYS_IN_STEP = 1000  # keys in one step of a listing
+_READ_WITHIN = 60.0  # seconds for such a step
 
 _process = {"used": False, "forked": False}
 
@@ -160,7 +160,7 @@ class Objects:
 
     def upload(self, key: str, writer: Writer, attributes: dict[str, str]) -> None:
         """Store what `writer` took, in parts; a failed upload is given up there as well."""
-        part = max(SMALL, math.ceil(writer.size / _PARTS))
+        part = max(ONE_REQUEST_SIZE, math.ceil(writer.size / _PARTS))
         with writer.reader() as file:
             # What is read may lie in this memory, too, which takes one call at a time.
             content: Any = file.read() if self._scheme == "memory" else file
@@ -206,7 +206,7 @@ class Objects:
         """
         with self._call():
             result = self._obstore.get(self._store, key, options={"range": (start, stop)})
-            stream: BytesStream = result.stream(min_chunk_size=CHUNK)
+            stream: BytesStream = result.stream(min_chunk_size=READ_SIZE)
             return stream
 
     def begin(self, key: str) -> tuple[Found, BytesStream] | None:
@@ -214,7 +214,7 @@ class Objects:
         try:
             with self._call():
                 result = self._obstore.get(self._store, key)
-                meta, stream = result.meta, result.stream(min_chunk_size=CHUNK)
+                meta, stream = result.meta, result.stream(min_chunk_size=READ_SIZE)
         except (FileNotFoundError, _RefusedError):
             return None
         return Found(meta["path"], meta["size"], meta["last_modified"]), stream
@@ -243,9 +243,9 @@ class Objects:
             with self._call():
                 if chunks is None:
                     chunks = self._obstore.list(
-                        self._store, folder or None, offset=after, chunk_size=_LISTED
+                        self._store, folder or None, offset=after, chunk_size=_KEYS_IN_STEP
                     )
-                chunk = self._next_chunk(chunks, min(until - time.monotonic(), _CHUNK_WITHIN))
+                chunk = self._next_chunk(chunks, min(until - time.monotonic(), _READ_WITHIN))
             if chunk is None:
                 return
             for meta in chunk:

@@ -55,11 +55,11 @@ from .._storage.pending import (
 from .._storage.writer import Bytes, Writer
 from ..exceptions import HashFSError, StoreUnavailableError
 from . import prune
-from .client import SMALL, ExistsError, Found, Objects
+from .client import ONE_REQUEST_SIZE, ExistsError, Found, Objects
 from .hidden import UPLOADS
 from .lease import Lease
 
-PIECE = SMALL
+PIECE = ONE_REQUEST_SIZE
 """Bytes of the largest piece."""
 
 _PATIENCE = 10.0  # seconds after which a slow client's bytes are sent as a smaller piece
@@ -67,7 +67,7 @@ _TORN = 3600.0  # seconds after which objects without a state are left-overs
 _SKEW = 60.0  # seconds by which the clocks of two machines may differ
 _RECOUNT = 5.0  # seconds that a count of all bytes is trusted
 _MARGIN = 64  # uploads below the limit from which on it is looked at twice
-_ATTEMPTS = 5  # of a piece that a conflicting request is in the way of
+_PIECE_ATTEMPTS = 5  # of a piece that a conflicting request is in the way of
 _WAIT = 0.05  # seconds between two looks at another request's end
 
 _taken: weakref.WeakValueDictionary[tuple[str, str], BucketTaken] = weakref.WeakValueDictionary()
@@ -498,7 +498,7 @@ class BucketTaken(Taken):
 
     def _create_piece(self, data: bytes) -> None:
         key = self._uploads.key(self.id, self._stored)
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PIECE_ATTEMPTS):
             try:
                 return self._uploads.objects.put(key, data, {}, create=True)
             except ExistsError:  # or a request is repeated whose first answer was lost

@@ -18,10 +18,10 @@ from .._storage.spool import SystemSpool, TemporaryFile, TemporaryFolder
 from .._storage.writer import Writer
 from ..exceptions import StoreUnavailableError
 from . import prune
-from .client import COPIED_AT_MOST, SMALL, ExistsError, Found, Objects
+from .client import COPIED_AT_MOST, ONE_REQUEST_SIZE, ExistsError, Found, Objects
 from .hidden import RENEWING
 
-_ATTEMPTS = 20  # of a put that others are in the way of
+_PUT_ATTEMPTS = 20  # of a put that others are in the way of
 _MODE = 0o700  # of folders; the spool makes none
 
 
@@ -103,7 +103,9 @@ class Puts:
 
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes."""
-        return Writer(self._layout.algorithm, self.spool, _MODE, limit, memory_limit=SMALL)
+        return Writer(
+            self._layout.algorithm, self.spool, _MODE, limit, memory_limit=ONE_REQUEST_SIZE
+        )
 
     def go_on(self, read: Callable[[int, int], bytes], size: int, state: hashlib._Hash) -> Writer:
         """Return a writer that has its content already, in objects.
@@ -124,7 +126,7 @@ class Puts:
         """
         id = writer.id
         key = self._layout.path_of(id, suffix)
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PUT_ATTEMPTS):
             try:
                 placing = self._place(writer, id, key)
             except (ExistsError, FileNotFoundError):  # another put or a delete was first
@@ -173,14 +175,14 @@ class Puts:
             writer: Finished.
             key: Of the object.
             create: Whether an object that is there already is an error; one of a content above
-                `SMALL` is replaced in any case.
+                `ONE_REQUEST_SIZE` is replaced in any case.
 
         Raises:
             ExistsError: It is there already.
             FileNotFoundError: A delete was first.
         """
         attributes = self._describe(key)
-        if writer.size <= SMALL:
+        if writer.size <= ONE_REQUEST_SIZE:
             data: Any = writer.getvalue()
             if data is None:
                 with writer.reader() as reader:
@@ -202,7 +204,7 @@ class Puts:
     def _add_key(self, writer: Writer, source: Found, key: str) -> None:
         """Store content under one more extension, by a copy inside the object store."""
         same = self._describe(source.key)["Content-Type"] == self._describe(key)["Content-Type"]
-        if same and SMALL < writer.size <= COPIED_AT_MOST:
+        if same and ONE_REQUEST_SIZE < writer.size <= COPIED_AT_MOST:
             self._objects.copy(source.key, key)
         else:  # a copy would keep the type
             self.send(writer, key)
@@ -213,7 +215,7 @@ class Puts:
         An object store has nothing like ``touch``, and S3 copies no object onto itself
         unless its type is lost. Small content is sent again; large content makes a round.
         """
-        if writer.size <= SMALL or writer.size > COPIED_AT_MOST:
+        if writer.size <= ONE_REQUEST_SIZE or writer.size > COPIED_AT_MOST:
             self.send(writer, key)
             return
         spare = f"{RENEWING}/{os.urandom(16).hex()}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FIRST = 1024 * 1024  # bytes asked for where nobody said how far the reading will go
 _LARGEST = 64 * 1024 * 1024
-_ATTEMPTS = 3
+_READ_ATTEMPTS = 3  # where a connection breaks
 _AT_ONCE = 8  # requests of one file
 
 
@@ -90,7 +90,7 @@ class ObjectFile(RawReader):
         if not follows or self._position in self._expected:
             self._give_up()
             self._stop = 0
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_READ_ATTEMPTS):
             try:
                 if self._stream is None or self._position >= self._stop:
                     self._begin(follows)
@@ -101,7 +101,7 @@ class ObjectFile(RawReader):
                 piece = memoryview(piece)[: self._stop - self._position]  # no more than asked for
             except StoreUnavailableError:
                 self._give_up()
-                if attempt + 1 == _ATTEMPTS:
+                if attempt + 1 == _READ_ATTEMPTS:
                     raise
                 continue
             self._at, self._left = self._position, piece

@@ -12,7 +12,7 @@ from .._storage.first_look import FirstLook
 from .._storage.layout import Layout
 from .._storage.predecessor import HashAddress
 from .._storage.records import Damaged, Progress
-from .client import CHUNK, COPIED_AT_MOST, Found, Objects
+from .client import COPIED_AT_MOST, READ_SIZE, Found, Objects
 from .hidden import QUARANTINE
 from .put import Puts
 from .reader import ObjectFile
@@ -123,7 +123,7 @@ class Upkeep:
             self._objects.copy(source.key, target)
         else:
             with self._puts.new_writer(None) as writer, self._reader(source) as reader:
-                while piece := reader.read(CHUNK):
+                while piece := reader.read(READ_SIZE):
                     writer.write(piece)
                 writer.finish()
                 self._puts.send(writer, target)

@@ -23,8 +23,6 @@ WITHIN = 2.0
 OUTAGE = 10.0
 """Seconds for which nobody waits for a store that has not answered."""
 
-_ATTEMPTS = 1000
-
 
 class Told(enum.Enum):
     """What is known of a kept file."""
@@ -158,7 +156,7 @@ class Asking:
         path = os.path.join(self._kept.filling, name)
         fd = None
         with contextlib.suppress(OSError):
-            fd = lock_file(path, self._kept.dmode, wait=True)
+            fd = posix.lock_file(path, self._kept.dmode, wait=True)
         try:
             yield
         finally:
@@ -167,31 +165,3 @@ class Asking:
                     os.unlink(path)
                 posix.unlock(fd)
                 os.close(fd)
-
-
-def lock_file(path: str, dmode: int, *, wait: bool) -> int | None:
-    """Create a file if it is missing, lock it, and return its descriptor.
-
-    Args:
-        path: Of the file, which has this path still when it is locked.
-        dmode: Mode of its folder, if that is missing.
-        wait: Whether to wait for another process.
-
-    Returns:
-        The descriptor, or None where another one has the lock.
-    """
-    for _ in range(_ATTEMPTS):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
-        except FileNotFoundError:
-            posix.make_folders(os.path.dirname(path), dmode)
-            continue
-        if not posix.lock(fd, wait):
-            os.close(fd)
-            return None
-        state = posix.lstat(path)
-        if state is not None and os.path.samestat(state, os.fstat(fd)):
-            return fd
-        posix.unlock(fd)
-        os.close(fd)
-    raise FileNotFoundError(f"{path} does not stay")

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from .._storage import posix
 
-_ATTEMPTS = 100  # to open a file that others delete
-
 
 class Totals(NamedTuple):
     """What is kept, in numbers.
@@ -76,7 +74,7 @@ class Count:
             except OSError:
                 _write(fd, totals)
                 raise
-            if has_room and not self._is_still(fd):  # the folder was deleted meanwhile
+            if has_room and not posix.is_at(fd, self._path):  # the folder was deleted meanwhile
                 self.forget()
 
     def removing(self, delete: Callable[[], int]) -> None:
@@ -110,7 +108,8 @@ class Count:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[int, Totals]]:
         """Open and lock the file, and read it; walk the files where it is new."""
-        fd = self._open()
+        fd = posix.lock_file(self._path, self._dmode, wait=True)
+        assert fd is not None  # since it waited
         try:
             data = os.read(fd, _FORMAT.size)
             if len(data) == _FORMAT.size:
@@ -122,27 +121,6 @@ class Count:
         finally:
             posix.unlock(fd)
             os.close(fd)
-
-    def _open(self) -> int:
-        for _ in range(_ATTEMPTS):
-            try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
-            except FileNotFoundError:
-                posix.make_folders(os.path.dirname(self._path), self._dmode)
-                continue
-            posix.lock(fd)
-            if self._is_still(fd):
-                return fd
-            posix.unlock(fd)
-            os.close(fd)
-        raise FileNotFoundError(f"{self._path} does not stay")
-
-    def _is_still(self, fd: int) -> bool:
-        """Tell whether an open count has not been deleted meanwhile."""
-        try:
-            return os.stat(self._path).st_ino == os.fstat(fd).st_ino
-        except FileNotFoundError:
-            return False
 
 
 def _write(fd: int, totals: Totals) -> None:

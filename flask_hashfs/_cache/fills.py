@@ -21,12 +21,11 @@ from .._storage.backend import Backend
 from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
 from . import threads
-from .asking import lock_file
 from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
 from .kept import Kept, KeptFiles
 from .telling import Telling
 
-_CHUNK = 256 * 1024  # bytes that are fetched before others hear of them
+_FETCH_SIZE = 256 * 1024  # bytes that are fetched before others hear of them
 _MOST = 64  # fills of one process at a time
 
 
@@ -295,7 +294,7 @@ class Fills:
             return None
         path = os.path.join(self._kept.filling, address.id)
         while True:
-            fd = lock_file(path, self._kept.dmode, wait=False)
+            fd = posix.lock_file(path, self._kept.dmode, wait=False)
             if fd is None:
                 following = Following.of(path, size)
                 if following is not None:
@@ -354,7 +353,7 @@ class Fills:
             raise GoneError("it is not stored any more")
         fill.begin()
         state, size = self._store.layout.new_hash(), 0
-        with opened as file, memoryview(bytearray(_CHUNK)) as buffer:
+        with opened as file, memoryview(bytearray(_FETCH_SIZE)) as buffer:
             while count := _read(file, buffer):
                 state.update(buffer[:count])
                 size += count
@@ -399,7 +398,7 @@ class Fills:
         """Let go of the file, which readers of this process have descriptors of."""
         path = os.path.join(self._kept.filling, fill.name)
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.lstat(path), os.fstat(fill.fd)):
+            if posix.is_at(fill.fd, path):
                 os.unlink(path)
                 os.unlink(path + ALONG)
         fill.closed.set()

@@ -28,7 +28,6 @@ _SECOND = 1_000_000_000  # nanoseconds
 _TENTH = _SECOND // 10
 _STEP = 100  # nanoseconds: what NTFS tells dates by, and all others more exactly
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
-_ATTEMPTS = 100
 
 
 class Kept(NamedTuple):
@@ -167,7 +166,7 @@ class KeptFiles:
 
     def made(self, make: Callable[[], object], path: str) -> None:
         """Call `make`, which makes `path`; make its folder where that is missing."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(posix.ATTEMPTS):
             try:
                 make()
                 return

@@ -53,7 +53,7 @@ SILENCE = 60.0
 
 _UNREAD = 1024 * 1024  # bytes of a body that are dropped at most, so that its client gets an answer
 _LINGER = 30.0  # seconds that this may take
-_LARGEST = 1024 * 1024  # bytes that are read at once
+_READ_AT_MOST = 1024 * 1024  # bytes that are read at once
 _HEADERS = "_hashfs_upload_headers"
 
 
@@ -177,7 +177,7 @@ class _Driver:
         """
         if self._socket is None or self._incoming.content_length is None:
             return READ_SIZE
-        return min(max(READ_SIZE, _count_arrived(self._socket)), _LARGEST)
+        return min(max(READ_SIZE, _count_arrived(self._socket)), _READ_AT_MOST)
 
     def _read(self, size: int) -> bytes:
         if self._body is None:

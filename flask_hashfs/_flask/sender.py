@@ -14,8 +14,10 @@ from werkzeug.wsgi import wrap_file
 from .._http.plan import ByteRange, Plan
 from .._http.reading import Steps, ended_early
 
-_CHUNK = 256 * 1024
-_SMALL = 64 * 1024  # sent from memory: cheaper than what a sendfile needs to begin
+_READ_SIZE = 256 * 1024
+_IN_MEMORY_SIZE = (
+    64 * 1024
+)  # up to here sent from memory: cheaper than what a sendfile needs to begin
 
 
 def send(
@@ -31,7 +33,7 @@ def send(
     """
     body: Any = _body(plan, file, size)
     if reopen is not None and plan.status == 200:
-        body = _SmallBodyOfHead(reopen) if size <= _SMALL else _BodyOfHead(reopen)
+        body = _SmallBodyOfHead(reopen) if size <= _IN_MEMORY_SIZE else _BodyOfHead(reopen)
     response = current_app.response_class(
         body,
         plan.status,
@@ -47,14 +49,17 @@ def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
     if file is None:
         return []
     pieces = _Pieces(plan, file)
-    if sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body) <= _SMALL:
+    if (
+        sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body)
+        <= _IN_MEMORY_SIZE
+    ):
         try:
             return list(pieces)
         finally:
             pieces.close()
     if plan.body == (ByteRange(0, size),):
         whole: Any = _WholeFile(file, size)
-        return wrap_file(request.environ, whole, _CHUNK)  # the server may use sendfile
+        return wrap_file(request.environ, whole, _READ_SIZE)  # the server may use sendfile
     return pieces
 
 
@@ -71,7 +76,7 @@ class _BodyOfHead:
 
     def __iter__(self) -> Iterator[bytes]:
         with self._reopen() as file:
-            while piece := file.read(_CHUNK):
+            while piece := file.read(_READ_SIZE):
                 yield piece
 
 
@@ -135,7 +140,7 @@ class _Pieces:
                 continue
             if step.start != position:
                 self._file.seek(step.start)
-            piece = self._file.read(min(step.size, _CHUNK))
+            piece = self._file.read(min(step.size, _READ_SIZE))
             position = step.start + len(piece)
             steps.took(len(piece))
             yield piece

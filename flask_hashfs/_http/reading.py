@@ -29,7 +29,7 @@ class Steps:
                 yield step
             else:
                 file.seek(step.start)
-                piece = file.read(min(step.size, CHUNK))
+                piece = file.read(min(step.size, READ_SIZE))
                 steps.took(len(piece))
                 yield piece
 

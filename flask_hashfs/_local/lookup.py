@@ -20,7 +20,11 @@ from . import set_aside
 from .pending import LocalUploads
 from .walk import folders_below
 
-_NO_FILE = (os.sep, os.sep + os.curdir, os.sep + os.pardir)  # what a folder's path may end with
+_FOLDER_ENDINGS = (
+    os.sep,
+    os.sep + os.curdir,
+    os.sep + os.pardir,
+)  # a path that ends so is a folder's
 _NOT_THERE = {
     errno.EACCES,
     errno.EINVAL,
@@ -233,7 +237,7 @@ class Tree(Backend):
 
     def _normal(self, name: str) -> str | None:
         """Return the normal form of a path if it lies inside the root."""
-        if "\0" in name or name.endswith(_NO_FILE):
+        if "\0" in name or name.endswith(_FOLDER_ENDINGS):
             return None
         path = os.path.normpath(os.path.join(self.root, name))
         if not path.startswith(self.prefix):

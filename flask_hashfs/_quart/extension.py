@@ -68,7 +68,7 @@ T = TypeVar("T")
 for _name in ("http_sf", "python_multipart.multipart"):  # now, and not on the event loop
     importlib.import_module(_name)
 
-_LISTED = 256  # names in one call
+_PATHS_IN_CALL = 256  # paths in one call
 _PUT = 128  # files in one call, as many as share the syncs of the disk
 _INLINE = 128 * 1024  # bytes hashed sooner than a thread would begin, and kept in memory
 _STEPS = 8  # of a verify in one call: a cancelled one ends in less than a second
@@ -499,7 +499,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         batch: list[object] = []
         async for item in items:
             batch.append(item)
-            if len(batch) == _LISTED:
+            if len(batch) == _PATHS_IN_CALL:
                 await self._workers.run(update, batch)
                 batch = []
         await self._workers.run(update, batch)
@@ -550,7 +550,7 @@ class QuartHashFS(BaseHashFS[Quart]):
         asyncio.run(run())
 
     async def _iterate(
-        self, make: Callable[[], Iterable[T]], at_once: int = _LISTED
+        self, make: Callable[[], Iterable[T]], at_once: int = _PATHS_IN_CALL
     ) -> AsyncGenerator[T, None]:
         workers, items = self._workers, iter(make())
         try:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from .._http.plan import Plan
 
-CHUNK = 512 * 1024  # of larger ones the allocator gives the memory back, and faults it in again
-_CACHED_CHUNK = 120 * 1024  # from 128 KiB on glibc would map each anew, and faults cost more
+READ_SIZE = 512 * 1024  # of larger ones the allocator gives the memory back, and faults it in again
+_CACHED_READ_SIZE = 120 * 1024  # from 128 KiB on glibc would map each anew, and faults cost more
 
 
 class _InTurn:
@@ -148,13 +148,13 @@ class StoredBody(ResponseBody):
                 piece, self._first = self._first, b""
                 position = start + len(piece)
             elif start + size != refused:
-                piece = self._file.read_cached(start, min(size, _CACHED_CHUNK))
+                piece = self._file.read_cached(start, min(size, _CACHED_READ_SIZE))
                 await sleep(0)  # others have their turn, even if sending never waits
             if piece is None:
                 refused = start + size
                 if start != position:
                     self._file.seek(start)
-                piece = await self._reader.read(min(size, CHUNK))
+                piece = await self._reader.read(min(size, READ_SIZE))
                 position = start + len(piece)
             steps.took(len(piece))
             yield piece
@@ -179,7 +179,7 @@ def read_first(answer: Answer) -> bytes:
         return b""
     if part.start:
         answer.file.seek(part.start)
-    first = answer.file.read(min(part.size, CHUNK))
+    first = answer.file.read(min(part.size, READ_SIZE))
     if len(answer.plan.body) == 1 and len(first) == part.size:
         answer.close()
     return first

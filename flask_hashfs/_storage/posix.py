@@ -40,7 +40,7 @@ PROC = "/proc/self/fd"
 """Where Linux shows the open files of a process."""
 
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
-_NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # a link, a socket, a device that is not there
+_ERRNOS_NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # link, socket, absent device
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -55,6 +55,12 @@ def lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Tell whether `path` is still that of an open file."""
+    state = lstat(path)
+    return state is not None and os.path.samestat(state, os.fstat(fd))
 
 
 def open_regular(path: str, flags: int, *, follow: bool = False) -> int:
@@ -77,7 +83,7 @@ def open_measured(path: str, flags: int, follow: bool = False) -> tuple[int, os.
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         fd = os.open(path, flags)
     except OSError as error:
-        if error.errno not in _NO_FILE:
+        if error.errno not in _ERRNOS_NOT_REGULAR:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
     state = os.fstat(fd)
@@ -213,6 +219,33 @@ def unlock(fd: int) -> None:
         _NO_FLOCK.release()
     else:
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def lock_file(path: str, dmode: int, *, wait: bool) -> int | None:
+    """Create a file if it is missing, lock it, and return its descriptor.
+
+    Args:
+        path: Of the file, which has this path still when it is locked.
+        dmode: Mode of its folder, if that is missing.
+        wait: Whether to wait for another process.
+
+    Returns:
+        The descriptor, or None where another one has the lock.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o600)
+        except FileNotFoundError:
+            make_folders(os.path.dirname(path), dmode)
+            continue
+        if not lock(fd, wait):
+            os.close(fd)
+            return None
+        if is_at(fd, path):
+            return fd
+        unlock(fd)
+        os.close(fd)
+    raise FileNotFoundError(f"{path} does not stay")
 
 
 def write_at(fd: int, data: memoryview | bytes, position: int) -> int:

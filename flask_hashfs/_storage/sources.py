@@ -38,11 +38,11 @@ AsyncSource: TypeAlias = "AsyncIterable[bytes] | AsyncReadable"
 
 T = TypeVar("T")
 
-_SMALL_CHUNK = 64 * 1024
-_CHUNK = 256 * 1024
-_LARGE_CHUNK = 1024 * 1024
+_FIRST_READ_SIZE = 64 * 1024  # small content needs no buffer
+_READ_SIZE = 256 * 1024
+_LARGE_READ_SIZE = 1024 * 1024  # of content so large that a second thread writes it
 
-_NO_FILE = {  # what opening a path that names no file ends with
+_ERRNOS_NO_FILE = {  # of opening a path at which there is not a file that can be read
     errno.ENOENT,
     errno.ENOTDIR,
     errno.EISDIR,
@@ -134,7 +134,7 @@ def _open(path: str | os.PathLike[str]) -> io.FileIO:
     except ValueError:  # a NUL, a lone surrogate
         pass
     except OSError as error:
-        if error.errno not in _NO_FILE:
+        if error.errno not in _ERRNOS_NO_FILE:
             raise
     raise ValueError(f"Object must be a valid file path or a readable object: {path!r:.300}")
 
@@ -188,19 +188,19 @@ def _copy_file(file: Any, pump: _Pump) -> None:
     elif isinstance(file, (io.RawIOBase, io.BufferedIOBase)) and hasattr(file, "readinto"):
         _copy_raw(file, pump)
     else:
-        while piece := _not_none(file.read(_CHUNK)):
+        while piece := _not_none(file.read(_READ_SIZE)):
             # text is encoded as hashfs does
             pump.write(piece.encode() if isinstance(piece, str) else _piece(piece))
 
 
 def _copy_raw(file: Any, pump: _Pump) -> None:
     """Copy small content in few calls, the rest through one buffer: fresh ones cost a lot."""
-    for _ in range(_CHUNK // _SMALL_CHUNK):
-        piece = _not_none(file.read(_SMALL_CHUNK))
+    for _ in range(_READ_SIZE // _FIRST_READ_SIZE):
+        piece = _not_none(file.read(_FIRST_READ_SIZE))
         if not piece:
             return
         pump.write(piece)
-    with memoryview(bytearray(_CHUNK)) as buffer:
+    with memoryview(bytearray(_READ_SIZE)) as buffer:
         while not pump.is_large:
             count = _not_none(file.readinto(buffer))
             if not count:
@@ -209,7 +209,7 @@ def _copy_raw(file: Any, pump: _Pump) -> None:
     if _is_plain(file):
         pump.write_rest(file)
         return
-    with memoryview(bytearray(_LARGE_CHUNK)) as buffer:
+    with memoryview(bytearray(_LARGE_READ_SIZE)) as buffer:
         while count := _not_none(file.readinto(buffer)):
             pump.write(buffer[:count])
 
@@ -221,12 +221,12 @@ def _is_plain(file: Any) -> bool:
 
 
 def _copy_bytes(data: bytes | memoryview, pump: _Pump) -> None:
-    if len(data) <= _LARGE_CHUNK:
+    if len(data) <= _LARGE_READ_SIZE:
         pump.write(data)
         return
     with memoryview(data) as view:
-        for start in range(0, len(view), _LARGE_CHUNK):
-            with view[start : start + _LARGE_CHUNK] as piece:
+        for start in range(0, len(view), _LARGE_READ_SIZE):
+            with view[start : start + _LARGE_READ_SIZE] as piece:
                 pump.write(piece)
 
 
@@ -281,7 +281,7 @@ def pipelined_copy(file: Any, writer: Writer) -> None:
         file: Unbuffered or buffered, and read by nobody else meanwhile.
         writer: Of large content, so that every write goes to its file.
     """
-    buffers = [memoryview(bytearray(_LARGE_CHUNK)) for _ in range(2)]
+    buffers = [memoryview(bytearray(_LARGE_READ_SIZE)) for _ in range(2)]
     thread = second_thread()
     try:
         count = _read_into(file, buffers[0])

@@ -14,11 +14,11 @@ from flask import Flask, request
 from object_stores import keys
 
 from flask_hashfs import FlaskHashFS, StoreFullError
-from flask_hashfs._bucket.client import SMALL
+from flask_hashfs._bucket.client import ONE_REQUEST_SIZE
 from flask_hashfs._store.object_store import ObjectStore
 
 SIZE = 1024 * 1024  # bytes of the file system
-LARGE = bytes(SMALL + 1)
+LARGE = bytes(ONE_REQUEST_SIZE + 1)
 
 
 @pytest.fixture(scope="module")

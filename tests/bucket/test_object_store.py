@@ -46,11 +46,11 @@ from flask_hashfs import (
 from flask_hashfs._app.transfer import Outcome, sync
 from flask_hashfs._bucket import connect
 from flask_hashfs._bucket import prune as module
-from flask_hashfs._bucket.client import SMALL
+from flask_hashfs._bucket.client import ONE_REQUEST_SIZE
 from flask_hashfs._store.object_store import ObjectStore
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
-LARGE = os.urandom(1024) * (SMALL // 1024 + 3000)
+LARGE = os.urandom(1024) * (ONE_REQUEST_SIZE // 1024 + 3000)
 
 
 @pytest.fixture(params=KINDS)
@@ -205,7 +205,7 @@ def test_sixteen_writers_end_with_one_object(store: ObjectStore) -> None:
         with ThreadPoolExecutor(16) as pool:
             addresses = list(pool.map(put, range(16)))
         assert len({address.id for address in addresses}) == 1
-        if len(data) <= SMALL:
+        if len(data) <= ONE_REQUEST_SIZE:
             assert sum(not address.is_duplicate for address in addresses) == 1
         assert store.open(addresses[0]).read() == data
     assert len(keys(store)) == 2
@@ -219,13 +219,13 @@ def test_what_fails_leaves_nothing(store: ObjectStore) -> None:
     with pytest.raises(RuntimeError, match="gone"):
         store.put(pieces())
     with pytest.raises(FileTooLargeError):
-        store.put(LARGE, max_size=SMALL)
+        store.put(LARGE, max_size=ONE_REQUEST_SIZE)
     assert keys(store) == []
 
 
 def test_uploads_wait_outside_the_store(store: ObjectStore) -> None:
     with store.writer() as writer:
-        writer.write(bytes(SMALL))
+        writer.write(bytes(ONE_REQUEST_SIZE))
         assert writer.getvalue() is not None
         writer.write(b"1")
         assert writer.getvalue() is None

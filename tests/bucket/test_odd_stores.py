@@ -106,7 +106,7 @@ NEVER_ENDS: dict[str, Callable[[int], list[str]]] = {
 def test_a_listing_that_never_ends_holds_no_put(
     keys: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_CHUNK_WITHIN", 0.5)
+    monkeypatch.setattr(client, "_READ_WITHIN", 0.5)
     monkeypatch.setattr(backend, "_KEYS_WITHIN", 1.0)
     asked = threading.Event()
     number = itertools.count()
@@ -131,7 +131,7 @@ def test_a_listing_that_never_ends_holds_no_put(
 def test_a_listing_that_goes_in_a_circle_ends_in_an_error(
     names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_LISTED", 50)
+    monkeypatch.setattr(client, "_KEYS_IN_STEP", 50)
     first = iter([page(["0", "1"], "circle")])
 
     class Circle(OddS3):
@@ -155,7 +155,7 @@ def test_a_store_that_says_it_is_full_is_full(status: int, body: bytes) -> None:
         written = status, body
 
     with odd_store(Full) as store:
-        for data in (b"hello", bytes(client.SMALL + 1)):
+        for data in (b"hello", bytes(client.ONE_REQUEST_SIZE + 1)):
             with pytest.raises(StoreFullError) as caught:
                 store.put(data)
             assert caught.value.errno == errno.EDQUOT
