@@ -16,7 +16,7 @@ from .connect import endpoint_is_plain
 from .hidden import PROBE, PRUNING, QUARANTINE, RENEWING, UPLOADS
 
 _SKEW = 300.0  # seconds; S3 refuses requests whose date is 900 away from its own
-_CREDENTIALS = ("access_key_id", "aws_access_key_id", "credential_provider", "account_key")
+_CREDENTIALS = ("access_key_id", "credential_provider", "account_key")
 
 
 WITHIN = 20.0
@@ -45,7 +45,7 @@ def _checks(
     root: str, objects: Objects, options: Mapping[str, Any], until: float
 ) -> Generator[Finding]:
     yield _encryption(root, options)
-    reached = _reach(objects, options)
+    reached = _reach(objects, _credentials(root, options))
     yield from reached
     if any(finding.level == "error" for finding in reached):
         return
@@ -69,7 +69,19 @@ def _encryption(root: str, options: Mapping[str, Any]) -> Finding:
     return Finding("TLS", "ok", "the endpoint is spoken to with encryption")
 
 
-def _reach(objects: Objects, options: Mapping[str, Any]) -> list[Finding]:
+def _credentials(root: str, options: Mapping[str, Any]) -> str:
+    """Return where the credentials come from that a request has got through with."""
+    names = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    if root.startswith("memory:"):
+        return "not needed"
+    if str(names.get("skip_signature", False)).lower() in ("1", "true"):
+        return "not used, since skip_signature is set"
+    if any(name in names for name in _CREDENTIALS):
+        return "found in HASHFS_STORE_OPTIONS"
+    return "found in the environment, or by the machine's role"
+
+
+def _reach(objects: Objects, credentials: str) -> list[Finding]:
     try:
         objects.head_once(PROBE)
     except ConfigError as error:
@@ -81,12 +93,7 @@ def _reach(objects: Objects, options: Mapping[str, Any]) -> list[Finding]:
             "these may do."
         )
         return [Finding("endpoint", "error", str(error), wanted)]
-    given = any(key in options for key in _CREDENTIALS)
-    where = "in HASHFS_STORE_OPTIONS" if given else "in the environment, or by the machine's role"
-    return [
-        Finding("endpoint", "ok", "answers"),
-        Finding("credentials", "ok", f"found {where}"),
-    ]
+    return [Finding("endpoint", "ok", "answers"), Finding("credentials", "ok", credentials)]
 
 
 def _may_list(objects: Objects, until: float) -> Finding:

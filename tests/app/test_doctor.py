@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from both_apps import FRAMEWORKS, Site
 from file_systems import exfat, sshfs
+from object_stores import objects_of
 from odd_s3 import CREDENTIALS, OddS3, odd_store, page
 from permissions import permissions_hold
 from runners import make_runner
@@ -465,6 +466,39 @@ def test_an_endpoint_that_is_dead() -> None:
     assert "put" not in findings
 
 
+@pytest.fixture
+def without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("without_credentials")
+def test_credentials_that_are_missing() -> None:
+    options: dict[str, Any] = {"endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
+    options["metadata_endpoint"] = options["endpoint"]  # where the machine would tell its role
+    findings = found("s3://bucket", HASHFS_STORE_OPTIONS=options)
+    assert findings["credentials"].level == "error"
+    assert not {"endpoint", "put"} & set(findings)
+
+
+@pytest.mark.usefixtures("without_credentials")
+def test_where_the_credentials_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(**options: Any) -> str:
+        with odd_store(OddS3) as store:
+            endpoint = objects_of(store)._store.config["endpoint"]
+            own = {"endpoint": endpoint, "region": "us-east-1", **options}
+            return found("s3://bucket", HASHFS_STORE_OPTIONS=own)["credentials"].message
+
+    assert told(**CREDENTIALS) == "found in HASHFS_STORE_OPTIONS"
+    upper = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    assert told(**upper) == "found in HASHFS_STORE_OPTIONS"
+    assert told(skip_signature=True) == "not used, since skip_signature is set"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert told() == "found in the environment, or by the machine's role"
+    assert found("memory://")["credentials"].message == "not needed"
+
+
 def test_an_endpoint_that_no_network_leads_to(tmp_path: Path) -> None:
     alone = ["unshare", "--net", "--map-root-user"]
     if (
@@ -583,3 +617,15 @@ def test_the_command_ends_with_1_where_something_does_not_work(
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     assert all(line.keys() == {"check", "level", "message", "remedy"} for line in lines)
     assert {line["level"] for line in lines} <= {"ok", "note", "warning", "error"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_command_tells_the_same_as_json(framework: str, tmp_path: Path) -> None:
+    site = Site(framework, {"HASHFS_ROOT_FOLDER": str(tmp_path / "root")})
+    command = site.app.cli.commands["hashfs"]
+    run = make_runner().invoke(command, ["doctor", "--json"], obj=Info(site.app))
+    told = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["check"] for each in told] == [each.check for each in site.call(site.fs.diagnose)]
+    for each in told:
+        assert set(each) == {"check", "level", "message", "remedy"}
+        assert each["level"] in ("ok", "note", "warning", "error")

@@ -109,7 +109,7 @@ def asked() -> set[str]:
     """The names that the dashboard asks Prometheus for."""
     dashboard = json.loads((EXAMPLE / "dashboard.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    assert len(queries) == 10
+    assert len(queries) == 12
     names = [re.findall(r"hashfs_\w+", query) for query in queries]
     assert all(len(found) == 1 for found in names)
     return {found[0] for found in names}
