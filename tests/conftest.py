@@ -15,18 +15,38 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+OTHER_KINDS = {
+    *("named", "renamed"),  # folders where a file cannot be without a name
+    *("bucket", "cached bucket", "memory", "s3", "BucketFlaskFace", "BucketQuartFace"),
+    "postgresql",
+}
+"""Parameters of tests that run over several kinds of stores: all but a folder as most have it."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts servers, and leave out what a face of the store cannot break."""
+    """Mark what starts servers and what `quick` leaves out; drop what a face cannot break."""
     left_out = []
     for item in items:
         if "servers" in item.path.parent.parts:
             item.add_marker("servers")
+        if _is_of_another_kind(item):
+            item.add_marker("slow")
         test = getattr(item, "function", None)
         if getattr(test, "of_the_source", False) and _passes_on_bytes(item):
             left_out.append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_of_another_kind(item: pytest.Item) -> bool:
+    if item.path.parent.name in {"bucket", "cache"}:
+        return True
+    params = getattr(getattr(item, "callspec", None), "params", {}).values()
+    names = {
+        value if isinstance(value, str) else getattr(value, "__name__", "") for value in params
+    }
+    return not OTHER_KINDS.isdisjoint(names)
 
 
 def _passes_on_bytes(item: pytest.Item) -> bool:

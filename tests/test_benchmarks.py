@@ -20,6 +20,7 @@ runpy.run_path({path!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_package_that_is_missing_is_told_before_anything_is_measured() -> None:
     code = ALONE.format(path=str(BENCHMARKS))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -29,6 +30,7 @@ def test_a_package_that_is_missing_is_told_before_anything_is_measured() -> None
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
     pytest.importorskip("depot", reason="filedepot is not installed")
     report = tmp_path / "report.json"

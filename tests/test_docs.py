@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -37,6 +38,7 @@ def test_the_code_of_a_page_runs(
                 each.dispose()
 
 
+@pytest.mark.slow
 def test_the_table_of_rooms_is_that_of_the_modules() -> None:
     """`python docs/rooms.py` renews it."""
     spec = importlib.util.spec_from_file_location("rooms", PROJECT / "docs" / "rooms.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import importlib.util
@@ -90,6 +91,7 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports when it runs, wherever the statement stands."""
     package = ["flask_hashfs", *path.relative_to(PACKAGE).parent.parts]
@@ -153,6 +155,7 @@ def test_hash_address_is_that_of_hashfs() -> None:
     assert issubclass(flask_hashfs.HashFS, hashfs.HashFS)
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_quart() -> None:
     assert run_python("import sys, flask_hashfs; print('quart' in sys.modules)") == "False"
 
@@ -219,6 +222,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(archives: Path) -> None:
     [wheel] = archives.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -229,6 +233,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_sdist_can_be_tested_and_documented_from(archives: Path) -> None:
     [sdist] = archives.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -65,6 +65,7 @@ def test_the_form_tells_what_is_no_picture(page: Any) -> None:
     assert not list(page.fs.files())
 
 
+@pytest.mark.slow
 def test_admin_previews_and_replaces_a_photo(page: Any) -> None:
     client = page.app.test_client()
     form: dict[str, Any] = {"title": "Sea", "upload": (io.BytesIO(picture()), "sea.png")}
@@ -125,6 +126,7 @@ def test_files_of_filedepot_move(page: Any, tmp_path: Path) -> None:
         DepotManager._clear()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # unclosed files
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

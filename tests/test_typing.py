@@ -18,6 +18,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", list(COMMANDS))
 def test_every_mistake_is_found_and_nothing_else(checker: str) -> None:
     if importlib.util.find_spec(checker) is None:

@@ -425,6 +425,7 @@ def signals() -> Iterator[list[tuple[str, Any, Any]]]:
         yield sent
 
 
+@pytest.mark.slow
 def test_new_content_is_looked_at_once(
     new_site: Callable[..., Site], how: str, signals: list[Any]
 ) -> None:

@@ -109,6 +109,7 @@ def shell(framework: str, tmp_path: Path) -> Callable[..., subprocess.CompletedP
     return shell
 
 
+@pytest.mark.slow
 def test_the_real_commands(shell: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "photo.JPG").write_bytes(b"photo")
     done = shell("put", "photo.JPG", "-", input="from a pipe")
@@ -256,6 +257,7 @@ def test_put_reports_what_vanishes_and_goes_on(
     assert total == "2 stored, 0 already there, 2 failed"
 
 
+@pytest.mark.slow
 def test_put_takes_folders_as_deep_as_paths_are_long(
     run: Run, store: HashFS, tmp_path: Path
 ) -> None:
@@ -282,6 +284,7 @@ def test_put_goes_on_after_a_file_that_fails(
     assert store.count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsync", [False, True])
 def test_put_of_many_files_is_whole(run: Run, store: HashFS, tmp_path: Path, fsync: bool) -> None:
     store.fsync = fsync
@@ -618,6 +621,7 @@ def on_terminal(words: list[str], folder: Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), output.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_progress_and_a_pipe_does_not(
     shell: Callable[..., Any], framework: str, tmp_path: Path
 ) -> None:
@@ -631,6 +635,7 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(
     assert shell("verify").stdout == ""
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_store_whole(
     shell: Callable[..., Any], framework: str, tmp_path: Path
 ) -> None:
@@ -690,6 +695,7 @@ def test_names_are_printed_in_one_line_without_escape_sequences(
     assert result.stdout.removesuffix("\n").isprintable()
 
 
+@pytest.mark.slow
 def test_a_name_that_the_charset_of_the_output_lacks_is_escaped(
     shell: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def strace(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["flask", "quart"])
 def test_the_route_asks_nothing_of_what_lies_outside_the_root(
     strace: str, tmp_path: Path, framework: str

@@ -178,6 +178,7 @@ def test_a_file_system_without_unnamed_files(
     assert tree(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_slow_disk_and_no_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(tmp_path, HASHFS_FSYNC=False)["fsync"].level == "note"
     # A real disk is as slow as that only when it is about to fail.
@@ -499,6 +500,7 @@ def test_where_the_credentials_were_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert found("memory://")["credentials"].message == "not needed"
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_no_network_leads_to(tmp_path: Path) -> None:
     alone = ["unshare", "--net", "--map-root-user"]
     if (
@@ -526,6 +528,7 @@ with app.app_context():
     assert not {"put: ok", "list: ok", "layout: error"} & set(lines)
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "WITHIN", 1.0)
     monkeypatch.setattr(diagnosis, "REQUEST_WITHIN", 1.0)
@@ -550,6 +553,7 @@ def test_a_bucket_that_is_too_slow_is_not_waited_for(monkeypatch: pytest.MonkeyP
     assert not {"quarantine", "put"} & set(findings)
 
 
+@pytest.mark.slow
 def test_a_bucket_without_tls_that_replaces_and_keeps_what_is_deleted() -> None:
     findings = bucket(OddS3)  # takes any put, dates all of it in January, deletes nothing
     assert findings["TLS"].level == "warning"
@@ -558,6 +562,7 @@ def test_a_bucket_without_tls_that_replaces_and_keeps_what_is_deleted() -> None:
     assert findings["delete"].level == "error"
 
 
+@pytest.mark.slow
 def test_a_bucket_that_refuses() -> None:
     class Refusing(OddS3):
         written = (403, b"")
@@ -576,6 +581,7 @@ def test_a_bucket_that_refuses() -> None:
     assert bucket(Closed)["endpoint"].level == "error"
 
 
+@pytest.mark.slow
 def test_what_is_left_over_in_a_bucket() -> None:
     class LeftOver(OddS3):
         def listing(self, query: dict[str, list[str]]) -> bytes:

@@ -107,6 +107,7 @@ for name in (*LOOK_UP, *LISTING):
 FlaskStore.open = in_context("open")  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow  # `quick` runs the contract over one store, tests/local/test_store.py
 class TestFlask(StoreContract):
     @pytest.fixture
     def new_store(self, tmp_path: Path) -> NewStore:
@@ -114,6 +115,7 @@ class TestFlask(StoreContract):
         return lambda **options: FlaskStore(next(roots), **options)  # type: ignore[return-value]
 
 
+@pytest.mark.slow  # `quick` runs the contract over one store, tests/local/test_store.py
 class TestQuart(StoreContract):
     @pytest.fixture
     def new_store(self, tmp_path: Path, anyio_backend: str) -> Iterator[NewStore]:

@@ -176,6 +176,7 @@ def test_a_dead_endpoint_is_failing(framework: str) -> None:
     assert b"127.0.0.1" not in reply.body + str(reply.headers).encode()
 
 
+@pytest.mark.slow
 def test_an_object_store_is_asked_by_one_head(framework: str) -> None:
     asked: list[str] = []
 
@@ -192,6 +193,7 @@ def test_an_object_store_is_asked_by_one_head(framework: str) -> None:
     assert asked == ["HEAD /bucket/.hashfs/probe"]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_refuses_is_failing(framework: str) -> None:
     class Refusing(OddS3):
         def do_HEAD(self) -> None:
@@ -234,6 +236,7 @@ def hanging(framework: str, tmp_path: Path) -> Iterator[tuple[Site, Hanging]]:
     probe.go_on.set()
 
 
+@pytest.mark.slow
 def test_a_probe_that_hangs_is_not_joined_by_another(
     framework: str, hanging: tuple[Site, Hanging]
 ) -> None:
@@ -250,6 +253,7 @@ def test_a_probe_that_hangs_is_not_joined_by_another(
     assert probe.begun == 2
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_never_answers_is_failing(framework: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         options = {"endpoint": f"http://127.0.0.1:{server.getsockname()[1]}", **CREDENTIALS}

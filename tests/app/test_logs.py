@@ -196,6 +196,7 @@ def test_what_an_inspector_refuses_is_told_in_its_words_without_an_id(
     assert caplog.records[0].getMessage() == message
 
 
+@pytest.mark.slow
 def test_a_bucket_that_fails_and_comes_back_is_told_once_each(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_whole_upload_and_a_refused_one_have_not_broken_off(
     assert of_process()["aborted"] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_upload_that_another_request_takes_over_has_not_broken_off(
     framework: str, tmp_path: Path
@@ -429,6 +430,7 @@ def test_who_waits_for_a_worker_is_measured(tmp_path: Path) -> None:
     assert waited.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stub", ["None", "type(sys)('opentelemetry')"])
 def test_nothing_is_imported_or_measured_where_it_is_not_installed(
     stub: str, tmp_path: Path
@@ -440,6 +442,7 @@ def test_nothing_is_imported_or_measured_where_it_is_not_installed(
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_import_it() -> None:
     code = "import sys, flask_hashfs; print('opentelemetry' in sys.modules)"
     done = subprocess.run(

@@ -382,6 +382,7 @@ def test_an_unknown_upload_is_404(face: Face, method: str, id: str) -> None:
     assert face.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -116,6 +116,7 @@ def stored(app: Flask | Quart, data: bytes) -> StoredFile:
 # -- the column ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_row_gives_back_what_it_was_given(engine: Engine) -> None:
     file = StoredFile("a" * 64, "a/a.txt", "Träume ☂ \"'\\.txt", "text/plain", 2**40)
     with Session(engine) as session:
@@ -124,6 +125,7 @@ def test_a_row_gives_back_what_it_was_given(engine: Engine) -> None:
         assert session.scalars(select(Photo.file).order_by(Photo.id)).all() == [file, None]
 
 
+@pytest.mark.slow
 def test_a_column_is_compared_in_sql(engine: Engine) -> None:
     one, two = (StoredFile(c * 64, f"{c}.txt", None, "text/plain", 1) for c in "ab")
     with Session(engine) as session:
@@ -286,6 +288,7 @@ def async_binds(engine: AsyncEngine) -> dict[str, Callable[[], Any]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("bind", ["sync engine", *async_binds(None)])  # type: ignore[arg-type]
 async def test_quart_prunes_by_rows(
@@ -311,6 +314,7 @@ async def test_quart_prunes_by_rows(
     await reader.dispose()
 
 
+@pytest.mark.slow
 def test_the_columns_need_no_greenlet(tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -76,6 +76,7 @@ def max_age(header: str) -> int:
 # -- who may fetch -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_signed_url_answers_and_the_bare_one_does_not(site: Site, url: str) -> None:
     assert site.ask(url).body == CONTENT
     bare = site.ask(url.partition("?")[0])
@@ -89,6 +90,7 @@ def test_an_id_can_be_signed_as_well_as_a_path(site: Site) -> None:
         assert site.ask(site.url_for(file, external=False, expires=60)).body == CONTENT
 
 
+@pytest.mark.slow
 def test_a_token_broken_at_any_position_is_refused_alike(site: Site, url: str) -> None:
     path, _, query = url.partition("?token=")
     refused = site.ask(path)

@@ -54,6 +54,7 @@ def outcomes(source: HashFS, target: HashFS) -> list[Outcome]:
     return sorted((step.outcome for step in sync(source, target)), key=lambda each: each.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stores", PAIRS, indirect=True)
 def test_a_tree_is_copied_once(stores: list[HashFS]) -> None:
     check_copy(*stores)
@@ -93,6 +94,7 @@ def test_a_copy_that_was_stopped_goes_on(kind: str, tmp_path: Path) -> None:
         assert names_in(target) == names_in(source)
 
 
+@pytest.mark.slow
 def test_damage_does_not_travel(tmp_path: Path) -> None:
     source, target = HashFS(tmp_path / "source"), ObjectStore("memory://")
     good, bad = source.put(b"good"), source.put(b"bad!")

@@ -24,6 +24,7 @@ def app(tmp_path: Path) -> Flask:
 
 
 # Flask-Compress drops a streamed body when it has read it, without closing it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", [0, 10, 5_000, 64 * 1024, 300_000])

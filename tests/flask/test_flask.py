@@ -545,6 +545,7 @@ print(answer.status_code, answer.headers["Upload-Offset"])
 """
 
 
+@pytest.mark.slow
 def test_a_python_without_ssl_takes_uploads(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", WITHOUT_SSL, tmp_path],

@@ -744,6 +744,7 @@ class TestMalformed:
         assert answer.status_code == 400
         assert not inventory(root)
 
+    @pytest.mark.slow
     def test_truncation_at_every_byte(self, app: Flask, root: Path) -> None:
         body = SMALL.removesuffix(b"\r\n")
         for at in range(1, len(body)):
@@ -820,6 +821,7 @@ class TestLimits:
         assert post(app, body_of(NAMED + b"\r\n" + b"x" * 1001)).status_code == 413
         assert post(app, body_of(*fields), "/?memory=999").status_code == 413
 
+    @pytest.mark.slow
     def test_the_parts(self, app: Flask, root: Path) -> None:
         FlaskHashFS(app)
         assert post(app, body_of(*[FILE] * 1000)).status_code == 200

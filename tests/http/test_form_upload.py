@@ -68,6 +68,7 @@ def feed_and_finish(form: FormUpload[Kept], body: io.BytesIO) -> None:
     form.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 @pytest.mark.parametrize("body", WELL_FORMED.values(), ids=list(WELL_FORMED))
 def test_a_form_holds_what_its_decoder_finds(body: bytes, size: int) -> None:

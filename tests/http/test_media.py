@@ -82,6 +82,7 @@ def test_the_guess_does_not_hang_on_the_process() -> None:
         mimetypes.init()
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_name_has_a_type(name: str) -> None:
     kind, _, subtype = guess_mimetype(name).partition("/")

@@ -129,6 +129,7 @@ def test_filenames_are_those_of_werkzeug(parameter: bytes, writers: Writers) -> 
     assert decode(one_by_one(body), writers) == stock(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["nothing", "long padding behind delimiters", "content like a delimiter"]
 )
@@ -137,6 +138,7 @@ def test_a_body_may_be_split_anywhere_in_two(name: str, writers: Writers) -> Non
     assert all(decode(pieces, writers) == stock(body) for pieces in in_two(body))
 
 
+@pytest.mark.slow
 def test_a_small_body_may_be_split_anywhere_in_three(writers: Writers) -> None:
     body = b"--bound\r\n" + FILE + b"\r\n--bound\r\n" + FILE + b"\r\nx\r\n--bound--"
     start = len(b"--bound\r\n" + FILE) - 2
@@ -185,6 +187,7 @@ def cut(body: bytes, at: list[int]) -> list[bytes]:
     return [body[start:end] for start, end in itertools.pairwise(edges)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies(), at=st.lists(st.integers(0, 10_000), max_size=20))
 def test_any_chunking_gives_what_werkzeug_gives(
@@ -193,6 +196,7 @@ def test_any_chunking_gives_what_werkzeug_gives(
     assert decode(cut(body, at), shared_writers) == stock(body)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies())
 def test_a_cut_at_any_byte_changes_nothing(body: bytes, shared_writers: Writers) -> None:
@@ -201,6 +205,7 @@ def test_a_cut_at_any_byte_changes_nothing(body: bytes, shared_writers: Writers)
         assert decode([body[:edge], body[edge:]], shared_writers) == whole
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=bodies(), junk=st.binary(max_size=8), at=st.lists(st.integers(0, 10_000), max_size=8))
 def test_damage_is_a_client_error_or_a_form_and_never_depends_on_the_chunking(
@@ -491,6 +496,7 @@ FRAGMENTS = [
 ]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

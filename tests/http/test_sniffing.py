@@ -111,6 +111,7 @@ def test_any_bytes_can_be_looked_at(data: bytes, start: bytes) -> None:
 SLOW = [b"<!--", b"<!-- -->", b"<?a ", b"<?a>", b"<!doctype a '", b"<!doctype a '' ", b"<a ", b" "]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", SLOW)
 def test_a_head_full_of_beginnings_is_looked_at_in_one_go(piece: bytes) -> None:
     """The step count of these is linear: were it quadratic, this would run for minutes."""
@@ -212,6 +213,7 @@ def test_a_character_that_the_head_cuts_in_two_leaves_it_text(size: int) -> None
     assert refine(content[:HEAD_SIZE], UNKNOWN) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 10, 100_000])
 def test_json_is_known_by_its_beginning_too(count: int) -> None:
     for value in ([1.5, "a", None] * count, {str(key): ["\u00e9"] for key in range(count)}):

@@ -123,6 +123,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_file_of_somebody_else_is_read_too(small: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:  # `tmp_path` may be entered by its owner only
@@ -429,6 +430,7 @@ async def test_a_file_that_is_shorter_than_it_was_is_an_error(large: Path) -> No
                 pass
 
 
+@pytest.mark.slow
 async def test_the_answer_is_the_same_either_way(
     app: Quart, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

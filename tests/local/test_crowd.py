@@ -21,6 +21,7 @@ from flask_hashfs import HashFS
 SECONDS = float(os.environ.get("HASHFS_TEST_SECONDS", "2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "fsync"), [("unnamed", False), ("named", False), ("unnamed", True)]
 )

@@ -151,6 +151,7 @@ def check_case(case: Case, root: Path, outcome: faults.Outcome) -> None:
         assert all(HashFS(root).exists(id_of(content)) for content in case.kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_kill_at_every_system_call(strace: Server, tmp_path: Path, name: str) -> None:
     case, root, log = CASES[name], tmp_path / "root", tmp_path / "log"
@@ -171,6 +172,7 @@ def test_a_kill_at_every_system_call(strace: Server, tmp_path: Path, name: str) 
             assert list(HashFS(root).verify()) == [] or case.before is truncated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"] if LONG else ["EIO"])
 @pytest.mark.parametrize("name", PUTS)
 def test_an_error_at_every_system_call(
@@ -188,6 +190,7 @@ def test_an_error_at_every_system_call(
         check_sweep(root, [id_of(SMALL), id_of(LARGE), id_of(OTHER)])
 
 
+@pytest.mark.slow
 def test_short_writes_are_continued(server: Server, tmp_path: Path) -> None:
     for named in (False, True):
         root = tmp_path / str(named)
@@ -199,6 +202,7 @@ def test_short_writes_are_continued(server: Server, tmp_path: Path) -> None:
 # -- at any time -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
 def test_kills_at_random_times(tmp_path: Path, named: bool) -> None:
     lot, root, returned = random.Random(4), tmp_path / "root", set()
@@ -219,6 +223,7 @@ def test_kills_at_random_times(tmp_path: Path, named: bool) -> None:
     check(root, sorted(returned))
 
 
+@pytest.mark.slow
 def test_puts_race_with_prune(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with faults.server() as one, faults.server() as two, faults.server() as keeper:

@@ -453,6 +453,7 @@ def under_another_algorithm(store: HashFS, count: int) -> HashFS:
     return HashFS(store.root, algorithm="blake2s", fsync=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20, 21, 100])
 def test_quarantine_moves_nothing_where_no_file_at_all_is_whole(store: HashFS, count: int) -> None:
     """As after a change of HASHFS_ALGORITHM to another one whose ids are as long."""
@@ -654,6 +655,7 @@ def clear(store: HashFS) -> None:
     assert everything(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [[None], ["txt"], [None, "txt"]])
 def test_no_order_of_steps_loses_what_a_put_returned(
     racing: HashFS, before: list[str | None]
@@ -692,6 +694,7 @@ def test_no_order_of_steps_loses_what_a_put_returned(
             clear(store)
 
 
+@pytest.mark.slow
 def test_no_order_of_steps_undoes_a_delete(racing: HashFS) -> None:
     store = racing
 
@@ -715,6 +718,7 @@ def test_no_order_of_steps_undoes_a_delete(racing: HashFS) -> None:
             assert everything(store) == []
 
 
+@pytest.mark.slow
 def test_no_order_of_steps_loses_healed_content(store: HashFS) -> None:
     def put() -> None:
         address = store.put(b"content")
@@ -798,6 +802,7 @@ class TestQuart:
                 await quart_fs.prune()
             assert await quart_fs.prune(keep()) == [dead.id]  # type: ignore[arg-type]
 
+    @pytest.mark.slow
     async def test_verify_and_quarantine(self, quart_fs: QuartHashFS) -> None:
         store = store_of(quart_fs)
         addresses = [await to_thread.run_sync(store.put, b"%d" % number) for number in range(100)]

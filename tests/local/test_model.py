@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -198,7 +199,7 @@ class Model(RuleBasedStateMachine):
 
 
 ALL_CHECKS: Any = list(HealthCheck)  # iterated by its metaclass, which leaves out some
-TestModel = Model.TestCase
+TestModel = pytest.mark.slow(Model.TestCase)
 TestModel.settings = settings(
     max_examples=1000 if LONG else 25,
     stateful_step_count=40 if LONG else 25,

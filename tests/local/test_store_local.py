@@ -439,6 +439,7 @@ def test_a_refused_touch_is_logged(
 # -- trees of hashfs 0.7.2 ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth_and_width", [(4, 1), (2, 3), (0, 1), (64, 1)])
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
 def test_what_hashfs_wrote_is_found_and_the_other_way_round(
@@ -1052,6 +1053,7 @@ def in_child(work: Callable[[], object]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.slow
 def test_folders_that_come_and_go_trouble_no_put(plain: HashFS) -> None:
     """One thread removes every empty folder, at any time, that the other is about to use."""
     stop, enough = threading.Event(), time.monotonic() + 20
@@ -1092,6 +1094,7 @@ def test_a_put_that_is_interrupted_leaves_nothing(store: HashFS) -> None:
     assert list(store.files()) == []
 
 
+@pytest.mark.slow
 def test_large_content_is_written_by_a_second_thread_that_ends(store: HashFS) -> None:
     before = threading.active_count()
     data = content(9_000_000)
@@ -1115,6 +1118,7 @@ class Fails(io.RawIOBase):
         return count
 
 
+@pytest.mark.slow
 def test_a_put_while_the_interpreter_shuts_down_does_without_the_second_thread(
     tmp_path: Path,
 ) -> None:
@@ -1135,6 +1139,7 @@ def test_a_store_can_be_pickled_and_used_by_another_process(plain: HashFS) -> No
     assert again.put(b"hello") == plain.get(HELLO)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_root_may_lie_as_deep_as_paths_are_long(tmp_path: Path) -> None:
     store = HashFS(os.path.join(tmp_path, *"x" * 1100))

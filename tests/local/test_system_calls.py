@@ -81,6 +81,7 @@ def path_in(arguments: str) -> str:
     return match[1]
 
 
+@pytest.mark.slow
 def test_a_small_put_into_an_existing_tree_takes_few_calls(strace: str, tmp_path: Path) -> None:
     _, calls = calls_of_put(strace, tmp_path / "root", size=4096, fsync=False)
     assert names_of(calls).count("write") == 1
@@ -88,11 +89,13 @@ def test_a_small_put_into_an_existing_tree_takes_few_calls(strace: str, tmp_path
     assert len(calls) <= most, calls
 
 
+@pytest.mark.slow
 def test_a_small_duplicate_takes_two_calls(strace: str, tmp_path: Path) -> None:
     _, calls = calls_of_put(strace, tmp_path / "root", size=4096, fsync=False, again=True)
     assert names_of(calls) == ["newfstatat", "utimensat"] or len(calls) == 2, calls
 
 
+@pytest.mark.slow
 def test_without_fsync_nothing_waits_for_the_disk(strace: str, tmp_path: Path) -> None:
     for size in SIZES:
         for again in (False, True):
@@ -100,6 +103,7 @@ def test_without_fsync_nothing_waits_for_the_disk(strace: str, tmp_path: Path) -
             assert not [name for name in names_of(calls) if "sync" in name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_put_returns(
     strace: str, tmp_path: Path, size: int
@@ -115,6 +119,7 @@ def test_the_data_is_on_the_disk_before_its_name_and_the_name_before_put_returns
     assert [path_in(rest) for rest in folders] == [str(each) for each in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_a_duplicate_is_on_the_disk_before_put_returns(
     strace: str, tmp_path: Path, size: int
@@ -216,6 +221,7 @@ for size in (10 * 1024, 10 * 1024, 10 * 1024**3):  # the first one imports what 
 """
 
 
+@pytest.mark.slow
 def test_a_head_of_an_unfinished_upload_costs_the_same_whatever_its_size(
     strace: str, tmp_path: Path
 ) -> None:

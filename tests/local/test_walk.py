@@ -89,6 +89,7 @@ def nest(store: HashFS) -> Iterator[Callable[[str, int], None]]:
     subprocess.run(["rm", "-rf", store.root], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listing", LISTINGS)
 def test_folders_may_be_nested_as_deep_as_paths_are_long(
     store: HashFS, nest: Callable[[str, int], None], listing: str

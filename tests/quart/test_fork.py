@@ -100,6 +100,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_and_its_own_children_read(environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK],

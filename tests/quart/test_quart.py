@@ -373,6 +373,7 @@ class TestPut:
         async with app.app_context():
             assert await fs.count() == 0
 
+    @pytest.mark.slow
     async def test_a_silent_client_is_given_up(self, app: Quart, fs: QuartHashFS) -> None:
         app.config["BODY_TIMEOUT"] = 0.05
 
@@ -420,6 +421,7 @@ class TestLookUp:
                 assert not await fs.exists(name)
                 await fs.delete(name)
 
+    @pytest.mark.slow
     async def test_all_ways_to_open(self, app: Quart, fs: QuartHashFS) -> None:
         async with app.app_context():
             address = await fs.put(LARGE)
@@ -524,6 +526,7 @@ class TestLookUp:
             await anext(files)
             await files.aclose()  # type: ignore[attr-defined]
 
+    @pytest.mark.slow
     async def test_more_names_than_fit_in_one_hop(self, app: Quart, fs: QuartHashFS) -> None:
         async with app.app_context():
             for n in range(600):
@@ -641,6 +644,7 @@ class TestServing:
         assert (exchange.status, exchange.body) == (200, b"")
         assert exchange.headers["content-length"] == str(len(LARGE))
 
+    @pytest.mark.slow
     async def test_a_slow_client_is_not_cut(self, app: Quart) -> None:
         app.config["RESPONSE_TIMEOUT"] = 0.05
         fs = serving(app)
@@ -718,6 +722,7 @@ class TestServing:
                 await exchange.finish()
             assert await in_thread(descriptors) == before
 
+    @pytest.mark.slow
     async def test_no_descriptor_stays_open_when_the_response_is_dropped(self, app: Quart) -> None:
         fs = serving(app)
         async with app.app_context():
@@ -824,6 +829,7 @@ class TestSignals:
 
 
 class TestCancelling:
+    @pytest.mark.slow
     @pytest.mark.parametrize("make", [bytes, pieces], ids=["sync", "async"])
     async def test_a_cancelled_put_leaves_nothing_half_done(
         self, app: Quart, fs: QuartHashFS, make: Callable[[bytes], Any]

@@ -77,6 +77,7 @@ async def garbage_of_a_request(app: Quart) -> int:
         gc.enable()
 
 
+@pytest.mark.slow
 async def test_a_request_is_freed_at_its_end_as_in_stock_quart() -> None:
     async def view() -> str:
         return "well"
@@ -129,6 +130,7 @@ async def test_no_more_than_the_mark_and_one_message_is_ever_unread() -> None:
     assert most <= HIGH_WATER + len(PIECE)
 
 
+@pytest.mark.slow
 async def test_the_answer_goes_out_while_the_body_is_unread() -> None:
     app = make_app()
 
@@ -241,6 +243,7 @@ async def test_a_view_that_wants_the_whole_body_gets_it(how: str) -> None:
     assert exchange.body == b'{"size":%d}\n' % size
 
 
+@pytest.mark.slow
 async def test_a_wait_for_the_whole_body_that_is_given_up_lowers_the_mark_again() -> None:
     app, gate = make_app(), Gate()
 
@@ -498,6 +501,7 @@ async def test_a_view_may_raise_the_limit_of_the_app() -> None:
     assert exchange.status == 200
 
 
+@pytest.mark.slow
 async def test_a_limit_ends_the_read_without_waiting_for_the_rest() -> None:
     app = limited_app("await")
     app.config["MAX_CONTENT_LENGTH"] = LIMIT
@@ -599,6 +603,7 @@ async def test_the_body_of_an_answered_request_is_not_passed_off_as_whole() -> N
 # Timeouts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["await request.data", "await request.form"])
 async def test_a_slow_body_that_moves_is_not_cut_and_a_silent_one_is(how: str) -> None:
     app = make_app(BODY_TIMEOUT=0.2)

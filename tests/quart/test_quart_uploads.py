@@ -136,6 +136,7 @@ class TestParity:
             assert exchange.status == 200
         return seen[0], seen[1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("body", WELL_FORMED.values(), ids=WELL_FORMED.keys())
     async def test_forms(self, app: Quart, fs: QuartHashFS, body: bytes) -> None:
         ours, stock = await self.both(app, body)
@@ -440,6 +441,7 @@ class TestMalformed:
         assert (await post(app, SMALL, headers={"Content-Type": content_type})).status == 400
         assert not await in_thread(inventory, root)
 
+    @pytest.mark.slow
     async def test_truncation_at_every_byte(self, app: Quart, root: Path) -> None:
         body = SMALL.removesuffix(b"\r\n")
         for at in range(1, len(body)):
@@ -503,6 +505,7 @@ class TestLimits:
         assert (await post(app, body_of(file_part(LARGE[:300_001])))).status == 413
         assert len(await in_thread(inventory, root)) == 1
 
+    @pytest.mark.slow
     async def test_a_file_is_stopped_while_it_arrives(self, app: Quart) -> None:
         app.config["HASHFS_MAX_FILE_SIZE"] = 300_000
         QuartHashFS(app)
@@ -531,6 +534,7 @@ class TestLimits:
             exchange = await post(app, body, f"/?max_content_length={limit}")
             assert exchange.status == status
 
+    @pytest.mark.slow
     async def test_a_silent_client_is_given_up(self, app: Quart) -> None:
         app.config["BODY_TIMEOUT"] = 0.05
         QuartHashFS(app)
@@ -542,6 +546,7 @@ class TestLimits:
 class TestGoing:
     """A client that goes, or a view that is cancelled, leaves nothing (see `nothing_stays`)."""
 
+    @pytest.mark.slow
     async def test_clients_that_go_at_any_moment(self, app: Quart, fs: QuartHashFS) -> None:
         @app.post("/form")
         async def form() -> str:
@@ -566,6 +571,7 @@ class TestGoing:
                 await exchange.disconnect()
             assert exchange.status in (None, 400)
 
+    @pytest.mark.slow
     async def test_requests_cancelled_at_any_moment(self, app: Quart, fs: QuartHashFS) -> None:
         @view(app)
         async def form() -> str:

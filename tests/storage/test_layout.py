@@ -113,6 +113,7 @@ def test_an_algorithm_without_digests_of_one_length_is_refused(algorithm: str) -
         Layout(4, 1, algorithm)
 
 
+@pytest.mark.slow
 @given(contents(), suffixes)
 def test_every_path_leads_back_to_its_id_and_extension(
     content: tuple[Layout, str], suffix: str
@@ -125,6 +126,7 @@ def test_every_path_leads_back_to_its_id_and_extension(
     assert layout.suffix_of(path, id) == suffix
 
 
+@pytest.mark.slow
 @given(contents(), suffixes)
 def test_a_bucket_has_the_paths_of_a_disk_but_for_the_separator(
     content: tuple[Layout, str], suffix: str

@@ -116,6 +116,7 @@ def test_others_are_counted_while_the_disk_takes_its_time_to_close_one(
     assert not inventory(Path(folder.root))
 
 
+@pytest.mark.slow
 def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
     files, file = UploadFiles(1), folder.create(DMODE)
     if file.path is not None:
@@ -161,6 +162,7 @@ def test_no_other_file_is_taken_for_a_closed_one(
         file.close()
 
 
+@pytest.mark.slow
 def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
     files, target = UploadFiles(1), os.path.join(folder.root, "target")
     first = create(files, folder)

@@ -44,6 +44,7 @@ def test_all_shares_together_are_the_budget_and_64_kib_each_at_most(
     assert share(size, uploads + 1) <= part <= share(size + 1, uploads)
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 4 * MIB),
     st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2 * MIB), st.booleans()), max_size=60),
@@ -107,6 +108,7 @@ def test_small_contents_hold_less_as_the_budget_runs_short() -> None:
     assert contents[-1].grow(256 * KIB)
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_counts_no_more() -> None:
     memory = UploadMemory(1 * MIB)
     memory.enter(lambda: None).hold(500 * KIB)

@@ -26,6 +26,7 @@ spec.loader.exec_module(dict_backend)
 DictBackend: Any = dict_backend.DictBackend
 
 
+@pytest.mark.slow  # `quick` runs the contract over one store, tests/local/test_store.py
 class TestDictStore(StoreContract):
     passes_on_bytes = True  # sources are read before a backend is asked
 
@@ -135,6 +136,7 @@ def test_the_contract_runs_in_a_project_that_allows_no_warning(tmp_path: Path) -
     assert "where 1 = count()" in done.stdout or "assert [" in done.stdout  # values are told
 
 
+@pytest.mark.slow
 def test_who_only_stores_needs_no_pytest() -> None:
     code = (
         "import sys, flask_hashfs.backends\n"

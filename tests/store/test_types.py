@@ -29,6 +29,7 @@ def test_the_list_of_formats_is_long_enough() -> None:
     assert len({format.mimetype for format in FORMATS}) >= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
 def test_a_real_file_has_its_type(format: Format, tmp_path: Path) -> None:
     content = format.make(tmp_path)
@@ -106,6 +107,7 @@ def test_the_list_of_liars_is_long_enough() -> None:
     assert len(LIARS) >= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: f"{liar[0]} is {liar[3]}")
 def test_a_liar_is_what_its_bytes_say(
     liar: tuple[str, str | bytes, bytes, str], real: dict[str, bytes]
@@ -151,6 +153,7 @@ def test_a_directory_that_would_fill_memory_is_not_read() -> None:
     assert type_of(buffer.getvalue()) == ZIP
 
 
+@pytest.mark.slow
 def test_a_head_is_enough_but_for_archives(tmp_path: Path) -> None:
     for format in FORMATS:
         if format.name in {"film.webm", "sound.flac", "picture.icns", "picture.pdf"}:
@@ -178,6 +181,7 @@ def test_without_the_extra_the_error_says_what_to_install(
         types.detector.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_detector_is_not_imported_before_it_is_used() -> None:
     code = (
         "import sys, flask_hashfs; fs = flask_hashfs.HashFS(sys.argv[1]); fs.put(b'a', 'txt');"

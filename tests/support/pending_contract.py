@@ -287,6 +287,7 @@ class PendingContract:
         first.close()
         assert self.left(store) == []
 
+    @pytest.mark.slow
     def test_processes_that_take_it_from_each_other_never_mix_bytes(self, store: HashFS) -> None:
         id = begun(store, b"", None)
         reopen = self.reopening(store)
@@ -500,6 +501,7 @@ class PendingContract:
 
     # --- the disk ---------------------------------------------------------------------------------
 
+    @pytest.mark.slow
     def test_what_was_told_survives_a_kill_at_any_moment(self, store: HashFS) -> None:
         id = begun(store, b"", None)
         reopen = self.reopening(store)
