@@ -50,6 +50,14 @@ def test_the_table_of_rooms_is_that_of_the_modules() -> None:
     assert rooms.renewed(page) == page
 
 
+def test_the_modules_that_the_design_names_are_there() -> None:
+    page = (PROJECT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+/\w+\.py)`", page))
+    package = Path(flask_hashfs.__file__).parent
+    assert "_store/checks.py" in named
+    assert [name for name in sorted(named) if not (package / name).is_file()] == []
+
+
 def test_the_api_page_has_every_public_name() -> None:
     page = (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
     whole = {*flask_hashfs.exceptions.__all__, *flask_hashfs.signals.__all__}  # as modules

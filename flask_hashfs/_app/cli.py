@@ -195,7 +195,7 @@ def stats(target: _Target, as_json: bool) -> None:
 @as_json
 @pass_target
 def ls(target: _Target, as_json: bool) -> None:
-    """List the files: id, bytes, date of the last put, path. Those without id are no content."""
+    """List the files: id, bytes, date of the last put, path. Stray files have no id."""
     for entry in target.client.entries():
         if as_json:
             _print_json(dataclasses.asdict(entry))

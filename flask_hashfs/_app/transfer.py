@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
     DAMAGED = "damaged"
     GONE = "gone meanwhile"
     REFUSED = "refused"
-    STRANGER = "no content"
+    STRAY = "no content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def sync(source: HashFS, target: HashFS, threads: int = THREADS) -> Generator[St
 
 def _copy(source: HashFS, target: HashFS, entry: Entry) -> Step:
     if entry.id is None:
-        return Step(entry, Outcome.STRANGER)
+        return Step(entry, Outcome.STRAY)
     suffix = source.backend.layout.suffix_of(entry.relpath, entry.id)
     name = target.relpath(target.idpath(entry.id, suffix))
     if _size(target, name) == entry.size:

@@ -396,7 +396,7 @@ class CachedBackend(Backend):
         count = 0
         for relpath, _ in self._kept.walk():
             count += self._kept.unlink(relpath, counted=False)
-        self._kept.sweep()
+        self._kept.clear_unfinished()
         self._kept.count.forget()
         return count
 

@@ -51,7 +51,7 @@ class Eviction:
         before = self._kept.count.totals()
         if before.bytes + size <= self._limit:  # another process has done it
             return 0
-        self._kept.sweep()
+        self._kept.clear_unfinished()
         bytes = files = evicted = 0
         oldest = _Oldest(before.bytes - wanted)
         for relpath, state in self._kept.walk():

@@ -247,7 +247,7 @@ class KeptFiles:
         except OSError:
             return []
 
-    def sweep(self) -> None:
+    def clear_unfinished(self) -> None:
         """Delete what killed processes have left unfinished."""
         for name in self.filling_names():
             path = os.path.join(self.filling, name)

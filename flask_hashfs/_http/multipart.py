@@ -13,7 +13,7 @@ The decoder walks a body (RFC 2046, section 5.1.1; RFC 7578) through these state
 A delimiter is the line ``--boundary``, perhaps padded with spaces, and the line break before it
 belongs to it. The blank line behind the headers may be that line break (RFC 2046 allows it,
 Werkzeug's test client writes it); so in CONTENT the search begins two bytes early, and `_skip`
-tells how many bytes at the front are no content.
+tells how many bytes at the front are not content.
 
 **The time a body takes grows with its length, whatever is in it.** In each state what is there is
 searched in one step of C, once: for a delimiter by ``bytes.find``; where that has found what only

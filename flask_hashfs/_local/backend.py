@@ -164,7 +164,7 @@ class LocalBackend(Tree):
             raise
         except OSError as error:
             messages.NOT_RENEWED.log(self.root, path=path, error=error)
-        return os.lstat(path)  # a sweep may have taken the name while utime had found the file
+        return os.lstat(path)  # a prune may have moved the file after utime had found it
 
     def takes(self, writer: Writer) -> bool:
         """Tell whether what a writer took, of whichever store, can be linked into this one."""

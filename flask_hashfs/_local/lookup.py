@@ -97,7 +97,7 @@ class Tree(Backend):
                 if found is not None:
                     return found
                 restored = self._restore(self.id_named(name))
-                found = self._find(name, ask)  # in any case: a sweep may just have put it back
+                found = self._find(name, ask)  # in any case: a prune may just have put it back
                 if found is not None:
                     return found
                 if not restored:
@@ -328,7 +328,7 @@ class Tree(Backend):
                 return
 
     def _delete(self, name: str, path: str) -> bool:
-        """Delete a name, or all of an id; False if a sweep at work may have kept one."""
+        """Delete a name, or all of an id; False if a prune at work may have kept one."""
         paths = (is_any_id(name) and self._names(name)) or [path]
         done = True
         for each in paths:

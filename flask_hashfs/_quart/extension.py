@@ -581,7 +581,7 @@ class QuartHashFS(BaseHashFS[Quart]):
     async def _send(
         self, file: File, options: SendOptions, is_routed: bool
     ) -> tuple[Response, Answer]:
-        """Answer with a stored file, looked up, opened and begun in one hop, or none."""
+        """Answer with a stored file, found, opened and begun in one call of a worker, or none."""
         serving, workers = self._serving, self._reading
         asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
         by_path = serving.settings.pathsend and sends_paths(cast(Any, asked.scope))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _INLINE = 64 * 1024  # parsed and hashed sooner than another thread would have begun
 _PIECE = 256 * 1024
-_STRETCH = 4 * 1024 * 1024  # copied in one hop
+_STRETCH = 4 * 1024 * 1024  # copied in one call of a worker
 
 
 class UploadedFile(FileStorage):

@@ -1,4 +1,4 @@
-"""What an asynchronous ``put`` takes besides what the sync one does, in pieces worth a hop."""
+"""What an asynchronous ``put`` takes besides what the sync one does, in large pieces."""
 
 from __future__ import annotations
 

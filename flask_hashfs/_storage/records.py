@@ -174,12 +174,12 @@ class InUse:
             name = os.fspath(name)
         if not isinstance(name, str):
             raise NoAddressTypeError(
-                f"a live item is an id, a path, a HashAddress or None, not {item!r:.200}"
+                f"an item in use is an id, a path, a HashAddress or None, not {item!r:.200}"
             )
         id = self._id_named(name) or self._id_elsewhere(name)
         if id is None:
             raise NoAddressError(
-                f"a live item must be the address of a content, but this is: {item!r:.200}"
+                f"an item in use must be the address of a content, but this is not: {item!r:.200}"
             )
         self._digests.add(bytes.fromhex(id))
 

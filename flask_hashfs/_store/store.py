@@ -444,7 +444,7 @@ class HashFS(PredecessorHashFS):
     ) -> list[str]:
         """Delete every content, under all its names, that is neither in use nor young.
 
-        Files that are no content are left alone. Nothing is lost to a put at the same time.
+        Stray files are left alone. Nothing is lost to a put at the same time.
 
         Args:
             keep: What is in use: ids, paths, addresses or stored files. It need not be stored.
@@ -469,7 +469,7 @@ class HashFS(PredecessorHashFS):
             in_use.update(keep)
         if not in_use and not allow_empty:
             raise NothingInUseError(
-                "nothing is live, so everything would be deleted: "
+                "nothing is in use, so everything would be deleted: "
                 "pass allow_empty=True if that is what you want"
             )
         deleted = self.backend.prune(in_use, older_than, dry_run)

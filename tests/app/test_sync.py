@@ -100,7 +100,7 @@ def test_damage_does_not_travel(tmp_path: Path) -> None:
     good, bad = source.put(b"good"), source.put(b"bad!")
     Path(bad.abspath).write_bytes(b"evil")
     (tmp_path / "source" / "stray").write_bytes(b"no content")
-    assert outcomes(source, target) == [Outcome.COPIED, Outcome.DAMAGED, Outcome.STRANGER]
+    assert outcomes(source, target) == [Outcome.COPIED, Outcome.DAMAGED, Outcome.STRAY]
     assert names_in(target) == {good.id}
 
 

@@ -279,7 +279,7 @@ def test_verify_prune_and_sync_leave_such_a_folder_alone(
     aged(monkeypatch, timedelta(days=2))
     assert store.prune(allow_empty=True) == []
     target = ObjectStore("memory://")
-    assert [step.outcome for step in sync(store, target)] == [Outcome.STRANGER]
+    assert [step.outcome for step in sync(store, target)] == [Outcome.STRAY]
     assert keys(store) == [unpacked]
 
 
@@ -463,7 +463,7 @@ def test_prune_deletes_what_is_old_and_not_live(
     ("keep", "older_than", "words"),
     [
         (["nothing"], timedelta(days=1), "must be the address"),
-        ([], timedelta(days=1), "nothing is live"),
+        ([], timedelta(days=1), "nothing is in use"),
         ([HELLO], timedelta(minutes=119), "two hours"),
     ],
 )
