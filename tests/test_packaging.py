@@ -91,6 +91,9 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
+NAMES = {module_name(module) for module in MODULES}
+
+
 @functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports when it runs, wherever the statement stands."""
@@ -116,7 +119,7 @@ def imports(path: Path) -> set[str]:
 def own_modules(path: Path) -> set[str]:
     """The package's own modules among a file's imports."""
     own = {name.partition(".")[2] for name in imports(path) if name.startswith("flask_hashfs.")}
-    return own & {module_name(module) for module in MODULES}
+    return own & NAMES
 
 
 def run_python(code: str) -> str:
@@ -246,6 +249,7 @@ def test_the_sdist_can_be_tested_and_documented_from(archives: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or "_build" in name]
 
 
+@pytest.mark.slow
 def test_the_classifiers_name_the_pythons_that_tox_tests(archives: Path) -> None:
     [wheel] = archives.glob("*.whl")
     archive = zipfile.ZipFile(wheel)

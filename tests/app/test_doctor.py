@@ -482,6 +482,7 @@ def test_credentials_that_are_missing() -> None:
     assert not {"endpoint", "put"} & set(findings)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_credentials")
 def test_where_the_credentials_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(**options: Any) -> str:

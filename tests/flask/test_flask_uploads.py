@@ -564,6 +564,7 @@ class TestStreaming:
         parts = [file_part(bytes([at]) * size) for at in range(count)]
         assert post(app, body_of(*parts)).status_code == 200
 
+    @pytest.mark.slow
     def test_a_form_of_more_small_files_than_there_are_descriptors(
         self, app: Flask, fs: FlaskHashFS, root: Path
     ) -> None:

@@ -48,7 +48,10 @@ def ask(
     return carry_out(made, DATA if representation.size else b"")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(size, marks=[pytest.mark.slow] if size > 10**6 else []) for size in SIZES],
+)
 @pytest.mark.parametrize("joined", [False, True], ids=["lines", "joined"])
 def test_cases(size: int, joined: bool) -> None:
     data = _data(size)
