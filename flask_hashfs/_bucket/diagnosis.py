@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
@@ -45,6 +46,7 @@ def _checks(
     root: str, objects: Objects, options: Mapping[str, Any], until: float
 ) -> Generator[Finding]:
     yield _encryption(root, options)
+    yield _spool()
     reached = _reach(objects, _credentials(root, options))
     yield from reached
     if any(finding.level == "error" for finding in reached):
@@ -67,6 +69,20 @@ def _encryption(root: str, options: Mapping[str, Any]) -> Finding:
         wanted = "Use an endpoint with https://, unless the network is your own."
         return Finding("TLS", "warning", "the endpoint is spoken to without encryption", wanted)
     return Finding("TLS", "ok", "the endpoint is spoken to with encryption")
+
+
+def _spool() -> Finding:
+    """Try the folder in which large uploads wait until they are sent."""
+    check = "temporary folder"
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"probe")
+            file.flush()
+        return Finding(check, "ok", f"large uploads wait in {tempfile.gettempdir()}")
+    except OSError as error:
+        wanted = "Set TMPDIR to a folder that can be written, with room for large uploads."
+        message = f"the folder of large uploads cannot be used: {error.strerror}"
+        return Finding(check, "error", message, wanted)
 
 
 def _credentials(root: str, options: Mapping[str, Any]) -> str:

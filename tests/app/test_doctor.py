@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -454,6 +455,15 @@ def test_a_bucket_in_memory_is_in_order() -> None:
     assert {each.level for each in findings.values()} <= {"ok", "note"}
     for check in ("endpoint", "list", "put", "conditional puts", "delete", "clock"):
         assert findings[check].level == "ok"
+
+
+def test_a_bucket_whose_uploads_have_nowhere_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found("memory://")["temporary folder"].level == "ok"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    finding = found("memory://")["temporary folder"]
+    assert (finding.level, "cannot be used" in finding.message) == ("error", True)
 
 
 def test_an_endpoint_that_is_dead() -> None:
