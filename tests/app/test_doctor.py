@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from both_apps import FRAMEWORKS, Site
-from file_systems import exfat, sshfs
+from file_systems import exfat, small_disk, sshfs
 from object_stores import objects_of
 from odd_s3 import CREDENTIALS, OddS3, odd_store, page
 from permissions import permissions_hold
@@ -49,11 +49,8 @@ def tree(root: Path) -> list[str]:
 def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root: no disk is filled")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(folder, "size=1m,nr_inodes=20"):
+        yield folder
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from both_apps import FRAMEWORKS, Site
+from file_systems import small_disk
 from odd_s3 import CREDENTIALS, OddS3, odd_store
 from permissions import permissions_hold
 
@@ -53,11 +54,8 @@ OK = (200, {"status": "ok"})
 def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root: no disk is filled")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(folder, "size=64k"):
+        yield folder
 
 
 def test_a_store_that_works_is_healthy_and_is_left_as_it_was(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from file_systems import small_disk
 from flask import Flask, request
 from object_stores import keys
 
@@ -24,11 +24,8 @@ LARGE = bytes(ONE_REQUEST_SIZE + 1)
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("spool")
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root: no disk is filled")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test may hold a file
+    with small_disk(folder, f"size={SIZE}"):
+        yield folder
 
 
 @pytest.fixture

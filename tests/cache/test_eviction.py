@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from cached import drop_all, expire, kept, wait_until
+from file_systems import small_disk
 from permissions import permissions_hold
 
 from flask_hashfs import HashFS
@@ -261,11 +261,8 @@ def test_what_is_deleted_while_it_is_put_is_not_kept(
 def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "cache"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root: no disk is filled")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(folder, "size=1m"):
+        yield tmp_path
 
 
 @pytest.mark.parametrize("size", [500_000, 2_000_000, 12_000_000])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_systems import small_disk
 from flask import Flask, request
 from local_stores import open_files, spool_of
 from quart import Quart
@@ -31,11 +32,8 @@ SMALL = b"small" * 1000
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("disk")
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root: no disk is filled")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a failed test may hold a file
+    with small_disk(folder, f"size={SIZE}"):
+        yield folder
 
 
 @pytest.fixture(params=["unnamed", "named"])

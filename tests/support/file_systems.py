@@ -17,6 +17,18 @@ _SFTP = "/usr/lib/openssh/sftp-server"
 
 
 @contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Path]:
+    """Mount a file system in memory with `options` of tmpfs, so that a test can fill it."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root: no disk is filled")
+    try:
+        yield folder
+    finally:  # lazily, since a failed test may hold a file
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
 def sshfs(served: Path, folder: Path) -> Iterator[Path]:
     """Mount a folder over SFTP without hard links, and without a network in between."""
     _need("sshfs", _SFTP)
