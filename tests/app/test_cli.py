@@ -582,7 +582,7 @@ def test_an_app_lists_the_commands_and_adds_some_of_its_own(app: Any, tmp_path: 
     for each in (app, other):
         each.config["HASHFS_ROOT_FOLDER"] = str(tmp_path)
         extension(each)
-    group = app.cli.commands["hashfs"]
+    group: Any = app.cli.commands["hashfs"]
     assert sorted(group.commands) == sorted(command.commands)
 
     @group.command("shrink")
