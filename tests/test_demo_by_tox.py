@@ -18,11 +18,10 @@ package = skip
 commands = python demo.py
 """
 DEMO = """
-import time
+import signal
 try:
     print("it runs", flush=True)
-    while True:
-        time.sleep(0.05)  # not `pause`, which misses a signal that comes just before
+    signal.pause()
 except KeyboardInterrupt:
     print("it ends", flush=True)
 """

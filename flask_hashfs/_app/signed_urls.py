@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -14,6 +15,8 @@ from .._http import signing
 from .._http.signing import Grant, InvalidTokenError
 
 PARAMETER = "token"
+
+_ONLY_TOKEN = re.compile(rb"token=([\w.-]+)")
 
 
 def new_token(
@@ -63,11 +66,16 @@ def check(app_config: Mapping[str, Any], store: str | None, path: str, request: 
         Forbidden: Its token is missing, broken, of something else, or expired.
     """
     keys = _secret_keys(app_config)
-    tokens = request.args.getlist(PARAMETER)
     try:
-        return signing.read_token(keys, store or "", path, tokens, time.time())
+        return signing.read_token(keys, store or "", path, _tokens(request), time.time())
     except InvalidTokenError:
         raise Forbidden from None
+
+
+def _tokens(request: Request) -> list[str]:
+    """Return the values of the parameter; Werkzeug parses what is more than one plain value."""
+    plain = _ONLY_TOKEN.fullmatch(request.query_string)
+    return [plain[1].decode()] if plain else request.args.getlist(PARAMETER)
 
 
 def _secret_keys(app_config: Mapping[str, Any]) -> Sequence[str | bytes]:
