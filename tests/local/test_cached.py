@@ -214,6 +214,12 @@ class Mount:
         run("umount", self.path)
 
 
+@pytest.fixture(autouse=True)
+def fresh_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget other tests' file systems: the kernel gives their device numbers to the next ones."""
+    monkeypatch.setattr(page_cache, "_devices", {})
+
+
 def mounted(kind: str, folder: Path) -> Mount:
     try:
         with Mount(kind, folder) as mount:
@@ -251,11 +257,7 @@ def test_a_file_system_that_is_taken_keeps_the_promise(kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay"])
-def test_a_file_system_that_cannot_be_asked_is_not_taken(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The kernel gives the device number of one that another test has unmounted to the next.
-    monkeypatch.setattr(page_cache, "_devices", {})
+def test_a_file_system_that_cannot_be_asked_is_not_taken(kind: str, tmp_path: Path) -> None:
     mounted(kind, tmp_path)
     (tmp_path / "again").mkdir()
     with Mount(kind, tmp_path / "again") as mount:
