@@ -15,9 +15,7 @@ from .._http.plan import ByteRange, Plan
 from .._http.reading import Steps, ended_early
 
 _READ_SIZE = 256 * 1024
-_IN_MEMORY_SIZE = (
-    64 * 1024
-)  # up to here sent from memory: cheaper than what a sendfile needs to begin
+_IN_MEMORY_SIZE = 64 * 1024  # at most sent from memory, which is cheaper than to begin a sendfile
 
 
 def send(
@@ -49,10 +47,8 @@ def _body(plan: Plan, file: BinaryIO | None, size: int) -> Iterable[bytes]:
     if file is None:
         return []
     pieces = _Pieces(plan, file)
-    if (
-        sum(len(part) if isinstance(part, bytes) else part.size for part in plan.body)
-        <= _IN_MEMORY_SIZE
-    ):
+    sizes = (len(part) if isinstance(part, bytes) else part.size for part in plan.body)
+    if sum(sizes) <= _IN_MEMORY_SIZE:
         try:
             return list(pieces)
         finally:
