@@ -316,6 +316,14 @@ class TemporaryFolder:
             raise
 
 
+def _temporary_folder() -> str:
+    """Return the system's temporary folder, or where it would be: small content needs none."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR") or os.path.join(os.sep, "tmp")
+
+
 class SystemSpool(TemporaryFolder):
     """The system's temporary folder, for a backend without a folder of its own.
 
@@ -323,7 +331,7 @@ class SystemSpool(TemporaryFolder):
     """
 
     def __init__(self) -> None:
-        super().__init__(tempfile.gettempdir())
+        super().__init__(_temporary_folder())
         self._private: str | None = None
 
     def create(self, dmode: int) -> TemporaryFile:
