@@ -75,7 +75,12 @@ def check(app_config: Mapping[str, Any], store: str | None, path: str, request: 
 def _tokens(request: Request) -> list[str]:
     """Return the values of the parameter; Werkzeug parses what is more than one plain value."""
     plain = _ONLY_TOKEN.fullmatch(request.query_string)
-    return [plain[1].decode()] if plain else request.args.getlist(PARAMETER)
+    if plain:
+        return [plain[1].decode()]
+    try:
+        return request.args.getlist(PARAMETER)
+    except UnicodeDecodeError:  # raised by Werkzeug; a token has ASCII only
+        return []
 
 
 def _secret_keys(app_config: Mapping[str, Any]) -> Sequence[str | bytes]:

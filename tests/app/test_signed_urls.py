@@ -13,8 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from both_apps import FRAMEWORKS, Site
+from flask import Flask
 from itsdangerous import URLSafeSerializer
 
+from flask_hashfs import FlaskHashFS
 from flask_hashfs._http.signing import Grant, token
 
 HOUR = timedelta(hours=1)
@@ -98,6 +100,16 @@ def test_a_token_broken_at_any_position_is_refused_alike(site: Site, url: str) -
         other = "A" if query[at] != "A" else "B"
         reply = site.ask(f"{path}?token={query[:at]}{other}{query[at + 1 :]}")
         assert (reply.status, reply.body) == (403, refused.body)
+
+
+def test_bytes_that_are_not_utf_8_are_no_token(tmp_path: Path) -> None:
+    app = Flask(__name__)
+    app.config |= {"SECRET_KEY": "secret", "HASHFS_ROOT_FOLDER": str(tmp_path)}
+    app.config |= {"HASHFS_PATH_PREFIX": "/files", "HASHFS_SERVE_FILES": "signed"}
+    FlaskHashFS(app)
+    for query in ("token=\xe9", "a=\xe9"):  # Quart refuses them before any route
+        answer = app.test_client().get("/files/x", environ_overrides={"QUERY_STRING": query})
+        assert answer.status_code == 403
 
 
 def test_nothing_tells_stored_files_from_unknown_ones(site: Site, url: str) -> None:
