@@ -103,6 +103,11 @@ class Objects:
         options["retry_config"] = {"max_retries": 0}
         return Objects(self._root, options)
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the store was given, by the names that obstore has for it."""
+        return getattr(self._store, "config", {})  # that in memory has none
+
     def head(self, key: str) -> Found | None:
         """Return what is known of an object, or None."""
         try:

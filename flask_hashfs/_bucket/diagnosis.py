@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import tempfile
 import time
@@ -17,8 +18,12 @@ from .connect import endpoint_is_plain
 from .hidden import PROBE, PRUNING, QUARANTINE, RENEWING, UPLOADS
 
 _SKEW = 300.0  # seconds; S3 refuses requests whose date is 900 away from its own
-_CREDENTIALS = ("access_key_id", "credential_provider", "account_key")
-
+_CREDENTIALS = {
+    *("access_key_id", "credential_provider"),
+    *("account_key", "sas_token", "bearer_token", "client_secret", "federated_token_file"),
+    *("service_account", "service_account_key", "application_credentials"),
+}
+_TRUE = ("1", "true", "on", "yes", "y")  # as obstore reads an option
 
 WITHIN = 20.0
 """Seconds after which no further check begins."""
@@ -47,7 +52,7 @@ def _checks(
 ) -> Generator[Finding]:
     yield _encryption(root, options)
     yield _spool()
-    reached = _reach(objects, _credentials(root, options))
+    reached = _reach(objects, _credentials(root, objects, options))
     yield from reached
     if any(finding.level == "error" for finding in reached):
         return
@@ -85,14 +90,17 @@ def _spool() -> Finding:
         return Finding(check, "error", message, wanted)
 
 
-def _credentials(root: str, options: Mapping[str, Any]) -> str:
+def _credentials(root: str, objects: Objects, options: Mapping[str, Any]) -> str:
     """Return where the credentials come from that a request has got through with."""
-    names = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
     if root.startswith("memory:"):
         return "not needed"
-    if str(names.get("skip_signature", False)).lower() in ("1", "true"):
+    given = {**options, **objects.options}
+    skips = given.get("skip_signature")
+    if skips is None and root.startswith("s3:"):
+        skips = os.environ.get("AWS_SKIP_SIGNATURE")
+    if str(skips).lower() in _TRUE:
         return "not used, since skip_signature is set"
-    if any(name in names for name in _CREDENTIALS):
+    if not _CREDENTIALS.isdisjoint(given):
         return "found in HASHFS_STORE_OPTIONS"
     return "found in the environment, or by the machine's role"
 

@@ -463,6 +463,16 @@ def test_a_bucket_whose_uploads_have_nowhere_to_wait(
     assert (finding.level, "cannot be used" in finding.message) == ("error", True)
 
 
+def test_an_app_begins_and_is_diagnosed_where_no_folder_is_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    finding = found("memory://")["temporary folder"]
+    assert (finding.level, "cannot be used" in finding.message) == ("error", True)
+
+
 def test_an_endpoint_that_is_dead() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -501,10 +511,13 @@ def test_where_the_credentials_were_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert told(**CREDENTIALS) == "found in HASHFS_STORE_OPTIONS"
     upper = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     assert told(**upper) == "found in HASHFS_STORE_OPTIONS"
-    assert told(skip_signature=True) == "not used, since skip_signature is set"
+    for yes in (True, "true", "Yes", "on", "y", "1"):
+        assert told(skip_signature=yes) == "not used, since skip_signature is set"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     assert told() == "found in the environment, or by the machine's role"
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert told(**CREDENTIALS) == "not used, since skip_signature is set"
     assert found("memory://")["credentials"].message == "not needed"
 
 
