@@ -14,7 +14,7 @@ NAME = "hashfs"
 class Later(click.Group):
     """Stands for `cli.hashfs`, which only a command line needs, in one app.
 
-    An app may add commands of its own, which no other app gets.
+    An app may add commands of its own to it, which no other app gets.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,7 +24,7 @@ class Later(click.Group):
     @cached_property
     def commands(self) -> dict[str, click.Command]:  # type: ignore[override]
         """The real commands, and those that the app has added."""
-        return dict(_real().commands)
+        return {name: _own(command) for name, command in _real().commands.items()}
 
     def make_context(
         self,
@@ -45,6 +45,14 @@ class Later(click.Group):
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the line of the real command in the list of all commands."""
         return _real().get_short_help_str(limit)
+
+
+def _own(command: click.Command) -> click.Command:
+    """Return a command, or a copy of a group, to which other commands can be added."""
+    if isinstance(command, click.Group):
+        command = copy.copy(command)
+        command.commands = {name: _own(each) for name, each in command.commands.items()}
+    return command
 
 
 def _real() -> click.Group:
