@@ -51,7 +51,7 @@ def sync(source: HashFS, target: HashFS, threads: int = THREADS) -> Generator[St
         threads: How many files are copied at once.
 
     Yields:
-        What became of each file, strangers included.
+        What became of each file, stray files included.
 
     Raises:
         ConfigError: The two stores know their content by different hashes.

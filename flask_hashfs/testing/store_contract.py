@@ -366,7 +366,7 @@ class StoreContract:
             source.close()
         assert caught.value.max_size == 1000
 
-    # -- what is no content --------------------------------------------------------------------
+    # -- what cannot be put --------------------------------------------------------------------
 
     @of_the_source
     @pytest.mark.parametrize("source", [None, 5, object(), 1.5, [1, 2], ["text"], {"a": 1}, {}])
