@@ -486,5 +486,5 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
 
 def _app() -> Flask:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    app: Flask = cast(Any, current_app)._get_current_object()
     return app

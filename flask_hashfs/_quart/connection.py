@@ -103,15 +103,20 @@ class UploadConnection(ASGIHTTPConnection):
         self._tasks.append(cast("asyncio.Task[Any]", asyncio.current_task()))
 
     async def handle_messages(
-        self, request: Request, receive: ASGIReceiveCallable, *view: asyncio.Task[None]
+        self,
+        request: Request,
+        receive: ASGIReceiveCallable,
+        request_task: asyncio.Task[None] | None = None,
     ) -> None:
+        # Before 0.23 Quart itself ended the receiving with the view, and gave no task.
+        view = [] if request_task is None else [request_task]
         self._begin_task()
         body = request.body
         if not isinstance(body, UploadBody):
             await super().handle_messages(request, receive, *view)
             return
-        if view:  # before 0.23 Quart itself ended the receiving with the view, and gave no task
-            _cancel_after(view[0])
+        if request_task is not None:
+            _cancel_after(request_task)
         spooled: SpooledMessages | None = None
 
         async def receive_with_room() -> ASGIReceiveEvent:

@@ -482,7 +482,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def _tell(self, signal: NamedSignal, **what: Any) -> None:
         if signal.receivers:
-            app = cast(Quart, current_app._get_current_object())  # type: ignore[attr-defined]
+            app: Quart = cast(Any, current_app)._get_current_object()
             wrap = cast("Callable[..., Any]", app.ensure_async)
             await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
 
@@ -583,7 +583,7 @@ class QuartHashFS(BaseHashFS[Quart]):
     ) -> tuple[Response, Answer]:
         """Answer with a stored file, found, opened and begun in one call of a worker, or none."""
         serving, workers = self._serving, self._reading
-        asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
+        asked: Request = cast(Any, request)._get_current_object()
         by_path = serving.settings.pathsend and sends_paths(cast(Any, asked.scope))
 
         def begin() -> tuple[Answer, bytes]:

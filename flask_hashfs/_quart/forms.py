@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from quart import current_app
 from quart.datastructures import FileStorage
@@ -156,4 +156,5 @@ def _opened(
 
 
 def _app() -> Quart:
-    return cast("Quart", current_app._get_current_object())  # type: ignore[attr-defined]
+    app: Quart = cast(Any, current_app)._get_current_object()
+    return app
