@@ -43,6 +43,7 @@ from flask_hashfs.exceptions import (
 
 READER = InMemoryMetricReader()
 SPANS = InMemorySpanExporter()
+TUS = {"Tus-Resumable": "1.0.0"}
 
 ABSENT = """
 import sys
@@ -198,11 +199,7 @@ def test_an_upload_that_another_request_takes_over_has_not_broken_off(
     framework: str, tmp_path: Path
 ) -> None:
     site = Measured(framework, tmp_path, UPLOADS_PATH="/up")
-    tus = {"Tus-Resumable": "1.0.0"}
-    new = {**tus, "Upload-Length": "20", "Content-Length": "0"}
-    path = urlsplit(site.ask("/up", "POST", headers=new).headers["Location"]).path
-    patch = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
-    patch["Content-Length"] = "20"
+    path, patch = begin_upload(site)
     before = of_process()["aborted"]
     if framework == "flask":
         mine, theirs = socket.socketpair()
@@ -216,7 +213,7 @@ def test_an_upload_that_another_request_takes_over_has_not_broken_off(
             )
             while not resumable_active(site):
                 assert not held.done()
-            assert site.ask(path, "HEAD", headers=tus).status == 200
+            assert site.ask(path, "HEAD", headers=TUS).status == 200
             held.result()
         assert statuses == ["409 CONFLICT"]
     else:
@@ -226,7 +223,7 @@ def test_an_upload_that_another_request_takes_over_has_not_broken_off(
                 await exchange.send(b"half of it")
                 while not resumable_active(site):
                     await asyncio.sleep(0)
-                async with Exchange(site.app, path, method="HEAD", headers=tus) as other:
+                async with Exchange(site.app, path, method="HEAD", headers=TUS) as other:
                     await other.finish()
                 assert other.status == 200
                 await exchange.disconnect()
@@ -234,6 +231,14 @@ def test_an_upload_that_another_request_takes_over_has_not_broken_off(
 
         asyncio.run(run())
     assert of_process()["aborted"] == before
+
+
+def begin_upload(site: Measured) -> tuple[str, dict[str, str]]:
+    """Begin a resumable upload of 20 bytes; return its path and the headers that send them."""
+    new = {**TUS, "Upload-Length": "20", "Content-Length": "0"}
+    location = site.ask("/up", "POST", headers=new).headers["Location"]
+    patch = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    return urlsplit(location).path, {**patch, "Content-Length": "20"}
 
 
 def resumable_active(site: Measured) -> int:
@@ -245,15 +250,9 @@ def resumable_active(site: Measured) -> int:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_resumable_uploads_are_active_while_they_send(framework: str, tmp_path: Path) -> None:
     site = Measured(framework, tmp_path, UPLOADS_PATH="/up")
-
     seen = []
-    tus = {"Tus-Resumable": "1.0.0"}
-    new = {**tus, "Upload-Length": "20", "Content-Length": "0"}
-    location = site.ask("/up", "POST", headers=new).headers["Location"]
+    path, patch = begin_upload(site)
     assert resumable_active(site) == 0  # nobody sends
-    patch = {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
-    patch["Content-Length"] = "20"
-    path = urlsplit(location).path
     if framework == "flask":
 
         class Body(io.RawIOBase):
