@@ -20,11 +20,8 @@ from . import set_aside
 from .pending import LocalUploads
 from .walk import folders_below
 
-_FOLDER_ENDINGS = (
-    os.sep,
-    os.sep + os.curdir,
-    os.sep + os.pardir,
-)  # a path that ends so is a folder's
+# A path that ends so is a folder's.
+_FOLDER_ENDINGS = (os.sep, os.sep + os.curdir, os.sep + os.pardir)
 _NOT_THERE = {
     errno.EACCES,
     errno.EINVAL,
