@@ -37,14 +37,12 @@ class Eviction:
             How many were deleted.
         """
         wanted = min(int(self._limit * _LEFT), self._limit - size)
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
+        fd = posix.lock_file(self._lock, self._kept.dmode, wait=True)
+        assert fd is not None  # since it waited
         try:
-            posix.lock(fd)
-            try:
-                return self._evict(wanted, size)
-            finally:
-                posix.unlock(fd)
+            return self._evict(wanted, size)
         finally:
+            posix.unlock(fd)
             os.close(fd)
 
     def _evict(self, wanted: int, size: int) -> int:

@@ -302,7 +302,8 @@ class Fills:
                 continue
             if not os.fstat(fd).st_size:
                 return Fill(address, size, fd, address.id)
-            os.unlink(path)  # of a process that was killed: nobody may take it for this fill
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # of a process that was killed: nobody may take it for this fill
             posix.unlock(fd)
             os.close(fd)
 

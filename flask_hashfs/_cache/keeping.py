@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 from .._storage import posix
+from .._storage.spool import TemporaryFile
 from .._storage.writer import Writer
 from .kept import KeptFiles
 from .spool import Spool
@@ -94,11 +95,19 @@ class Keeping:
         elif file.stat().st_nlink > (file.path is not None):
             return None  # kept already, with another extension
         else:
-            link = file.link
-            self._kept.made(lambda: link(path), path)
-            fd = os.open(path, os.O_RDWR | posix.BINARY)
+            try:
+                fd = self._link(file, path)
+            except FileNotFoundError:  # deleted meanwhile
+                return None
         posix.lock(fd, wait=False)
         return fd
+
+    def _link(self, file: TemporaryFile, path: str) -> int:
+        def is_gone() -> bool:
+            return file.path is not None and not os.path.lexists(file.path)
+
+        self._kept.made(lambda: file.link(path), path, is_gone)
+        return os.open(path, os.O_RDWR | posix.BINARY)
 
     def _open(self, path: str) -> int:
         found: list[int] = []

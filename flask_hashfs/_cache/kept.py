@@ -140,7 +140,7 @@ class KeptFiles:
             with self.count.adding(os.fstat(fd).st_size, limit) as has_room:
                 if not has_room:
                     return False
-                self.made(lambda: self._link(None if has_others else fd, name, path), path)
+                self._name(fd, name, path, has_others)
         except (FileExistsError, FileNotFoundError):
             pass  # kept already, or dropped
         return True
@@ -154,26 +154,42 @@ class KeptFiles:
         except OSError as error:
             self._telling.failing(error)
 
-    def _link(self, fd: int | None, name: str, path: str) -> None:
-        if fd is not None and os.path.isdir(posix.PROC):
-            try:
-                os.link(f"{posix.PROC}/{fd}", path, src_dir_fd=fd)
-                return
-            except OSError as error:
-                if not posix.refuses_links(error):
-                    raise
-        posix.link_or_rename(os.path.join(self.filling, name), path)
+    def _name(self, fd: int, name: str, path: str, has_others: bool) -> None:
+        filled = os.path.join(self.filling, name)
 
-    def made(self, make: Callable[[], object], path: str) -> None:
-        """Call `make`, which makes `path`; make its folder where that is missing."""
+        def link() -> None:
+            if not has_others and os.path.isdir(posix.PROC):
+                try:
+                    os.link(f"{posix.PROC}/{fd}", path, src_dir_fd=fd)
+                    return
+                except OSError as error:
+                    if not posix.refuses_links(error):
+                        raise
+            posix.link_or_rename(filled, path)
+
+        self.made(link, path, lambda: not posix.is_at(fd, filled))
+
+    def made(
+        self, make: Callable[[], object], path: str, is_gone: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Call `make`, which makes `path`; make its folder as often as others delete it.
+
+        Args:
+            make: Makes it.
+            path: The new path.
+            is_gone: Tells whether the file that gets this name is there no more.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
         for _ in range(posix.ATTEMPTS):
             try:
                 make()
                 return
             except FileNotFoundError:
-                if not posix.make_folders(os.path.dirname(path), self.dmode):
-                    make()
-                    return
+                if not posix.make_folders(os.path.dirname(path), self.dmode) and is_gone():
+                    raise
+        raise FileNotFoundError(f"{path} does not stay")
 
     # -- dropping --------------------------------------------------------------------------
 
