@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import HTTPException
 
-from .._http.plan import ByteRange, Plan
+from .._http.plan import Plan
+from .._http.ranges import ByteRange
 from .._storage import messages
 from .._storage.cache_stats import CacheStats
 from .._storage.predecessor import HashAddress

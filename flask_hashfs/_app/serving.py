@@ -16,7 +16,8 @@ from werkzeug.sansio.request import Request
 from .._http import plan as http
 from .._http import urls
 from .._http.media import check_mimetype, guess_mimetype, is_inline
-from .._http.plan import ByteRange, Plan
+from .._http.plan import Plan
+from .._http.ranges import ByteRange
 from .._storage.names import File
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content

@@ -146,8 +146,8 @@ class Puts:
             ExistsError: Another put was first.
             FileNotFoundError: A delete was first.
         """
-        # New content needs a listing, of all its keys; a duplicate needs only a HEAD, at half the
-        # cost. What would have been enough for the last put is asked first.
+        # New content needs a listing of all its keys; a duplicate needs only a HEAD, at half the
+        # cost. Each put first sends whichever would have been enough for the put before.
         found, keys = None, []
         if not self._lists_first:
             found = self._objects.head(key)

@@ -11,7 +11,8 @@ from flask import Response, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.wsgi import wrap_file
 
-from .._http.plan import ByteRange, Plan
+from .._http.plan import Plan
+from .._http.ranges import ByteRange
 from .._http.reading import Steps, ended_early
 
 _READ_SIZE = 256 * 1024

@@ -20,7 +20,7 @@ from .ranges import ByteRange
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
-__all__ = ["ByteRange", "Plan", "Representation", "plan"]
+__all__ = ["Plan", "Representation", "plan"]
 
 # Uploaded HTML and SVG get an empty policy in a sandbox without scripts. The page's own origin
 # stays, as browsers refuse to show PDFs and to seek in media under an opaque one.

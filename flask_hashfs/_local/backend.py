@@ -38,13 +38,13 @@ class LocalBackend(Tree):
     ) -> None:
         super().__init__(root, layout, fmode, dmode, fsync)
         self._synced = posix.SyncedFolders()
-        self._probe = Probe(self._temporary)
+        self._probe = Probe(self.temporary)
 
     # -- putting ---------------------------------------------------------------------------
 
     def new_writer(self, limit: int | None) -> Writer:
         """Return a writer that takes `limit` bytes."""
-        return Writer(self.layout.algorithm, self._temporary, self.dmode, limit)
+        return Writer(self.layout.algorithm, self.temporary, self.dmode, limit)
 
     def put_files(
         self,
@@ -86,7 +86,7 @@ class LocalBackend(Tree):
         raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
 
     def _place(self, writer: Writer, id: str, path: str, is_new_folder: bool, sync: bool) -> bool:
-        """Give the content its name, if it has none; return whether the content was there.
+        """Give the content its path, if it has none; return whether the content was there.
 
         Args:
             is_new_folder: Whether this put has just made the folder, so that nothing is in it.
@@ -102,8 +102,8 @@ class LocalBackend(Tree):
             state = None
         if state is None:
             self._check_inside(self._folder_of(path))
-            names = [] if is_new_folder else self._names(id)
-            return self._place_new(writer, id, path, names, sync)
+            others = [] if is_new_folder else self._paths_of(id)
+            return self._place_new(writer, id, path, others, sync)
         if self._leads_elsewhere(state):
             self._check_inside(os.path.dirname(path))
         if stat.S_ISREG(state.st_mode):
@@ -117,16 +117,17 @@ class LocalBackend(Tree):
         writer.publish(path, self.fmode, sync=sync, over=True)
         return False
 
-    def _place_new(self, writer: Writer, id: str, path: str, names: list[str], sync: bool) -> bool:
-        if not names and self._restore(id):
+    def _place_new(self, writer: Writer, id: str, path: str, others: list[str], sync: bool) -> bool:
+        """Give the content a path that it does not have; `others` are those that it has."""
+        if not others and self._restore(id):
             raise FileExistsError(errno.EEXIST, "Put back", path)
-        if not names:
+        if not others:
             writer.publish(path, self.fmode, sync=sync)
             return False
-        if any(os.lstat(name).st_size != writer.size for name in names):
+        if any(os.lstat(other).st_size != writer.size for other in others):
             self._heal(writer, id, sync)
         try:
-            os.link(names[0], path)
+            os.link(others[0], path)
         except OSError as error:
             if not posix.refuses_links(error):
                 raise
@@ -139,18 +140,18 @@ class LocalBackend(Tree):
         if is_duplicate:  # its writer may not have waited for the disk
             posix.sync_path(path)
         self._synced.sync(path, self.root)
-        if self._temporary.is_new:
+        if self.temporary.is_new:
             posix.sync_above(self.root)
-            self._temporary.is_new = False
+            self.temporary.is_new = False
 
     def _heal(self, writer: Writer, id: str, sync: bool) -> None:
-        """Replace what is damaged, under every name of the content, by what has arrived."""
+        """Replace what is damaged, under every path of the content, by what has arrived."""
         # All are looked at first: CephFS hides a link for a moment once another was replaced.
-        states = {name: posix.lstat(name) for name in self._names(id)}
-        for name, state in states.items():
+        states = {path: posix.lstat(path) for path in self._paths_of(id)}
+        for path, state in states.items():
             if state is not None and state.st_size != writer.size:
-                messages.HEALED.log(self.root, path=name, stored=state.st_size, size=writer.size)
-                writer.publish(name, self.fmode, sync=sync, over=True)
+                messages.HEALED.log(self.root, path=path, stored=state.st_size, size=writer.size)
+                writer.publish(path, self.fmode, sync=sync, over=True)
 
     def _renewed(self, path: str) -> os.stat_result:
         """Make stored content as young as a new put, so that no prune takes it for old.
@@ -173,7 +174,7 @@ class LocalBackend(Tree):
             mode = 0o600 if self.fmode is None else self.fmode
             if mode != stat.S_IMODE(file.stat().st_mode):
                 return False  # it has the mode of another store already, and would share it
-        if writer.folder is self._temporary:
+        if writer.folder is self.temporary:
             return True
         if writer.algorithm != self.layout.algorithm or file is None:
             return False

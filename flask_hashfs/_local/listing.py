@@ -39,7 +39,7 @@ def stats(store: Backend) -> Stats:
     result = Stats()
     for folder in folders_below(store.root, store.root):
         ids: set[str] = set()
-        inodes: set[tuple[int, int]] = set()  # all names of a content lie in one folder
+        inodes: set[tuple[int, int]] = set()  # all paths of a content lie in one folder
         for file in folder.files:
             state = posix.lstat(file.path)
             if state is None:

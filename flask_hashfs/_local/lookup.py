@@ -1,4 +1,4 @@
-"""Where content lies below a root: its names, looking it up, deleting and listing it."""
+"""Where content lies below a root: its paths, looking it up, deleting and listing it."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ class Tree(Backend):
 
     is_local = True
 
+    temporary: TemporaryFolder
+    """Where content waits, inside the root, until a path names it."""
+
     reads_cached: bool
     """Whether the system is known to tell what it has in memory of the file opened last."""
 
@@ -72,8 +75,8 @@ class Tree(Backend):
         self.dmode = dmode
         self.fsync = fsync
         self.reads_cached = False  # until a file of a local device has been opened
-        self._temporary = TemporaryFolder(self.root)
-        self.pending = LocalUploads(self, self._temporary)
+        self.temporary = TemporaryFolder(self.root)
+        self.pending = LocalUploads(self, self.temporary)
         self._home: os.stat_result | None = None
 
     # -- looking up ------------------------------------------------------------------------
@@ -178,7 +181,7 @@ class Tree(Backend):
             if is_any_id(name):
                 if (found := ask(self.path_of(name))) is not None:
                     return found
-                for path in self._names(name):
+                for path in self._paths_of(name):
                     if (found := ask(path)) is not None:
                         return found
             normal = self._normal(name)
@@ -279,18 +282,18 @@ class Tree(Backend):
         first = path[len(self.prefix) :].partition(os.sep)[0]
         return first.casefold() == posix.HIDDEN  # as a file system may fold it
 
-    def _names(self, id: str) -> list[str]:
-        """Return the paths of all names of a content, sorted: one for each extension."""
+    def _paths_of(self, id: str) -> list[str]:
+        """Return the absolute paths of a content, sorted: one for each extension."""
         path = self.path_of(id)
         folder = self._folder_of(path)
         leaf = path.rpartition(os.sep)[2]
         try:
-            names = [name for name in os.listdir(folder) if name.startswith(leaf)]
+            found = [name for name in os.listdir(folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [
             path
-            for name in sorted(names)
+            for name in sorted(found)
             if name == leaf or name.startswith(os.extsep, len(leaf))
             if _is_regular(path := os.path.join(folder, name))
         ]
@@ -312,8 +315,8 @@ class Tree(Backend):
         """Delete a stored file and the folders it leaves empty; a missing one is no error.
 
         Args:
-            file: An id deletes the content under all its names, anything else only the
-                one name it stands for.
+            file: An id deletes the content under all its paths, anything else only the
+                one path that it stands for.
 
         Raises:
             OSError: The file system refuses.
@@ -325,8 +328,8 @@ class Tree(Backend):
                 return
 
     def _delete(self, name: str, path: str) -> bool:
-        """Delete a name, or all of an id; False if a prune at work may have kept one."""
-        paths = (is_any_id(name) and self._names(name)) or [path]
+        """Delete a path, or all of an id; False if a prune at work may have kept one."""
+        paths = (is_any_id(name) and self._paths_of(name)) or [path]
         done = True
         for each in paths:
             try:
@@ -358,7 +361,7 @@ class Tree(Backend):
     def _make_folder(self, path: str) -> bool:
         """Create a folder and its missing parents; return whether it was not there yet."""
         if not os.path.isdir(self.root):
-            self._temporary.is_new = True
+            self.temporary.is_new = True
         return posix.make_folders(path, self.dmode)
 
     # -- listing ---------------------------------------------------------------------------

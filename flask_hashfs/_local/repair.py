@@ -107,7 +107,7 @@ def _move(store: Tree, source: str, address: HashAddress) -> bool:
 
 def _settle(store: Tree, path: str) -> None:
     if store.fmode is not None:
-        store._temporary.set_mode(None, path, store.fmode)
+        store.temporary.set_mode(None, path, store.fmode)
     if store.fsync:
         posix.sync_path(path)
         posix.sync_folders(os.path.dirname(path), store.root)

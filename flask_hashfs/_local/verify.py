@@ -27,7 +27,7 @@ _HEARTBEAT = 0.1  # seconds after which a waiting caller is told that the verify
 def verify(store: Backend, quarantine: bool, force: bool) -> Generator[Progress | Damaged]:
     """Yield the address of everything whose bytes have another hash; see `Backend.verify`.
 
-    Between them come the numbers of names looked at, so that whoever waits can show progress,
+    Between them come the numbers of files looked at, so that whoever waits can show progress,
     or give up.
     """
     leftovers.clear(store)
@@ -49,13 +49,13 @@ class _Held(NamedTuple):
 
 
 class _Check:
-    """Threads that take names from one walk through the tree and hash what lies there."""
+    """Threads that take files from one walk through the tree and hash what lies there."""
 
     def __init__(self, store: Backend, quarantine: bool, force: bool) -> None:
         self._store = store
         self._quarantine = quarantine
         self._look: FirstLook[_Held] = FirstLook(store.layout.algorithm, force or not quarantine)
-        self._names = contents(store)
+        self._contents = contents(store)
         self._lock = threading.Lock()
         self._looking_first = threading.Lock()
         self._stopped = threading.Event()
@@ -65,7 +65,7 @@ class _Check:
             threading.Thread(target=self._run, name="hashfs-verify", daemon=True).start()
 
     def results(self) -> Iterator[Progress | Damaged | BaseException]:
-        """Yield damaged addresses, errors, and numbers of names looked at."""
+        """Yield damaged addresses, errors, and numbers of files looked at."""
         while self._running:
             try:
                 found = self._found.get(timeout=_HEARTBEAT)
@@ -115,7 +115,7 @@ class _Check:
     def _take(self, most: int) -> list[tuple[str, str]]:
         batch, size = [], 0
         with self._lock:
-            for id, path in self._names:
+            for id, path in self._contents:
                 state = posix.lstat(path)
                 if state is not None:
                     batch.append((id, path))

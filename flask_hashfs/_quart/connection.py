@@ -212,7 +212,8 @@ async def _send_informational(
 
 def _cancel_after(view: asyncio.Task[None]) -> None:
     """Cancel the running task when `view` is done."""
-    # In a frame of its own: a cancelled task that its own frame knows is garbage in a cycle.
+    # In a frame of its own: where the frame of a task has a variable for the task, the two make a
+    # cycle once it is cancelled, and only a garbage collection frees them.
     receiver = cast("asyncio.Task[Any]", asyncio.current_task())
     view.add_done_callback(lambda _: receiver.cancel())
 

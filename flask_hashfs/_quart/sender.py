@@ -18,7 +18,7 @@ from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.datastructures import Headers
 
 from .._app.serving import Answer
-from .._http.plan import ByteRange
+from .._http.ranges import ByteRange
 from .._http.reading import Steps
 from .._storage.page_cache import read_cached
 from .reader import close

@@ -301,8 +301,8 @@ class HashFS(PredecessorHashFS):
         """Delete a stored file and the folders it leaves empty; a missing one is no error.
 
         Args:
-            file: An id deletes the content under all its names, anything else only the
-                one name it stands for.
+            file: An id deletes the content under all its paths, anything else only the
+                one path that it stands for.
 
         Raises:
             TypeError: A `StoredFile`, since another row may mean the same content.
@@ -442,7 +442,7 @@ class HashFS(PredecessorHashFS):
         dry_run: bool = False,
         allow_empty: bool = False,
     ) -> list[str]:
-        """Delete every content, under all its names, that is neither in use nor young.
+        """Delete every content, under all its paths, that is neither in use nor young.
 
         Stray files are left alone. Nothing is lost to a put at the same time.
 

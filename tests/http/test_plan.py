@@ -16,7 +16,8 @@ from servers import Answer
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.http import parse_options_header
 
-from flask_hashfs._http.plan import ByteRange, Plan, Representation, plan
+from flask_hashfs._http.plan import Plan, Representation, plan
+from flask_hashfs._http.ranges import ByteRange
 
 DATA = content(10)
 ID = hashlib.sha256(DATA).hexdigest()

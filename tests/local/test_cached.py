@@ -20,7 +20,8 @@ import pytest
 from quart import Quart
 
 from flask_hashfs import HashFS, QuartHashFS
-from flask_hashfs._http.plan import ByteRange, Plan
+from flask_hashfs._http.plan import Plan
+from flask_hashfs._http.ranges import ByteRange
 from flask_hashfs._quart import sender
 from flask_hashfs._quart.sender import StoredBody, _InTurn
 from flask_hashfs._storage import page_cache

@@ -548,7 +548,7 @@ def interrupted(store: HashFS, address: HashAddress) -> None:
     from flask_hashfs._local.set_aside import SetAside
 
     aside = SetAside.make(store.backend, address.id)
-    for path in backend_of(store)._names(address.id):
+    for path in backend_of(store)._paths_of(address.id):
         assert aside.move_in(path)
 
 

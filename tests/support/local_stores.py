@@ -54,7 +54,7 @@ def backend_of(store: HashFS) -> LocalBackend:
 
 def spool_of(store: HashFS) -> TemporaryFolder:
     """Return where content waits for its address; its `unnamed` is for tests to turn off."""
-    return backend_of(store)._temporary
+    return backend_of(store).temporary
 
 
 def has_unnamed_files(folder: Path) -> bool:
