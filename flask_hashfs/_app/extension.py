@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ from . import state as app_state
 from .config import StoreConfig
 from .health import Health
 from .inspection import Inspection
-from .serving import SendOptions, Serving
+from .serving import AS_ROUTED, SendOptions, Serving
 from .state import StoreState
 from .upload import Upload
 from .upload_stats import UploadStats
@@ -463,22 +463,21 @@ class BaseHashFS(Generic[AppT]):
     def __deepcopy__(self: SelfT, memo: dict[int, Any]) -> SelfT:
         return copy.copy(self)
 
-    @property
+    @cached_property
     def _key(self) -> str:
         return app_state.key(self.name)
 
     @property
     def _state(self) -> StoreState:
         try:
-            return cast(StoreState, self._current_app().extensions[self._key])
+            state: StoreState = self._current_app().extensions[self._key]
+            return state
         except KeyError:
             raise RuntimeError(
                 f"This app has no such store: call {type(self).__name__}.init_app(app) first"
             ) from None
 
-    @property
-    def _serving(self) -> Serving:
-        state = self._state
+    def _serving(self, state: StoreState) -> Serving:
         return Serving(state["client"], state["config"], self._current_app().config)
 
     def _routed_options(self, file: str, request: Request) -> SendOptions:
@@ -488,7 +487,7 @@ class BaseHashFS(Generic[AppT]):
             Forbidden: The request has no valid token.
         """
         if self._state["config"].serve_files != "signed":
-            return SendOptions()
+            return AS_ROUTED
         grant = signed_urls.check(self._current_app().config, self.name, file, request)
         return SendOptions(
             as_attachment=grant.as_attachment,

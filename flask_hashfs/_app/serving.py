@@ -72,7 +72,7 @@ class SendOptions:
     @property
     def is_default(self) -> bool:
         """Whether the file is to be sent as the file route does it."""
-        return replace(self, until=None) == _AS_ROUTED
+        return replace(self, until=None) == AS_ROUTED
 
     @property
     def seconds_left(self) -> int | None:
@@ -80,7 +80,8 @@ class SendOptions:
         return None if self.until is None else max(0, self.until - math.ceil(time.time()))
 
 
-_AS_ROUTED = SendOptions()
+AS_ROUTED = SendOptions()
+"""As the file route sends a stored file."""
 
 
 @dataclass(slots=True)
@@ -145,7 +146,7 @@ class Serving:
         return self.client.backend.open_cached(file) if self._reads(method) else None
 
     def answer(
-        self, content: Content, request: Request, options: SendOptions = _AS_ROUTED
+        self, content: Content, request: Request, options: SendOptions = AS_ROUTED
     ) -> Answer:
         """Plan how a stored file answers a request, and close it if it need not be read.
 

@@ -44,11 +44,11 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         LengthRequired: It is chunked, and the server does not tell where it ends.
         RequestEntityTooLarge: Content-Length says that it has more.
     """
-    terminated = _is_terminated(environ)
-    length = None if _is_chunked(environ) else framing.content_length(environ.get("CONTENT_LENGTH"))
+    terminated, chunked = _is_terminated(environ), _is_chunked(environ)
+    length = None if chunked else framing.content_length(environ.get("CONTENT_LENGTH"))
     rules = BodyRules(length, max_size)
     rules.check(0)
-    if hides_end(environ):
+    if chunked and not terminated:
         raise LengthRequired(
             "The request's body is chunked, and this server does not tell where it ends; "
             "send it with a Content-Length."
@@ -208,8 +208,6 @@ class Body(ReadOnce):
             return b""
         try:
             data = self._received(read, size)
-            if data and self._share is None:
-                self._share = MEMORY.enter(_nothing)
             self._position += len(data)
             self._has_ended = not data
             self._rules.check(self._position, ended=self._has_ended)
@@ -221,6 +219,8 @@ class Body(ReadOnce):
             raise
         if self._has_ended or self.is_exhausted:
             self.leave()
+        elif self._share is None:  # a body that one read takes whole is over already
+            self._share = MEMORY.enter(_nothing)
         return data
 
     def _received(self, read: Callable[[int], bytes], size: int) -> bytes:

@@ -18,7 +18,7 @@ from .._app import health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.inspection import look
-from .._app.serving import Answer, SendOptions
+from .._app.serving import Answer, SendOptions, Serving
 from .._app.state import StoreState
 from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
@@ -87,14 +87,15 @@ class FlaskHashFS(BaseHashFS[Flask]):
         Example:
             ``address = fs.put(request.files["photo"], ".jpg")``
         """
-        metrics = self._state["metrics"]
+        state = self._state
+        client, metrics = state["client"], state["metrics"]
         if metrics is None:
-            address = self.client.put(
+            address = client.put(
                 file, extension, expected=expected, max_size=max_size, accept=accept
             )
         else:
             checks = extension, expected, max_size, accept
-            with metrics.put() as measured, Put(self.client, *checks) as step:
+            with metrics.put() as measured, Put(client, *checks) as step:
                 address = step.run(file)
                 measured.stored(address, step.size)
         if file_stored.receivers:
@@ -387,19 +388,21 @@ class FlaskHashFS(BaseHashFS[Flask]):
         return self._respond(file, options)
 
     def _respond(self, file: File, options: SendOptions, *, is_routed: bool = False) -> Response:
-        metrics = self._state["metrics"]
+        state = self._state
+        serving, metrics = self._serving(state), state["metrics"]
         if metrics is None:
-            return self._send(file, options, is_routed)[0]
+            return self._send(serving, file, options, is_routed)[0]
         with metrics.serve() as measured:
-            response, answer = self._send(file, options, is_routed)
+            response, answer = self._send(serving, file, options, is_routed)
             measured.answered(answer.plan, answer.source)
             return response
 
-    def _send(self, file: File, options: SendOptions, is_routed: bool) -> tuple[Response, Answer]:
-        serving = self._serving
+    def _send(
+        self, serving: Serving, file: File, options: SendOptions, is_routed: bool
+    ) -> tuple[Response, Answer]:
         content = serving.open(file, request.method, is_routed=is_routed)
         answer = serving.answer(content, request, options)
-        reopen = partial(self.client.open, answer.address) if request.method == "HEAD" else None
+        reopen = partial(serving.client.open, answer.address) if request.method == "HEAD" else None
         try:
             response = send(answer.plan, answer.file, answer.size, reopen)
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from .sniffing import spell
 
@@ -54,6 +55,11 @@ def covers(types: Collection[str], mimetype: str) -> bool:
         types: Types and wildcards.
         mimetype: Parameters, case and a second name do not matter.
     """
+    return _covers(tuple(types), mimetype)
+
+
+@lru_cache(maxsize=256)  # an app has few lists, and serves few types
+def _covers(types: tuple[str, ...], mimetype: str) -> bool:
     wanted = spell(mimetype)
     listed = {spell(item) for item in types}
     if wanted in listed:

@@ -60,7 +60,8 @@ class LocalBackend(Tree):
     def commit(self, writer: Writer, suffix: str, *, sync: bool = True) -> HashAddress:
         """Publish what `writer` took: a link to its file, which a reader finds whole or not."""
         id, sync = writer.id, sync and self.fsync
-        path = self.path_of(id, suffix)
+        relpath = self.layout.path_of(id, suffix)
+        path = self.prefix + relpath
         try:
             is_duplicate = self._commit(writer, id, path, sync)
         except BaseException as error:
@@ -69,7 +70,7 @@ class LocalBackend(Tree):
             raise
         finally:
             writer.release()
-        return HashAddress._make((id, path[len(self.prefix) :], path, is_duplicate))
+        return HashAddress._make((id, relpath, path, is_duplicate))
 
     def _commit(self, writer: Writer, id: str, path: str, sync: bool) -> bool:
         is_new_folder = False

@@ -63,7 +63,7 @@ def _publish(
     """Give the group its addresses: the data is on the disk first, and the names are after."""
 
     def spill(item: _Item) -> None:
-        if store.find(item.writer.finish()) is None:
+        if not store.has(item.writer.finish()):
             item.writer.file()
 
     def publish(item: _Item) -> None:

@@ -86,6 +86,10 @@ class Tree(Backend):
         path = self._search(file, self._stored)
         return None if path is None else self._address(path)
 
+    def has(self, file: File) -> bool:
+        """Tell whether a file is stored; its address is not needed for that."""
+        return self._search(file, self._stored) is not None
+
     def _address(self, path: str) -> HashAddress:
         return self.address_of(path[len(self.prefix) :])
 

@@ -15,17 +15,20 @@ class Batch:
 
     Joined, they are hashed and written by one call each. After each call the thread has to get the
     GIL back from a busy event loop, which costs more than the joining.
+
+    Attributes:
+        size: How many they are.
     """
 
-    __slots__ = ("_pieces", "_size")
+    __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
         self._pieces: list[bytes | bytearray] = []
-        self._size = 0
+        self.size = 0
 
     def append(self, data: bytes) -> None:
         """Add a piece."""
-        self._size += len(data)
+        self.size += len(data)
         last = self._pieces[-1] if self._pieces else b""
         if len(data) >= _TINY or len(last) >= _TINY or not last:
             self._pieces.append(data)
@@ -33,9 +36,6 @@ class Batch:
             last += data
         else:
             self._pieces[-1] = bytearray(last) + data
-
-    def __len__(self) -> int:
-        return self._size
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes joined to blocks of about `BATCH`, and keep none that is yielded.
@@ -54,7 +54,7 @@ class Batch:
             count += 1
         block = self._pieces[:count]
         del self._pieces[:count]
-        self._size -= size
+        self.size -= size
         return _join(block)
 
     def __bytes__(self) -> bytes:

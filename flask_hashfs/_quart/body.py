@@ -122,7 +122,7 @@ class UploadBody(Body):
 
     async def __anext__(self) -> bytes:
         await self._arrival(lambda: 1, self._patience())
-        if not self._unread:
+        if not self._unread.size:
             raise StopAsyncIteration
         block = self._unread.take_block()  # all of it, joined, would be held twice for a moment
         self._is_begun = True
@@ -143,7 +143,7 @@ class UploadBody(Body):
             RequestTimeout: The client was silent for longer than the request's ``body_timeout``.
         """
         await self._arrival(self._even_batch, self._patience(always=True))
-        return len(self._unread)
+        return self._unread.size
 
     async def prompt_batch(self, size: int) -> int:
         """Wait until `size` bytes are there, or the first of them for 0.1 s; return how many.
@@ -157,21 +157,21 @@ class UploadBody(Body):
             IncompleteUploadError: As `batch`, and the others too.
         """
         await self._arrival(lambda: 1, self._patience(always=True), spares_rest=True)
-        if self._unread and not self._complete.is_set():
+        if self._unread.size and not self._complete.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._unread_since + COMPANY - time.monotonic()):
                     await self._arrival(lambda: size, None, spares_rest=True)
-        return len(self._unread)
+        return self._unread.size
 
     def take(self) -> Batch:
         """Return what has arrived, which makes room for more."""
         batch = self._unread
-        self._taken += len(batch)
+        self._taken += batch.size
         self.clear()
         return batch
 
     def clear(self) -> None:
-        self._is_begun = self._is_begun or bool(self._unread)
+        self._is_begun = self._is_begun or bool(self._unread.size)
         self._unread = Batch()
         self._count()
         self._leave_at_end()
@@ -192,7 +192,7 @@ class UploadBody(Body):
         Raises:
             IncompleteUploadError: There were bytes, and none is left.
         """
-        if self._is_begun and not self._unread and self._complete.is_set():
+        if self._is_begun and not self._unread.size and self._complete.is_set():
             raise read_already()
 
     @property
@@ -228,13 +228,13 @@ class UploadBody(Body):
 
     def _count(self) -> None:
         if self._share is not None:
-            self._share.hold(len(self._unread) + self._taken)
+            self._share.hold(self._unread.size + self._taken)
 
     def _enter(self) -> Share:
         return MEMORY.enter(partial(_write_sooner, _running_loop(), weakref.ref(self)))
 
     def _leave_at_end(self) -> None:
-        if self._complete.is_set() and not (self._unread or self._readers):
+        if not (self._unread.size or self._readers) and self._complete.is_set():
             self.leave()
 
     def leave(self) -> None:
@@ -248,7 +248,7 @@ class UploadBody(Body):
         self._received += len(data)
         self._last_arrival = time.monotonic()
         if self._state is Arrival.KEPT:
-            if data and not self._unread:
+            if data and not self._unread.size:
                 self._unread_since = self._last_arrival
             self._unread.append(data)
             if data and self._share is None:
@@ -257,7 +257,7 @@ class UploadBody(Body):
         elif data:
             self._drop(IncompleteUploadError(_NOT_READ))
         # Readers are woken when there is something to do, and not for every packet.
-        is_enough = len(self._unread) >= min(self._counts_awaited, default=math.inf)
+        is_enough = self._unread.size >= min(self._counts_awaited, default=math.inf)
         is_more_than_said = self._expected is not None and self._received > self._expected
         if is_enough or is_more_than_said or self._received > self._limit_awaited:
             self._ready.set()
@@ -338,7 +338,7 @@ class UploadBody(Body):
             return False
         if self._state is not Arrival.KEPT or self._readers_of_all:
             return False
-        held = len(self._unread) + self._taken
+        held = self._unread.size + self._taken
         if MEMORY.is_used_up:
             return held >= BASE or not (self._readers or self._is_small)
         return held >= MEMORY.limit
@@ -393,7 +393,7 @@ class UploadBody(Body):
         most = max(limit // 2, min(limit, _ONE_BATCH))  # the other half arrives meanwhile
         if self._expected is None or self._received > self._expected:
             return min(BATCH, most)
-        left = self._expected - self._received + len(self._unread)
+        left = self._expected - self._received + self._unread.size
         return math.ceil(left / math.ceil(left / most)) if left > most else math.inf
 
     async def _arrival(
@@ -407,9 +407,10 @@ class UploadBody(Body):
             spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
         """
         with self.reading():
-            self._free_taken()
+            if self._taken:
+                self._free_taken()
             self._check(spares_rest)
-            while len(self._unread) < (wanted := count()) and self._waits:
+            while self._unread.size < (wanted := count()) and self._waits:
                 limit = self._limit()
                 self._limit_awaited = math.inf if limit is None else limit
                 self._room.set()  # others may have given back what this body was short of
@@ -419,7 +420,7 @@ class UploadBody(Body):
     @property
     def _waits(self) -> bool:
         """Whether more will come before something is taken."""
-        return not (self._complete.is_set() or (self._unread and self.full))
+        return not (self._complete.is_set() or (self._unread.size and self.full))
 
     async def _end_or(self, count: float, patience: float | None) -> None:
         """Wait until `count` bytes are here, or the end, or more than the limit."""
@@ -445,7 +446,7 @@ class UploadBody(Body):
     def _check(self, spares_rest: bool) -> None:
         if self._must_raise is not None:
             raise self._must_raise
-        is_broken = self._state is Arrival.BROKEN and not (spares_rest and self._unread)
+        is_broken = self._state is Arrival.BROKEN and not (spares_rest and self._unread.size)
         rules = BodyRules(self._expected, self._limit())
         rules.check(self._received, broken=is_broken)
         if self._loss is not None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -131,7 +132,7 @@ class UploadConnection(ASGIHTTPConnection):
                     await turn()  # many clients may have gone at once
                 if self._spares_the_view(body):
                     await asyncio.Event().wait()  # returning would cancel the view
-            return cast("ASGIReceiveEvent", message)
+            return message
 
         try:
             await super().handle_messages(request, receive_with_room, *view)
@@ -230,10 +231,11 @@ def _tells_its_end(start: HTTPResponseStartEvent) -> bool:
     return any(name.lower() == b"content-length" for name, _ in start["headers"])
 
 
-def _is_last(message: ASGISendEvent) -> bool:
-    kind = cast(str, message["type"])
-    more = cast("dict[str, Any]", message).get("more_body", False)
-    return kind == "http.response.pathsend" or (kind == "http.response.body" and not more)
+def _is_last(message: Mapping[str, Any]) -> bool:
+    kind = message["type"]
+    if kind == "http.response.body":
+        return not message.get("more_body", False)
+    return bool(kind == "http.response.pathsend")
 
 
 async def _send_bad_request(send: ASGISendCallable) -> None:

@@ -40,7 +40,7 @@ from .._app import doctor, health, saving
 from .._app.config import StoreConfig
 from .._app.extension import BaseHashFS
 from .._app.inspection import look
-from .._app.serving import Answer, SendOptions
+from .._app.serving import Answer, SendOptions, Serving
 from .._app.state import StoreState
 from .._storage.cache_stats import CacheStats
 from .._storage.findings import Finding
@@ -139,23 +139,23 @@ class QuartHashFS(BaseHashFS[Quart]):
         """
         if (accept is not None or extension is AUTO) and not types.is_loaded():
             await self._workers.run(types.detector)
-        metrics, checks = self._state["metrics"], (extension, expected, max_size, accept)
+        state, checks = cast(_State, self._state), (extension, expected, max_size, accept)
+        client, workers, metrics = state["client"], state["workers"], state["metrics"]
         if metrics is None:
-            address = await self._put(Put(self.client, *checks), file)
+            address = await self._put(Put(client, *checks), workers, file)
         else:
             with metrics.put() as measured:
-                step = Put(self.client, *checks)
-                address = await self._put(step, file)
+                step = Put(client, *checks)
+                address = await self._put(step, workers, file)
                 measured.stored(address, step.size)
         await self._tell(file_stored, address=address)
         return address
 
-    async def _put(self, step: Put, file: Source | AsyncSource) -> HashAddress:
+    async def _put(self, step: Put, workers: Workers, file: Source | AsyncSource) -> HashAddress:
         """Carry out one put, of what is read here or has to be awaited."""
-        workers = self._workers
         try:
             if sources.is_async(file):
-                address = await self._receive(step, file)
+                address = await _receive(step, workers, file)
             else:
                 address = await workers.run(_take, step, file)
             if address is None:
@@ -504,22 +504,6 @@ class QuartHashFS(BaseHashFS[Quart]):
                 batch = []
         await self._workers.run(update, batch)
 
-    async def _receive(self, step: Put, source: Any) -> HashAddress | None:
-        """Take and check what has to be awaited; see `_finish` for what is returned."""
-        workers = self._workers
-        async with sources.opened(source) as batches:
-            writer = step.begin()
-            if isinstance(batches, UploadBody):
-                writer.count_as_upload()
-            while (size := await sources.next_batch(batches, step.awaits_head)) and (
-                not batches.ended
-            ):
-                if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
-                    _write(writer, batches.take())
-                else:
-                    await workers.run(_write, writer, late_argument=batches.take)
-            return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
-
     async def _inspect(self, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
         """Have every inspector look at new content; see `inspector`.
 
@@ -570,19 +554,19 @@ class QuartHashFS(BaseHashFS[Quart]):
         is_routed: bool = False,
     ) -> Response:
         """Answer with a stored file, and measure that where OpenTelemetry is installed."""
-        metrics = self._state["metrics"]
+        state = cast(_State, self._state)
+        serving, workers, metrics = self._serving(state), state["reading"], state["metrics"]
         if metrics is None:
-            return (await self._send(file, options, is_routed))[0]
+            return (await self._send(serving, workers, file, options, is_routed))[0]
         with metrics.serve() as measured:
-            response, answer = await self._send(file, options, is_routed)
+            response, answer = await self._send(serving, workers, file, options, is_routed)
             measured.answered(answer.plan, answer.source)
             return response
 
     async def _send(
-        self, file: File, options: SendOptions, is_routed: bool
+        self, serving: Serving, workers: Workers, file: File, options: SendOptions, is_routed: bool
     ) -> tuple[Response, Answer]:
         """Answer with a stored file, found, opened and begun in one call of a worker, or none."""
-        serving, workers = self._serving, self._reading
         asked: Request = cast(Any, request)._get_current_object()
         by_path = serving.settings.pathsend and sends_paths(cast(Any, asked.scope))
 
@@ -697,6 +681,20 @@ def _take(step: Put, file: Any) -> HashAddress | None:
     """Take what can be read here, and go on as `_finish`."""
     step.take(file)
     return None if step.must_be_inspected() else _publish(step)
+
+
+async def _receive(step: Put, workers: Workers, source: Any) -> HashAddress | None:
+    """Take and check what has to be awaited; see `_finish` for what is returned."""
+    async with sources.opened(source) as batches:
+        writer = step.begin()
+        if isinstance(batches, UploadBody):
+            writer.count_as_upload()
+        while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
+            if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
+                _write(writer, batches.take())
+            else:
+                await workers.run(_write, writer, late_argument=batches.take)
+        return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
 
 
 def _finish(step: Put, writer: Writer, last: Batch) -> HashAddress | None:

@@ -86,7 +86,7 @@ class SpooledMessages:
     @property
     def _waiting(self) -> int:
         """How many bytes have not been handed out, where none is on its way to the file."""
-        return self._written - self._read + len(self._gathered)
+        return self._written - self._read + self._gathered.size
 
     async def _receive_all(self) -> None:
         """Take every message from the server until it says that the client is gone."""
@@ -105,7 +105,7 @@ class SpooledMessages:
             self._body.lose(_too_large(), len(data))
             return
         self._gathered.append(data)
-        if len(self._gathered) >= SPILL and not self._is_awaited:
+        if self._gathered.size >= SPILL and not self._is_awaited:
             await self._spill()
 
     async def _spill(self) -> None:
@@ -150,7 +150,7 @@ class SpooledMessages:
         self._file.seek(self._written)
         self._file.write(bytes(gathered))
         self._file.flush()
-        self._written += len(gathered)
+        self._written += gathered.size
 
     def _read_back(self) -> bytes:
         file = cast(BinaryIO, self._file)

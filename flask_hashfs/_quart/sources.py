@@ -64,12 +64,12 @@ class Gathered:
 
     async def batch(self, least: int = BATCH) -> int:
         """Wait until there is enough to `take`, and return how much: nothing at the end."""
-        while not self.ended and len(self._unread) < least:
+        while not self.ended and self._unread.size < least:
             try:
                 self._unread.append(_bytes(await anext(self._pieces)))
             except StopAsyncIteration:
                 self.ended = True
-        return len(self._unread)
+        return self._unread.size
 
     def take(self) -> Batch:
         """Return what has come."""

@@ -170,6 +170,10 @@ class Backend(ABC):
     def find(self, file: File) -> HashAddress | None:
         """Return the address of a stored file, or None."""
 
+    def has(self, file: File) -> bool:
+        """Tell whether a file is stored."""
+        return self.find(file) is not None
+
     @abstractmethod
     def open(self, file: File, mode: str) -> IO[Any] | None:
         """Open a stored file to read, or return None.

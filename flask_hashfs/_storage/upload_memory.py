@@ -116,12 +116,14 @@ class UploadMemory:
             self._shares.add(new)
             self._uploads += 1
             told = self._set_limit()
-        _tell(told)
+        if told:
+            _tell(told)
         return new
 
     def _set_limit(self) -> list[Share]:
         """Set what each may keep, and return who has to be told that it is less than it holds."""
-        self._settle()
+        if self._lost:
+            self._settle()
         self._limit = share(self._size, self._uploads)
         if self._limit >= self._told * _TOLD:
             self._told = max(self._told, self._limit)
@@ -140,21 +142,27 @@ class UploadMemory:
 
     def _hold(self, upload: Share, size: int) -> None:
         with self._lock:
-            self._settle()
-            self._buffered += size - upload.held
-            self._charged += _charge(size) - _charge(upload.held)
-            upload.held = size
+            if self._lost:
+                self._settle()
+            self._change(upload, size)
+
+    def _change(self, upload: Share, size: int) -> None:
+        held, upload.held = upload.held, size
+        self._buffered += size - held
+        if size > BASE or held > BASE:
+            self._charged += _charge(size) - _charge(held)
 
     def _leave(self, upload: Share) -> None:
-        self._hold(upload, 0)
         with self._lock:
+            self._change(upload, 0)
             self._shares.discard(upload)
             self._uploads -= 1
             self._set_limit()
 
     def _grow(self, content: SmallContent, count: int) -> bool:
         with self._lock:
-            self._settle()
+            if self._lost:
+                self._settle()
             held = content.held + count
             if held * _OF_FREE > self._size - self._charged + content.held:
                 return False

@@ -193,8 +193,8 @@ class Writer:
 
     def _write_through(self, data: Bytes, beside: Executor | None) -> None:
         if self._file is None:
-            self._file = self._spilled()
-            self._memory = None
+            memory, self._memory = self._memory, None
+            self._file = self._spilled(memory)
             if self._shared is not None:
                 self._shared.release()
         if beside is None or len(data) < _BESIDE:
@@ -237,7 +237,7 @@ class Writer:
         if self.closed:
             raise ValueError("this content was given up")
         if self._file is None:
-            self._file = self._spilled()
+            self._file = self._spilled(self._memory)
         elif not self._file.placed:
             self._file.touch()  # it may have been written long ago, and ages from its put on
         return self._file
@@ -275,7 +275,7 @@ class Writer:
         if self.closed:
             raise ValueError("I/O operation on closed file")
         try:
-            return self.file().reopen()
+            return FILES.opened_by(self.file().reopen)
         finally:
             self.release()
 
@@ -311,13 +311,17 @@ class Writer:
     def _new_file(self) -> TemporaryFile:
         if self._shared is None:
             return self._folder.create(self._dmode)
-        return FILES.create(functools.partial(self._folder.create, self._dmode))
+        create = functools.partial(self._folder.create, self._dmode)
+        if self._memory is None:
+            return FILES.create(create)
+        return FILES.opened_by(create)  # open for one commit only, so it is not counted
 
-    def _spilled(self) -> TemporaryFile:
+    def _spilled(self, memory: bytes | bytearray | None) -> TemporaryFile:
+        """Return a new file with the bytes that were in memory so far."""
         file = self._new_file()
         try:
-            if self._memory:
-                file.write(self._memory)
+            if memory:
+                file.write(memory)
         except BaseException:
             file.close()
             raise

@@ -106,7 +106,8 @@ class Put:
     def run(self, file: Any) -> HashAddress:
         """Take content, have it inspected and publish it, here and now."""
         self.take(file)
-        self.inspect()
+        if self._store.inspection:
+            self.inspect()
         return self.publish()
 
     @property
@@ -143,7 +144,7 @@ class Put:
     def must_be_inspected(self) -> bool:
         """Tell whether anybody looks at new content, and this is new."""
         store = self._store
-        return bool(store.inspection) and store.backend.find(self._checked.id) is None
+        return bool(store.inspection) and not store.backend.has(self._checked.id)
 
     def open(self) -> BinaryIO:
         """Open the content to read it from its start."""

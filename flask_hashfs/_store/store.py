@@ -259,7 +259,7 @@ class HashFS(PredecessorHashFS):
 
     def exists(self, file: File) -> bool:
         """Tell whether `file` is stored; it takes what `get` takes."""
-        return self.backend.find(file) is not None
+        return self.backend.has(file)
 
     def realpath(self, file: File) -> str | None:
         """Return the absolute path of a stored file, or None; it takes what `get` takes."""
