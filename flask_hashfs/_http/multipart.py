@@ -18,7 +18,8 @@ tells how many bytes at the front are not content.
 **The time a body takes grows with its length, whatever is in it.** In each state what is there is
 searched in one step of C, once: for a delimiter by ``bytes.find``; where that has found what only
 begins like one (``--boundaryx``), by a regular expression that goes on over all further such
-places. A step is repeated only for another part, which `Limits` and the header limits bound, or
+places. (To compile it takes as long as a small form: each has another boundary, and few need it.)
+A step is repeated only for another part, which `Limits` and the header limits bound, or
 when more has been fed. What cannot be decided yet stays in the buffer: less than a delimiter with
 its padding, or the headers of one part.
 
@@ -32,6 +33,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from werkzeug.datastructures import Headers
@@ -54,6 +56,8 @@ BATCH_SIZE = 64 * 1024
 TEXT_CHARSETS = frozenset({"ascii", "us-ascii", "utf-8", "iso-8859-1"})
 
 _UNQUOTED_BOUNDARY = re.compile(r";[ \t]*boundary=([^\s\";][^\s;]*)", re.ASCII | re.IGNORECASE)
+_GOES_ON = rb"(?:--|[ \t]|\r\n|-?\Z|\r\Z)"  # a delimiter, as far as it has been fed
+_DELIMITER_REST = re.compile(_GOES_ON)
 _PADDED_END = re.compile(rb"[ \t]*+(\r\n|\r?\Z)?")
 
 
@@ -110,13 +114,13 @@ class FilePart(Generic[SinkT]):
     writer: SinkT
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """Where in its body a decoder is; see the top of this module."""
 
-    PREAMBLE = enum.auto()
-    HEADERS = enum.auto()
-    CONTENT = enum.auto()
-    EPILOGUE = enum.auto()
+    PREAMBLE = 0
+    HEADERS = 1
+    CONTENT = 2
+    EPILOGUE = 3
 
 
 class MultipartDecoder(Generic[SinkT]):
@@ -139,14 +143,9 @@ class MultipartDecoder(Generic[SinkT]):
         limits: Limits | None = None,
         beside: Executor | None = None,
     ) -> None:
-        delimiter = b"--" + _check_boundary(boundary)
+        self._delimiter = delimiter = b"--" + _check_boundary(boundary)
         self._line = b"\r\n" + delimiter
         self._opening = delimiter + b"\r\n"
-        self._first = re.compile(
-            re.escape(delimiter)
-            + rb"(?:(--)|[ \t]{0,%d}+(?:(\r\n)|(\n|\r(?!\Z))|(-?\Z|\r\Z)))" % MAX_DELIMITER_PADDING
-        )
-        self._next = re.compile(re.escape(self._line) + rb"(?:--|[ \t]|\r\n|-?\Z|\r\Z)")
         self._new_writer = new_writer
         self._limits = Limits() if limits is None else limits
         self._beside = beside
@@ -155,12 +154,12 @@ class MultipartDecoder(Generic[SinkT]):
         self._parts = 0
         self._part: _TextPart | _StreamedPart[SinkT] | _SkippedPart | None = None
         self._state = State.PREAMBLE
-        self._steps = {
-            State.PREAMBLE: self._skip_preamble,
-            State.HEADERS: self._read_headers,
-            State.CONTENT: self._read_content,
-            State.EPILOGUE: self._skip_epilogue,
-        }
+        self._steps = (  # in the order of the states
+            self._skip_preamble,
+            self._read_headers,
+            self._read_content,
+            self._skip_epilogue,
+        )
         self._buffer = b""
         self._at = 0  # what is before has been dealt with
         self._skip = 0
@@ -297,12 +296,27 @@ class MultipartDecoder(Generic[SinkT]):
         data, line = self._buffer, self._line
         at = data.find(line, self._at)
         if at >= 0:
+            if _DELIMITER_REST.match(data, at + len(line)):
+                return at
             match = self._next.search(data, at)
             if match is not None:
                 return match.start()
         # The line break that it begins with is nowhere else in it: one place has to be looked at.
         last = data.rfind(b"\r", max(self._at, len(data) - len(line) + 1))
         return last if last >= 0 and line.startswith(data[last:]) else len(data)
+
+    @cached_property
+    def _first(self) -> re.Pattern[bytes]:
+        """What finds the first delimiter, where the body does not begin with it."""
+        return re.compile(
+            re.escape(self._delimiter)
+            + rb"(?:(--)|[ \t]{0,%d}+(?:(\r\n)|(\n|\r(?!\Z))|(-?\Z|\r\Z)))" % MAX_DELIMITER_PADDING
+        )
+
+    @cached_property
+    def _next(self) -> re.Pattern[bytes]:
+        """What finds the next delimiter, where much only begins like one."""
+        return re.compile(re.escape(self._line) + _GOES_ON)
 
     def _skip_epilogue(self) -> bool:
         self._at = len(self._buffer)
@@ -474,7 +488,7 @@ def _check_boundary(boundary: str | bytes) -> bytes:
         _refuse("The multipart Content-Type has no boundary.")
     if len(raw) > MAX_BOUNDARY_LENGTH:
         _refuse(f"The multipart boundary is longer than {MAX_BOUNDARY_LENGTH} bytes.")
-    if not all(0x20 <= byte < 0x7F for byte in raw):
+    if not (raw.isascii() and raw.decode("ascii").isprintable()):
         _refuse("The multipart boundary has characters that cannot be printed.")
     return raw
 
