@@ -17,7 +17,7 @@ class Batch:
     GIL back from a busy event loop, which costs more than the joining.
 
     Attributes:
-        size: How many they are.
+        size: How many they are; ``len`` returns it by a call more.
     """
 
     __slots__ = ("_pieces", "size")
@@ -36,6 +36,9 @@ class Batch:
             last += data
         else:
             self._pieces[-1] = bytearray(last) + data
+
+    def __len__(self) -> int:
+        return self.size
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes joined to blocks of about `BATCH`, and keep none that is yielded.

@@ -374,7 +374,7 @@ class TestHops:
 
             async def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
                 def alone(*args: Any) -> Any:
-                    calls.append(args[-1].size if args and isinstance(args[-1], Batch) else 0)
+                    calls.append(len(args[-1]) if args and isinstance(args[-1], Batch) else 0)
                     assert running.acquire(blocking=False)
                     try:
                         return call(*args)
