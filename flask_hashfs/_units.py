@@ -1,4 +1,4 @@
-"""Sizes and counts in words, for messages."""
+"""What a message says for a number: a size with its unit, a count with its noun."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _UNITS = {
 
 
 def size(number: int) -> str:
-    """Write a number of bytes, exactly, in the largest unit with at most one decimal.
+    """Return a number of bytes in words: exact, in the largest unit that needs one decimal at most.
 
     >>> size(50_000_000), size(1536), size(1), size(10_001)
     ('50 MB', '1.5 KiB', '1 byte', '10,001 bytes')
     """
-    for unit, worth in _UNITS.items():
-        if number >= worth and number * 10 % worth == 0:
-            return f"{number / worth:,.1f}".removesuffix(".0") + f" {unit}"
+    for unit, factor in _UNITS.items():
+        if number >= factor and number * 10 % factor == 0:
+            return f"{number / factor:,.1f}".removesuffix(".0") + f" {unit}"
     return counted(number, "byte")
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things, as in "1 content" and "2 contents"."""
+    """Return a number of things in words, such as "1 content" or "2 contents"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

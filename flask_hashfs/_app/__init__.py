@@ -1,1 +1,1 @@
-"""What both frameworks share."""
+"""The part of an extension that Flask and Quart share."""

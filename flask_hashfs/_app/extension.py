@@ -88,7 +88,10 @@ class BaseHashFS(Generic[AppT]):
             self.app = app
 
     def init_app(self, app: AppT) -> None:
-        """Set up the store of `app` from its configuration.
+        """Set up the store of an app from its configuration.
+
+        Args:
+            app: The app; its ``HASHFS_*`` keys are read now, and their defaults filled in.
 
         Raises:
             TypeError: The app is of the other framework, or none.

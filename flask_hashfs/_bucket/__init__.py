@@ -1,1 +1,1 @@
-"""A store in an object store."""
+"""The backend that keeps content in an object store."""

@@ -1,1 +1,1 @@
-"""The Flask half: it carries decisions out."""
+"""The extension for Flask: it carries out what the other rooms decide."""

@@ -126,6 +126,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
             max_size: Bytes allowed; the store's own limit holds as well.
             accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
+        Returns:
+            What a column of the type ``StoredFileType`` takes.
+
         Raises:
             ValueError: `content_type` is not type/subtype; and all that `put` raises.
 
@@ -340,6 +343,9 @@ class FlaskHashFS(BaseHashFS[Flask]):
         """Look at the store and its settings: what works, what does not, and what to do.
 
         It changes nothing but a probe that it writes and takes away again.
+
+        Returns:
+            What was found, the settings first; each finding tells how bad it is.
         """
         from .._app import doctor
 
@@ -423,7 +429,16 @@ class FlaskHashFS(BaseHashFS[Flask]):
         app.request_class = upload_request_class(app.request_class)
 
     def inspect_now(self, app: Flask, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
-        """Have every inspector look at new content; see `inspector`."""
+        """Have every inspector look at new content; see `inspector`.
+
+        Args:
+            app: The app in whose context the inspectors are called.
+            opens: Opens the whole content to read.
+            address: The address that it is to have.
+
+        Raises:
+            HTTPException: An inspector refuses it.
+        """
         is_current = has_app_context() and _app() is app
         with nullcontext() if is_current else app.app_context():
             try:

@@ -1,1 +1,1 @@
-"""Decisions about HTTP: bytes and headers in, values out; no file, no socket, no framework."""
+"""Decisions about HTTP: bytes and headers come in, values go out; it touches no file or socket."""

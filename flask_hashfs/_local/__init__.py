@@ -1,1 +1,1 @@
-"""A store in a folder."""
+"""The backend that keeps content in a folder."""

@@ -1,1 +1,1 @@
-"""The Quart half: it carries decisions out."""
+"""The extension for Quart: it carries out what the other rooms decide."""

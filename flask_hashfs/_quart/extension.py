@@ -190,6 +190,9 @@ class QuartHashFS(BaseHashFS[Quart]):
             max_size: Bytes allowed; the store's own limit holds as well.
             accept: MIME types, told by the content's bytes; the store's own list holds as well.
 
+        Returns:
+            What a column of the type ``StoredFileType`` takes.
+
         Raises:
             ValueError: `content_type` is not type/subtype; and all that `put` raises.
 
@@ -340,27 +343,61 @@ class QuartHashFS(BaseHashFS[Quart]):
     def put_files(
         self, files: Iterable[tuple[Any, Extension]]
     ) -> AsyncIterator[tuple[Any, HashAddress | Exception]]:
-        """Store many files for few waits for the disk; see `HashFS.put_files`."""
+        """Store many files: each as durable as by a `put`, but for few waits for the disk.
+
+        Args:
+            files: Sources with their extensions. They are read in worker threads, so none of
+                them may be asynchronous.
+
+        Yields:
+            Each source with its address, or with the error that kept it out.
+        """
         return self._iterate(partial(self.client.put_files, files), _PUT)
 
     async def realpath(self, file: File) -> str | None:
-        """Return the absolute path of a stored file, or None; see `HashFS.realpath`."""
+        """Return the absolute path of a stored file, or None.
+
+        Args:
+            file: What `get` takes.
+
+        Raises:
+            TypeError: Anything else.
+        """
         return await self._reading.run(self.client.realpath, file)
 
     async def haspath(self, path: str) -> bool:
-        """Tell whether a path lies below the root; see `hashfs.HashFS.haspath`."""
+        """Tell whether a path lies inside the root, all symbolic links followed.
+
+        Args:
+            path: It need not exist.
+        """
         return await self._reading.run(self.client.haspath, path)
 
     async def makepath(self, path: str) -> None:
-        """Make a folder and those above it; see `hashfs.HashFS.makepath`."""
+        """Create a folder and its missing parents; an object store has no folders.
+
+        Args:
+            path: The folder's absolute path; it gets the mode of ``HASHFS_DIR_MODE``.
+
+        Raises:
+            NotADirectoryError: A file stands in the way.
+        """
         await self._workers.run(self.client.makepath, path)
 
     async def remove_empty(self, subpath: str) -> None:
-        """Remove a folder and those above it, as far as they are empty."""
+        """Remove a folder and its parents inside the root, as far up as they are empty.
+
+        Args:
+            subpath: The folder's absolute path.
+        """
         await self._workers.run(self.client.remove_empty, subpath)
 
     async def computehash(self, stream: Any) -> str:
-        """Return the id of what a stream yields; see `hashfs.HashFS.computehash`."""
+        """Return the id that the content of a stream would have.
+
+        Args:
+            stream: An iterable of bytes or of str; it is read to its end.
+        """
         return await self._workers.run(self.client.computehash, stream)
 
     async def verify(
@@ -425,6 +462,9 @@ class QuartHashFS(BaseHashFS[Quart]):
         """Look at the store and its settings: what works, what does not, and what to do.
 
         It changes nothing but a probe that it writes and takes away again.
+
+        Returns:
+            What was found, the settings first; each finding tells how bad it is.
         """
         return await self._workers.run(doctor.diagnose, self._patient())
 
@@ -525,7 +565,16 @@ class QuartHashFS(BaseHashFS[Quart]):
             raise
 
     def inspect_now(self, app: Quart, opens: Callable[[], BinaryIO], address: HashAddress) -> None:
-        """Have every inspector look at new content, for a caller that is in no event loop."""
+        """Have every inspector look at new content, for a caller that is in no event loop.
+
+        Args:
+            app: The app in whose context the inspectors are called.
+            opens: Opens the whole content to read.
+            address: The address that it is to have.
+
+        Raises:
+            HTTPException: An inspector refuses it.
+        """
 
         async def run() -> None:
             async with app.app_context():

@@ -104,14 +104,21 @@ class Backend(ABC):
         raise ConfigError("this store has no cache: HASHFS_CACHE_FOLDER is not set")
 
     def clear_cache(self) -> int:
-        """Drop all files that are kept in the cache before it, and return how many there were."""
+        """Drop all files that are kept in the cache before it.
+
+        Returns:
+            How many there were.
+        """
         return 0
 
     def warm_cache(self, file: File) -> bool:
-        """Keep a stored file in the cache before it; tell whether it is stored.
+        """Keep a stored file in the cache before it.
 
         Args:
             file: What a look-up takes.
+
+        Returns:
+            Whether it is stored.
 
         Raises:
             StoreUnavailableError: The store fails, or sends other bytes than were put.
@@ -139,10 +146,13 @@ class Backend(ABC):
             writer: Finished; it stays open.
             suffix: The extension with its dot, or nothing.
             sync: Whether to wait until it would survive a power cut, where `fsync` says so.
+
+        Returns:
+            The address; ``is_duplicate`` tells whether the content was stored already.
         """
 
     def takes(self, writer: Writer) -> bool:
-        """Tell whether `commit` can publish what a writer of another store took."""
+        """Tell whether `commit` can publish what a `writer` of another store took."""
         return writer.algorithm == self.layout.algorithm
 
     def put_files(
@@ -168,10 +178,10 @@ class Backend(ABC):
 
     @abstractmethod
     def find(self, file: File) -> HashAddress | None:
-        """Return the address of a stored file, or None."""
+        """Return the address of a stored `file`, or None."""
 
     def has(self, file: File) -> bool:
-        """Tell whether a file is stored."""
+        """Tell whether `file` is stored."""
         return self.find(file) is not None
 
     @abstractmethod
@@ -190,6 +200,9 @@ class Backend(ABC):
         Args:
             file: What a look-up takes.
             read: Whether its bytes will be needed.
+
+        Returns:
+            The content, not open where `read` is False; None if it is not stored.
         """
 
     def open_past_cache(self, file: File) -> IO[Any]:
@@ -251,18 +264,18 @@ class Backend(ABC):
 
     @abstractmethod
     def haspath(self, path: str) -> bool:
-        """Tell whether a path lies inside the root."""
+        """Tell whether `path` lies inside the root."""
 
     def relpath(self, path: str) -> str:
-        """Return the part of a path inside the root that is relative to it."""
+        """Return the part of `path`, which lies inside the root, that is relative to it."""
         return path[len(self.prefix) :]
 
     def path_of(self, id: str, suffix: str = "") -> str:
-        """Return the path that a content has, or would have, under this suffix."""
+        """Return the path that the content `id` has, or would have, under this `suffix`."""
         return self.prefix + self.layout.path_of(id, suffix)
 
     def address_of(self, relpath: str) -> HashAddress:
-        """Return the address of the file at a relative path."""
+        """Return the address of the file at the relative path `relpath`."""
         return HashAddress(self.layout.unshard(relpath), relpath, self.prefix + relpath)
 
     def id_named(self, name: str) -> str | None:
@@ -273,11 +286,11 @@ class Backend(ABC):
         return None if relpath is None else self.layout.id_of(relpath)
 
     def makepath(self, path: str) -> None:
-        """Create a folder and its missing parents, where there are folders."""
+        """Create the folder `path` and its missing parents, where there are folders."""
         return
 
     def remove_empty(self, path: str) -> None:
-        """Remove a folder and its parents, as far up as they are empty, where there are folders."""
+        """Remove the folder `path` and its parents, as far up as they are empty."""
         return
 
     # -- listing ---------------------------------------------------------------------------
@@ -325,11 +338,22 @@ class Backend(ABC):
 
     @abstractmethod
     def corrupted(self, extensions: bool) -> Generator[tuple[str, HashAddress]]:
-        """Yield the path of every file that lies in a wrong place, with the right address."""
+        """Yield the path of every file that lies in a wrong place, with the right address.
+
+        Args:
+            extensions: Whether the right place has the file's own extension.
+        """
 
     @abstractmethod
     def repair(self, extensions: bool) -> list[tuple[str, HashAddress]]:
-        """Move every file to where its bytes belong, and return what `corrupted` yields."""
+        """Move every file to where its bytes belong, and return what `corrupted` yields.
+
+        Args:
+            extensions: Whether files keep their extensions.
+
+        Returns:
+            The old path and the new address of each file moved.
+        """
 
     @abstractmethod
     def verify(self, quarantine: bool, force: bool = False) -> Generator[Progress | Damaged]:
@@ -339,13 +363,16 @@ class Backend(ABC):
             quarantine: Whether to move what is damaged out of the way of the next put.
             force: Whether to move it even if none of the first 20 files is whole.
 
+        Yields:
+            `Damaged` for each damaged file, and between them how many files were looked at.
+
         Raises:
             ConfigError: None of the first 20 files is whole, and nothing was moved.
         """
 
     @abstractmethod
     def quarantine(self, relpath: str) -> None:
-        """Move the file at a relative path to where `verify` moves what is damaged.
+        """Move the file at `relpath` to where `verify` moves what is damaged.
 
         It is not an error if it has been deleted meanwhile.
         """
@@ -355,7 +382,7 @@ class Backend(ABC):
         return InUse(self.id_named)
 
     def check_age(self, older_than: timedelta) -> None:
-        """Refuse an age that `prune` cannot go by.
+        """Refuse an age `older_than` that `prune` cannot go by.
 
         Raises:
             ValueError: It is negative, or too short here.
@@ -373,4 +400,7 @@ class Backend(ABC):
             in_use: What stays.
             older_than: The time since its last put that a content must have had.
             dry_run: Whether to delete nothing.
+
+        Returns:
+            The ids of what was deleted, or would be.
         """

@@ -36,7 +36,10 @@ class FirstLook(Generic[T]):
         return self._is_trusted or self._is_refused
 
     def damaged(self, item: T) -> list[T]:
-        """Take something damaged, and return what can be moved now.
+        """Note that `item` is damaged.
+
+        Returns:
+            What can be moved now.
 
         Raises:
             ConfigError: Nothing that was looked at is whole.
@@ -55,7 +58,11 @@ class FirstLook(Generic[T]):
         )
 
     def whole(self) -> list[T]:
-        """Learn that something is whole, and return what can be moved now."""
+        """Note that something is whole.
+
+        Returns:
+            What can be moved now.
+        """
         return [] if self._is_trusted else self.rest()
 
     def rest(self) -> list[T]:

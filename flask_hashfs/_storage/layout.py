@@ -49,7 +49,7 @@ class Layout:
         return len(text) == self.id_length and not text.strip("0123456789abcdef")
 
     def shard(self, id: str) -> list[str]:
-        """Split an id into the names of its folders and of its file."""
+        """Return the names of the folders that the content `id` lies in, and of its file."""
         width, end = self.width, self.depth * self.width
         if width == 1:
             parts = list(id[:end])
@@ -77,7 +77,7 @@ class Layout:
         return id if self.is_id(id) and path == self.path_of(id, suffix) else None
 
     def unshard(self, path: str) -> str:
-        """Return what stands for the id in a relative path, whether or not it can be one."""
+        """Return what stands for the id in the relative `path`, whether or not it can be one."""
         id, _ = self._split(path)
         return id if is_any_id(id) else splitext(path)[0].replace(self.separator, "")
 

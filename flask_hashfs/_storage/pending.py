@@ -295,13 +295,16 @@ class PendingUploads(ABC):
             id: From `new_id`.
             record: What is kept of it.
 
+        Returns:
+            The upload, which nobody else has.
+
         Raises:
             TooManyUploadsError: There are as many as there may be.
         """
 
     @abstractmethod
     def find(self, id: str) -> Listed:
-        """Look at an upload, and leave it to whoever owns it.
+        """Return what is known of the upload `id`, and leave it to whoever owns it.
 
         Raises:
             UnknownUploadError: There is none.
@@ -310,7 +313,10 @@ class PendingUploads(ABC):
 
     @abstractmethod
     def take(self, id: str) -> Taken:
-        """Take an upload over.
+        """Take the upload `id` over from whoever has it.
+
+        Returns:
+            The upload, which nobody else has.
 
         Raises:
             UnknownUploadError: There is none.
@@ -323,7 +329,11 @@ class PendingUploads(ABC):
 
     @abstractmethod
     def sweep(self) -> int:
-        """Delete what has expired, and return how many uploads that were."""
+        """Delete what has expired.
+
+        Returns:
+            How many uploads that were.
+        """
 
 
 def new_id() -> str:

@@ -52,6 +52,7 @@ class Entry:
     id: str | None
     """The id that the path claims; None for a stray file."""
     relpath: str
+    """Its path relative to the root."""
     size: int
     """In bytes."""
     mtime: float
@@ -63,17 +64,23 @@ class Stats:
     """A store in numbers; sizes are in bytes."""
 
     files: int = 0
+    """Paths of contents."""
     contents: int = 0
+    """Different contents."""
     bytes: int = 0
     """In the store: a file of several paths counts once."""
     bytes_saved: int = 0
     """By further paths that cost nothing; equal puts under one path leave no trace."""
     largest: Entry | None = None
+    """The file with the most bytes."""
     oldest: Entry | None = None
+    """The file that was put the longest ago."""
     strangers: int = 0
     """Stray files."""
     left_overs: int = 0
+    """Files that interrupted processes have left below ``.hashfs``."""
     quarantined: int = 0
+    """Damaged files that `verify` has moved out of the way."""
 
     def add(self, entry: Entry, *, is_link: bool = False) -> None:
         """Count one file; the contents are counted by whoever knows which belong together.
@@ -144,6 +151,10 @@ class InUse:
         Args:
             items: What is in use.
             told_by: The callable that they come from, to be named by an error.
+
+        Raises:
+            NoAddressError: One of them is not the address of a content.
+            NoAddressTypeError: They are not iterable, or one of them cannot name a file.
         """
         whose = "what is in use" if told_by is None else f"what {_name(told_by)} tells to be in use"
         if isinstance(items, (str, bytes, HashAddress)) or not isinstance(items, Iterable):
@@ -159,13 +170,15 @@ class InUse:
                 raise type(error)(f"{_name(told_by)}: {error}") from None
 
     def add(self, item: object) -> None:
-        """Add what a look-up takes: an id, a path or an address. It need not be stored.
+        """Add one content that is in use.
 
-        None, as a database has it where there is no file, is passed over.
+        Args:
+            item: What a look-up takes: an id, a path or an address. It need not be stored. None,
+                as a database has it where there is no file, is passed over.
 
         Raises:
-            NoAddressError: Not the address of a content; it is a TypeError, too, if it is
-                nothing that names a file.
+            NoAddressError: It is not the address of a content.
+            NoAddressTypeError: It cannot name a file; this is a TypeError, too.
         """
         if item is None:
             return

@@ -205,8 +205,11 @@ class LentFile(TemporaryFile):
 class TemporaryFolder:
     """Where content that arrives waits for its address, inside the root `root`.
 
-    Unnamed files (``O_TMPFILE``) where the file system has them; named ones under
-    ``.hashfs/tmp`` where it does not.
+    Its files are unnamed (``O_TMPFILE``) where the file system has that; elsewhere they have names
+    under ``.hashfs/tmp``.
+
+    Args:
+        root: A folder; made with the first file.
     """
 
     def __init__(self, root: str) -> None:
@@ -219,6 +222,9 @@ class TemporaryFolder:
 
     def create(self, dmode: int) -> TemporaryFile:
         """Create an empty file; a missing root is made with `dmode`.
+
+        Returns:
+            The file, open, and without a name where the file system allows that.
 
         Raises:
             OSError: The root cannot be made or written.
@@ -247,6 +253,9 @@ class TemporaryFolder:
     def named(self, error: OSError) -> Iterator[None]:
         """Make named files, since an unnamed one could not be linked; for good, if that helps.
 
+        Returns:
+            A context: files that are made within it have names.
+
         Raises:
             OSError: The `error`, if names would not help.
         """
@@ -261,7 +270,15 @@ class TemporaryFolder:
 
     @contextlib.contextmanager
     def spare_name(self, make: Callable[[str], object], dmode: int) -> Iterator[str]:
-        """Let `make` create a file under a name of its own, removed at the end if still there."""
+        """Let `make` create a file under a name of its own, removed at the end if still there.
+
+        Args:
+            make: Creates a file at the path that it is given; it refuses one that is taken.
+            dmode: Mode of the folder, where it has to be made.
+
+        Returns:
+            A context, which gives the path.
+        """
         name, _ = self._with_name(make, dmode)
         try:
             yield name
@@ -269,7 +286,15 @@ class TemporaryFolder:
             self.remove(name)
 
     def new_name(self, make: Callable[[str], object], dmode: int) -> str:
-        """Let `make` create a file under a name of its own, and return the name; see `remove`."""
+        """Let `make` create a file under a name of its own; see `remove`.
+
+        Args:
+            make: Creates a file at the path that it is given; it refuses one that is taken.
+            dmode: Mode of the folder, where it has to be made.
+
+        Returns:
+            The path.
+        """
         name, _ = self._with_name(make, dmode)
         return name
 
@@ -296,7 +321,7 @@ class TemporaryFolder:
                 messages.NO_MODES.log(self.root, root=self.root, error=error)
 
     def remove(self, path: str) -> None:
-        """Remove a name made here, and the folders it leaves empty."""
+        """Remove the file at `path`, made here, and the folders it leaves empty."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         posix.remove_empty_folders(os.path.dirname(path), self.root)
@@ -336,6 +361,9 @@ class SystemSpool(TemporaryFolder):
 
     def create(self, dmode: int) -> TemporaryFile:
         """Create an empty file; `dmode` is of no use, since its folder is private.
+
+        Returns:
+            The file, open, and without a name where the file system allows that.
 
         Raises:
             OSError: The temporary folder cannot be written.

@@ -208,7 +208,10 @@ class Writer:
             written()
 
     def finish(self) -> str:
-        """End the content and return its id; it may be called again.
+        """End the content; it may be called again.
+
+        Returns:
+            The hash id of the content.
 
         Raises:
             ValueError: The writer is closed.
@@ -233,7 +236,12 @@ class Writer:
 
     @full_is_told
     def file(self) -> TemporaryFile:
-        """Return the file that holds the finished content, made now if it is in memory."""
+        """Return the file that holds the finished content, made now if it is in memory.
+
+        Raises:
+            ValueError: The writer is closed.
+            OSError: The file cannot be made.
+        """
         if self.closed:
             raise ValueError("this content was given up")
         if self._file is None:
@@ -257,7 +265,14 @@ class Writer:
         return self._memory
 
     def read_into(self, buffer: memoryview, position: int) -> int:
-        """Read content from byte `position` on, and return how many bytes were read."""
+        """Read content from byte `position` on into `buffer`.
+
+        Returns:
+            How many bytes were read; none at the end.
+
+        Raises:
+            ValueError: The writer is closed.
+        """
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if self._memory is not None:
@@ -271,6 +286,10 @@ class Writer:
         """Return a descriptor of the finished content, read-only and the caller's to close.
 
         The writer's own may be that of a published file, which nobody may write to.
+
+        Raises:
+            ValueError: The writer is closed.
+            OSError: The file cannot be opened once more.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")

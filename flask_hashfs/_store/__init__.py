@@ -1,1 +1,1 @@
-"""What the user holds: one store over a backend."""
+"""The store that a user holds, over one backend: it checks what is put."""

@@ -206,6 +206,9 @@ class HashFS(PredecessorHashFS):
             expected: The hex id that the content must have.
             sync: Whether to wait for the disk, where the store does so at all.
 
+        Returns:
+            The address; ``is_duplicate`` tells whether the content was stored already.
+
         Raises:
             InvalidExtensionError: `extension` cannot be part of a name.
             DigestMismatchError: The content is not the `expected` one.
@@ -258,11 +261,25 @@ class HashFS(PredecessorHashFS):
         return self.backend.find(file)
 
     def exists(self, file: File) -> bool:
-        """Tell whether `file` is stored; it takes what `get` takes."""
+        """Tell whether a file is stored.
+
+        Args:
+            file: What `get` takes.
+
+        Raises:
+            TypeError: Anything else.
+        """
         return self.backend.has(file)
 
     def realpath(self, file: File) -> str | None:
-        """Return the absolute path of a stored file, or None; it takes what `get` takes."""
+        """Return the absolute path of a stored file, or None.
+
+        Args:
+            file: What `get` takes.
+
+        Raises:
+            TypeError: Anything else.
+        """
         address = self.backend.find(file)
         return None if address is None else address.abspath
 
@@ -318,18 +335,30 @@ class HashFS(PredecessorHashFS):
     # -- paths -----------------------------------------------------------------------------
 
     def idpath(self, id: str, extension: str | None = "") -> str:
-        """Return the path that the content `id` has, or would have, with this extension."""
+        """Return the absolute path that a content has, or would have.
+
+        Args:
+            id: Of the content, in hexadecimal digits.
+            extension: With or without its dot; none if empty or None.
+        """
         suffix = extension or ""
         if suffix and not suffix.startswith("."):
             suffix = "." + suffix
         return self.backend.path_of(id, suffix)
 
     def shard(self, id: str) -> list[str]:
-        """Split an id into the names of its folders and of its file."""
+        """Return the names of the folders that a content lies in, and of its file.
+
+        Args:
+            id: Of the content, in hexadecimal digits.
+        """
         return self.backend.layout.shard(id)
 
     def unshard(self, path: str | os.PathLike[str]) -> str:
         """Return the hash id that a path inside the root stands for.
+
+        Args:
+            path: An absolute path; an extension is left out of the id.
 
         Raises:
             ValueError: The path lies outside the root.
@@ -340,15 +369,26 @@ class HashFS(PredecessorHashFS):
         return self.backend.layout.unshard(self.backend.relpath(path))
 
     def haspath(self, path: str) -> bool:
-        """Tell whether a path lies inside the root."""
+        """Tell whether a path lies inside the root, all symbolic links followed.
+
+        Args:
+            path: It need not exist.
+        """
         return self.backend.haspath(path)
 
     def relpath(self, path: str) -> str:
-        """Return the part of a path that is relative to the root."""
+        """Return the part of a path that is relative to the root.
+
+        Args:
+            path: An absolute path inside the root.
+        """
         return self.backend.relpath(path)
 
     def makepath(self, path: str) -> None:
-        """Create the folder `path` and its missing parents; an object store has no folders.
+        """Create a folder and its missing parents; an object store has no folders.
+
+        Args:
+            path: The folder's absolute path; it gets the mode `dmode`.
 
         Raises:
             NotADirectoryError: A file stands in the way.
@@ -356,7 +396,11 @@ class HashFS(PredecessorHashFS):
         self.backend.makepath(path)
 
     def remove_empty(self, subpath: str) -> None:
-        """Remove `subpath` and its parents inside the root, as far up as they are empty."""
+        """Remove a folder and its parents inside the root, as far up as they are empty.
+
+        Args:
+            subpath: The folder's absolute path.
+        """
         self.backend.remove_empty(subpath)
 
     # -- listing ---------------------------------------------------------------------------

@@ -62,13 +62,13 @@ def read(store: HashFS, file: Any) -> bytes:
 
 
 def assert_holds(store: HashFS, **names: bytes) -> None:
-    """Check that the store has exactly these contents, under as many names as given."""
+    """Check that `store` has exactly the contents `names`, each under as many paths as given."""
     found = sorted(read(store, path) for path in store.files())
     assert found == sorted(names.values())
 
 
 def assert_empty(store: HashFS) -> None:
-    """Check that nothing is stored."""
+    """Check that nothing is stored in `store`."""
     assert list(store.files()) == []
     assert (store.count(), len(store), store.size()) == (0, 0, 0)
 

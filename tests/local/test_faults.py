@@ -20,7 +20,7 @@ from typing import Any
 
 import faults
 import pytest
-from faults import LARGE, OTHER, SMALL, Server, check, check_sweep
+from faults import LARGE, OTHER, SMALL, Server, check, check_prune
 
 from flask_hashfs import HashFS
 from flask_hashfs.testing.store_contract import id_of
@@ -165,7 +165,7 @@ def test_a_kill_at_every_system_call(strace: Server, tmp_path: Path, name: str) 
         if case.job["do"] == "prune":
             assert HashFS(root).prune([id_of(OTHER)]) in ([], [id_of(SMALL)])
             assert HashFS(root).count() == 1
-        check_sweep(root, [id_of(SMALL), id_of(LARGE), id_of(OTHER)])
+        check_prune(root, [id_of(SMALL), id_of(LARGE), id_of(OTHER)])
         for content in (SMALL, LARGE):  # the store is as usable as before
             assert HashFS(root, fsync=False).put(content).id == id_of(content)
         if case.before is not damaged:
@@ -187,7 +187,7 @@ def test_an_error_at_every_system_call(
         outcome = strace.trace(log, "-e", inject, **case.job, root=prepared(case, root))
         assert outcome.code == 0 or (call, outcome.reports) == ("write", [])  # its own report
         check_case(case, root, outcome)
-        check_sweep(root, [id_of(SMALL), id_of(LARGE), id_of(OTHER)])
+        check_prune(root, [id_of(SMALL), id_of(LARGE), id_of(OTHER)])
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_kills_at_random_times(tmp_path: Path, named: bool) -> None:
                 returned.update(each.outcome().returned)
             check(root, sorted(returned))
     assert returned
-    check_sweep(root, [id for id, _ in returned])
+    check_prune(root, [id for id, _ in returned])
     check(root, sorted(returned))
 
 
@@ -230,14 +230,14 @@ def test_puts_race_with_prune(tmp_path: Path) -> None:
         for seed, each in enumerate((one, two)):
             each.start(do="race", root=root, seconds=SECONDS, threads=4, seed=seed, fsync=False)
         keeper.start(do="prune_always", root=root, seconds=SECONDS)
-        [sweeps] = keeper.outcome().reports
+        [prunes] = keeper.outcome().reports
         for each in (one, two):
             *missing, puts = each.outcome().reports
             assert missing == []
             print(puts)
-    print(sweeps)
-    assert "deleted 0" not in sweeps
-    check_sweep(root, [])
+    print(prunes)
+    assert "deleted 0" not in prunes
+    check_prune(root, [])
 
 
 # -- on small and foreign disks ----------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_a_full_disk(
     store.delete(returned[0][0])
     store.delete(returned[1][0])
     assert store.put(b"fits again")
-    check_sweep(small_disk / "root", [id for id, _ in returned] + [id_of(b"fits again")])
+    check_prune(small_disk / "root", [id for id, _ in returned] + [id_of(b"fits again")])
 
 
 def test_temporary_files_elsewhere(

@@ -93,11 +93,11 @@ def hidden(store: HashFS) -> list[str]:
 
 
 def test_prune_deletes_what_is_neither_live_nor_young(store: HashFS) -> None:
-    live, dead = put_old(store, b"live"), put_old(store, b"dead", "txt")
+    kept, dead = put_old(store, b"kept"), put_old(store, b"dead", "txt")
     young = store.put(b"young")
-    assert store.prune([live]) == [dead.id]
+    assert store.prune([kept]) == [dead.id]
     assert {address.id for address in map(store.get, store.files()) if address} == {
-        live.id,
+        kept.id,
         young.id,
     }
     assert not hidden(store)
@@ -124,8 +124,8 @@ def test_prune_deletes_all_names_of_a_content(store: HashFS) -> None:
     put_old(store, b"dead", "txt")
     put_old(store, b"dead", "bin")
     put_old(store, b"dead")
-    put_old(store, b"live")
-    assert store.prune([id_of(b"live")]) == [id_of(b"dead")]
+    put_old(store, b"kept")
+    assert store.prune([id_of(b"kept")]) == [id_of(b"dead")]
     assert store.count() == 1
 
 
@@ -170,15 +170,15 @@ def test_looking_and_reading_and_verifying_do_not_renew_the_age(store: HashFS) -
     ],
 )
 def test_live_is_every_form_of_a_look_up(store: HashFS, form: Callable[..., Any]) -> None:
-    live, dead = put_old(store, b"live", "txt"), put_old(store, b"dead", "txt")
-    assert store.prune(form(address) for address in [live]) == [dead.id]
-    assert store.exists(live)
+    kept, dead = put_old(store, b"kept", "txt"), put_old(store, b"dead", "txt")
+    assert store.prune(form(address) for address in [kept]) == [dead.id]
+    assert store.exists(kept)
 
 
 def test_live_are_paths_through_a_link_to_the_root(tmp_path: Path, store: HashFS) -> None:
-    live = put_old(store, b"live")
+    kept = put_old(store, b"kept")
     (tmp_path / "alias").symlink_to(store.root)
-    assert store.prune([tmp_path / "alias" / live.relpath]) == []
+    assert store.prune([tmp_path / "alias" / kept.relpath]) == []
 
 
 @pytest.mark.parametrize(
@@ -199,17 +199,17 @@ def test_live_are_paths_through_a_link_to_the_root(tmp_path: Path, store: HashFS
 def test_an_item_that_is_no_address_is_an_error_before_anything_is_deleted(
     store: HashFS, item: Any, error: type[Exception]
 ) -> None:
-    live, dead = put_old(store, b"live"), put_old(store, b"dead")
+    kept, dead = put_old(store, b"kept"), put_old(store, b"dead")
     Path(store.root, "readme.txt").write_text("no content")
     with pytest.raises(error, match="item"):
-        store.prune([live, item])
-    assert store.exists(live)
+        store.prune([kept, item])
+    assert store.exists(kept)
     assert store.exists(dead)
 
 
 def test_none_refers_to_nothing(store: HashFS) -> None:
-    live, dead = put_old(store, b"live"), put_old(store, b"dead")
-    assert store.prune([None, live, None]) == [dead.id]  # type: ignore[list-item]
+    kept, dead = put_old(store, b"kept"), put_old(store, b"dead")
+    assert store.prune([None, kept, None]) == [dead.id]  # type: ignore[list-item]
     with pytest.raises(ValueError, match="allow_empty"):
         store.prune([None])  # type: ignore[list-item]
 
@@ -254,9 +254,9 @@ def test_older_than_zero_takes_what_has_just_been_put(store: HashFS) -> None:
 
 
 def test_a_dry_run_deletes_nothing(store: HashFS) -> None:
-    live, dead = put_old(store, b"live"), put_old(store, b"dead")
+    kept, dead = put_old(store, b"kept"), put_old(store, b"dead")
     before = everything(store)
-    assert store.prune([live], dry_run=True) == [dead.id]
+    assert store.prune([kept], dry_run=True) == [dead.id]
     assert everything(store) == before
 
 
@@ -574,11 +574,11 @@ def test_an_interrupted_sweep_hides_nothing(store: HashFS, look: Callable[..., b
 
 
 def test_what_an_interrupted_sweep_has_moved_is_put_back(store: HashFS) -> None:
-    live, dead = put_old(store, b"live", "txt"), put_old(store, b"dead")
-    interrupted(store, live)
+    kept, dead = put_old(store, b"kept", "txt"), put_old(store, b"dead")
+    interrupted(store, kept)
     interrupted(store, dead)
-    assert store.prune([live]) == [dead.id]
-    assert store.exists(live)
+    assert store.prune([kept]) == [dead.id]
+    assert store.exists(kept)
     assert not hidden(store)
 
 

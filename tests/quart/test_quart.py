@@ -386,17 +386,19 @@ class TestPut:
             await exchange.send(b"x")
         assert exchange.status == 408
 
-    async def test_a_small_body_costs_one_hop(self, app: Quart, fs: QuartHashFS) -> None:
-        hops = 0
+    async def test_a_small_body_costs_one_call_of_a_worker(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        calls = 0
 
         @app.post("/")
         async def view() -> str:
-            nonlocal hops
+            nonlocal calls
             original = fs._workers.run
 
             async def counted(*args: Any, **kwargs: Any) -> Any:
-                nonlocal hops
-                hops += 1
+                nonlocal calls
+                calls += 1
                 return await original(*args, **kwargs)
 
             fs._workers.run = counted  # type: ignore[method-assign]
@@ -404,7 +406,7 @@ class TestPut:
             return ""
 
         await app.test_client().post("/", data=b"x" * 100_000)
-        assert hops == 1
+        assert calls == 1
 
 
 class TestLookUp:
@@ -527,7 +529,9 @@ class TestLookUp:
             await files.aclose()  # type: ignore[attr-defined]
 
     @pytest.mark.slow
-    async def test_more_names_than_fit_in_one_hop(self, app: Quart, fs: QuartHashFS) -> None:
+    async def test_more_paths_than_fit_in_one_call_of_a_worker(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
         async with app.app_context():
             for n in range(600):
                 await fs.put(str(n).encode())

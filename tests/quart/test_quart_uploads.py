@@ -364,7 +364,9 @@ class TestStreaming:
 class TestHops:
     """Work for other threads is counted, and never runs twice at once for one upload."""
 
-    async def hops(self, app: Quart, fs: QuartHashFS, body: bytes, size: int = 60_000) -> list[int]:
+    async def calls_of(
+        self, app: Quart, fs: QuartHashFS, body: bytes, size: int = 60_000
+    ) -> list[int]:
         calls: list[int] = []
 
         @view(app)
@@ -392,17 +394,17 @@ class TestHops:
         return calls
 
     async def test_a_small_form_needs_none(self, app: Quart, fs: QuartHashFS) -> None:
-        assert await self.hops(app, fs, body_of(file_part(b"x" * 60_000))) == []
+        assert await self.calls_of(app, fs, body_of(file_part(b"x" * 60_000))) == []
 
     async def test_a_form_of_one_batch_needs_one(self, app: Quart, fs: QuartHashFS) -> None:
-        assert len(await self.hops(app, fs, body_of(file_part(b"x" * 200_000)))) == 1
+        assert len(await self.calls_of(app, fs, body_of(file_part(b"x" * 200_000)))) == 1
 
     @pytest.mark.parametrize("size", [999, 60_000, 1_000_000])
     async def test_a_large_form_needs_one_for_each_batch(
         self, app: Quart, fs: QuartHashFS, size: int
     ) -> None:
         body = body_of(file_part(LARGE))
-        calls = await self.hops(app, fs, body, size)
+        calls = await self.calls_of(app, fs, body, size)
         assert sum(calls) == len(body)
         assert all(call >= BATCH for call in calls[:-1])
 

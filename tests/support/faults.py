@@ -65,14 +65,14 @@ def repair(job: dict[str, Any], report: Report) -> None:
 def put_many(job: dict[str, Any], report: Report) -> None:
     """Put, and sometimes prune, until killed."""
     store, lot = make_store(job), random.Random(job["seed"])
-    live = [f"{0:064x}"]
+    in_use = [f"{0:064x}"]
     while True:
         content = content_of(lot.randrange(300))
         extension = lot.choice([None, "txt", "tar.gz"])
         address = store.put(content, extension)
         report(f"{address.id} {address.relpath}")
         if lot.random() < 0.02:
-            store.prune(live)
+            store.prune(in_use)
 
 
 def content_of(number: int) -> bytes:
@@ -128,11 +128,11 @@ def race(job: dict[str, Any], report: Report) -> None:
 
 def prune_always(job: dict[str, Any], report: Report) -> None:
     store, end = make_store(job), time.monotonic() + job["seconds"]
-    sweeps = deleted = 0
+    prunes = deleted = 0
     while time.monotonic() < end:
         deleted += len(store.prune([f"{0:064x}"]))
-        sweeps += 1
-    report(f"sweeps {sweeps} deleted {deleted}")
+        prunes += 1
+    report(f"prunes {prunes} deleted {deleted}")
 
 
 JOBS: dict[str, Callable[[dict[str, Any], Report], None]] = {
@@ -280,16 +280,16 @@ def check(root: Path, returned: list[tuple[str, str]]) -> None:
         assert store.exists(relpath), f"the put of {relpath} had returned"
 
 
-def check_sweep(root: Path, live: list[str]) -> None:
-    """Check that the next keeper leaves nothing but content."""
+def check_prune(root: Path, in_use: list[str]) -> None:
+    """Check that the next prune leaves nothing but content."""
     store = HashFS(root, fsync=False)
     old = time.time() - 3601
     for path in root.glob(".hashfs/tmp/*"):
         os.utime(path, (old, old))
-    store.prune([*live, f"{0:064x}"])
+    store.prune([*in_use, f"{0:064x}"])
     left = [path for path in root.glob(".hashfs/**/*") if "quarantine" not in path.parts]
     assert left in ([], [root / ".hashfs" / "quarantine"]), left
-    for folder in root.rglob("?"):  # another layout's folders are not the sweep's business
+    for folder in root.rglob("?"):  # another layout's folders are no business of a prune
         assert not folder.is_dir() or any(folder.iterdir()), f"{folder} is empty"
 
 
