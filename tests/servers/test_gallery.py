@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import httpx
@@ -35,6 +35,7 @@ if TYPE_CHECKING or PLAYWRIGHT:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import (
         Browser,
+        BrowserContext,
         CDPSession,
         ConsoleMessage,
         Download,
@@ -42,6 +43,7 @@ if TYPE_CHECKING or PLAYWRIGHT:
         Page,
         Request,
         Response,
+        Route,
         expect,
         sync_playwright,
     )
@@ -63,6 +65,8 @@ PICTURES = {
     "gallery-file-390-light.png",
 }
 MAX_FILE_SIZE = 20_000_000
+PATIENCE = 180  # seconds: a busy machine needs long to start an app, and to answer
+CRAWL = 50_000  # bytes per second, at which nothing comes to its end before it has been looked at
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -76,7 +80,8 @@ ARGUMENTS = [
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    for _ in range(6000):  # two minutes: a busy machine needs long to start an app
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         if condition():
             return
         time.sleep(0.02)
@@ -111,16 +116,15 @@ class Gallery:
                 stderr=subprocess.STDOUT,
             )
         try:
-            wait_until(lambda: bool(self._address()) or self.process.poll() is not None, "a start")
+            wait_until(lambda: self._answers() or self.process.poll() is not None, "a start")
             assert self.process.poll() is None, self.log.read_text()
         except BaseException:
             self.__exit__()
             raise
-        self.url = self._address()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
     def __enter__(self) -> Gallery:
         self.start()
@@ -128,17 +132,31 @@ class Gallery:
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
-    def _address(self) -> str:
-        found = re.search(r"Running on (http://127\.0\.0\.1:[1-9]\d*)", self.log.read_text())
-        return found[1] if found else ""
+    def _answers(self) -> bool:
+        """Tell whether the app answers: it says where it runs a moment before it does."""
+        found = re.search(r"Running on (http://127\.0\.0\.1:[1-9]\d*)\s", self.log.read_text())
+        if not found:
+            return False
+        self.url = found[1]
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(self.url, timeout=PATIENCE).is_success
+        return False
+
+    def client(self) -> httpx.Client:
+        """Return a visitor without a browser."""
+        return httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     def contents(self) -> list[Path]:
         """Return all the files below the store's root, but for the records of uploads."""
-        files = [path for path in self.files.rglob("*") if path.is_file()]
-        records = self.files / ".hashfs" / "uploads"
-        return [path for path in files if records not in path.parents or path.name == "data"]
+        # Folders go meanwhile, which os.walk passes over; before Python 3.12, Path.rglob does not.
+        walk = os.walk(self.files)
+        files = [Path(folder, name) for folder, _, names in walk for name in names]
+        return [path for path in files if not self._is_of_upload(path) or path.name == "data"]
+
+    def _is_of_upload(self, path: Path) -> bool:
+        return self.files / ".hashfs" / "uploads" in path.parents
 
     def stored(self) -> list[str]:
         """Return the digests of what is stored, and of what was left behind."""
@@ -156,22 +174,35 @@ class Gallery:
             cwd=EXAMPLE,
             env=self.environment,
             check=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     def received(self) -> int:
         """Return how many bytes of unfinished uploads are there."""
-        found = self.files.glob(".hashfs/uploads/*/data")
-        return sum(path.stat().st_size for path in found)
+        size = 0
+        for path in filter(self._is_of_upload, self.contents()):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+        return size
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE * 1000
+        )
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def visit(browser: Browser, **options: Any) -> Iterator[BrowserContext]:
+    """Open a browser window of its own for a visitor."""
+    with browser.new_context(**options) as context:
+        context.set_default_timeout(PATIENCE * 1000)
+        yield context
 
 
 @pytest.fixture(params=["flask", "quart"])
@@ -187,36 +218,34 @@ def gallery(framework: str, tmp_path: Path) -> Iterator[Gallery]:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What went wrong in a page without being seen: errors in the console, missing parts."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, gallery: Gallery, complaints: list[str]) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gallery.url)
-    page = context.new_page()
+def page(browser: Browser, gallery: Gallery) -> Iterator[Page]:
+    """The gallery's first page; nothing may go wrong in it without being seen."""
+    complaints = []
 
     def on_console(message: ConsoleMessage) -> None:
-        # A failed request is logged too, which a test may have wanted: see on_response.
-        if message.type == "error" and not message.text.startswith("Failed to load resource"):
-            complaints.append(message.text)
+        # A failed request is logged too, which a test may have wanted: see on_response. And the
+        # browser's own page around a picture has styles, which the CSP of the file does not allow.
+        is_wanted = message.text.startswith("Failed to load resource")
+        is_of_file = message.location["url"].startswith(f"{gallery.url}/media/")
+        if message.type == "error" and not is_wanted and not is_of_file:
+            complaints.append(f"{message.location}: {message.text}")
 
     def on_response(response: Response) -> None:
         is_part = response.request.resource_type in {"script", "stylesheet", "image"}
         if response.status >= 500 or (is_part and response.status >= 400):
             complaints.append(f"{response.url}: {response.status}")
 
-    page.on("console", on_console)
-    page.on("response", on_response)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    # Playwright looks for choosers only while someone listens, and begins to a little too late.
-    page.on("filechooser", lambda chooser: None)
-    page.on("dialog", lambda dialog: dialog.accept())  # leave a page that uploads
-    page.goto(gallery.url)
-    yield page
-    context.close()
+    with visit(browser, viewport={"width": 1280, "height": 900}) as context:
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=gallery.url)
+        page = context.new_page()
+        page.on("console", on_console)
+        page.on("response", on_response)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        # Playwright looks for choosers only while someone listens, and begins to a little too late.
+        page.on("filechooser", lambda chooser: None)
+        page.on("dialog", lambda dialog: dialog.accept())  # leave a page that uploads
+        page.goto(gallery.url)
+        yield page
     assert complaints == []
 
 
@@ -224,13 +253,13 @@ def page(browser: Browser, gallery: Gallery, complaints: list[str]) -> Iterator[
 def photos(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return every scene of ``pictures`` as a JPEG file, drawn by the browser itself."""
     folder = tmp_path_factory.mktemp("photos")
-    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     files = {}
-    for name in SCENES:
-        files[name] = folder / f"{name}.jpg"
-        page.set_content(f"<style>body{{margin:0}}</style>{scene(name)}")
-        page.screenshot(path=files[name], type="jpeg", quality=88)
-    page.close()
+    with visit(browser, viewport={"width": WIDTH, "height": HEIGHT}) as context:
+        page = context.new_page()
+        for name in SCENES:
+            files[name] = folder / f"{name}.jpg"
+            page.set_content(f"<style>body{{margin:0}}</style>{scene(name)}")
+            page.screenshot(path=files[name], type="jpeg", quality=88)
     return files
 
 
@@ -324,25 +353,24 @@ def test_upload_by_drop(page: Page, gallery: Gallery, photos: dict[str, Path]) -
 
 
 def test_upload_without_javascript(browser: Browser, gallery: Gallery, photo: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(gallery.url)
-    for outcome in "Stored", "Already stored":
-        page.locator("#files").set_input_files(photo)
-        page.get_by_role("button", name="Upload").click()
-        expect(page.locator(".messages")).to_contain_text(f"{photo.name}: {outcome}")
-    expect(page.locator(".card")).to_have_count(2)
-    page.locator(".card a").first.click()
-    page.get_by_text("Delete…").click()
-    page.get_by_role("button", name=f"Delete {photo.name}").click()
-    expect(page.locator(".messages")).to_contain_text(f"{photo.name}: deleted")
-    assert gallery.stored() == digest(photo)
-    context.close()
+    with visit(browser, java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(gallery.url)
+        for outcome in "Stored", "Already stored":
+            page.locator("#files").set_input_files(photo)
+            page.get_by_role("button", name="Upload").click()
+            expect(page.locator(".messages")).to_contain_text(f"{photo.name}: {outcome}")
+        expect(page.locator(".card")).to_have_count(2)
+        page.locator(".card a").first.click()
+        page.get_by_text("Delete…").click()
+        page.get_by_role("button", name=f"Delete {photo.name}").click()
+        expect(page.locator(".messages")).to_contain_text(f"{photo.name}: deleted")
+        assert gallery.stored() == digest(photo)
 
 
 def test_progress_is_shown(page: Page, gallery: Gallery, tmp_path: Path) -> None:
     (large := tmp_path / "large.bin").write_bytes(content := os.urandom(3_000_000))
-    network = slow_down(page, 1_000_000)
+    network = slow_down(page, CRAWL)
     page.locator("#files").set_input_files(large)
     expect(page.locator(".transfer-state")).to_have_text(
         re.compile(r"[\d.]+ .B of 3 MB at [\d.]+ .B/s")
@@ -360,11 +388,9 @@ def test_progress_is_shown(page: Page, gallery: Gallery, tmp_path: Path) -> None
 
 
 def test_cancel_half_way_leaves_nothing(page: Page, gallery: Gallery, tmp_path: Path) -> None:
-    (large := tmp_path / "large.bin").write_bytes(os.urandom(8_000_000))
-    network = slow_down(page, 2_000_000)
-    page.locator("#files").set_input_files(large)
-    expect(page.get_by_text(re.compile("^[2-7].* MB of 8 MB"))).to_be_visible()
-    assert gallery.received()
+    (large := tmp_path / "large.bin").write_bytes(os.urandom(16_000_000))
+    network = begin_slowly(page, gallery, large)
+    expect(page.get_by_text(re.compile("^[1-9].* MB of 16 MB"))).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".transfer-state")).to_have_text("Cancelled")
     wait_until(lambda: gallery.stored() == [], "an end of the upload at the server")
@@ -372,6 +398,26 @@ def test_cancel_half_way_leaves_nothing(page: Page, gallery: Gallery, tmp_path: 
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".transfer-state")).to_contain_text("Stored")
     assert gallery.stored() == digest(large)
+
+
+def test_cancel_while_an_upload_begins_leaves_nothing(
+    page: Page, gallery: Gallery, photo: Path
+) -> None:
+    """The server may have made the upload already when its answer has not yet come."""
+    created: list[Route] = []
+    page.route(re.compile(r"/uploads\?"), lambda route: created.append(route))
+    page.locator("#files").set_input_files(photo)
+    wait_until(lambda: bool(page.title() and created), "a creation")  # seen by calls of Playwright
+    answer = created[0].fetch()
+    assert gallery.stored() == digest(b"")
+    page.get_by_role("button", name=f"Cancel: {photo.name}").click()
+    expect(page.locator(".transfer-state")).to_have_text("Cancelled")
+    created[0].fulfill(response=answer)
+    wait_until(lambda: gallery.stored() == [], "an end of the upload at the server")
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".transfer-state")).to_contain_text("Stored")
+    assert gallery.stored() == digest(photo)
 
 
 def test_older_files_have_pages_of_their_own(page: Page, tmp_path: Path) -> None:
@@ -395,7 +441,7 @@ def test_waiting_uploads_can_be_cancelled(page: Page, gallery: Gallery, tmp_path
     files = [tmp_path / f"{number}.bin" for number in range(5)]
     for file in files:
         file.write_bytes(os.urandom(1_000_000))
-    network = slow_down(page, 200_000)
+    network = slow_down(page, CRAWL)
     page.locator("#files").set_input_files(files)
     page.get_by_role("button", name="Cancel: 4.bin").click()
     expect(page.locator(".transfer", has_text="4.bin")).to_contain_text("Cancelled")
@@ -423,7 +469,7 @@ def test_all_uploads_are_cancelled_at_once(page: Page, gallery: Gallery, tmp_pat
     files = [tmp_path / f"{number}.bin" for number in range(5)]
     for file in files:
         file.write_bytes(os.urandom(1_000_000))
-    slow_down(page, 200_000)
+    slow_down(page, CRAWL)
     page.locator("#files").set_input_files(files)
     expect(page.locator(".transfer-name")).to_have_text([file.name for file in files])
     expect(page.get_by_role("progressbar", name="Progress of all uploads")).to_be_visible()
@@ -438,7 +484,7 @@ def test_the_panel_of_uploads_can_be_folded(page: Page, gallery: Gallery, tmp_pa
     files = [tmp_path / f"{number}.bin" for number in range(12)]
     for file in files:
         file.write_bytes(os.urandom(1_000_000))
-    slow_down(page, 50_000)
+    slow_down(page, CRAWL)
     page.locator("#files").set_input_files(files)
     panel, rows = page.locator("#transfers"), page.locator("#transfer-list")
     fold = page.get_by_role("button", name="List of uploads")
@@ -462,7 +508,7 @@ def test_the_panel_of_uploads_can_be_folded(page: Page, gallery: Gallery, tmp_pa
 
 def test_leaving_during_an_upload_asks(page: Page, tmp_path: Path) -> None:
     (large := tmp_path / "large.bin").write_bytes(os.urandom(3_000_000))
-    slow_down(page, 100_000)
+    slow_down(page, CRAWL)
     page.get_by_label("Your name").click()  # a page that nobody has touched may not ask
     page.locator("#files").set_input_files(large)
     expect(page.locator(".transfer")).to_have_attribute("data-state", "sending")
@@ -525,7 +571,7 @@ def test_the_same_content_is_stored_once(
 
 # -- going on
 
-RECEIVED = 4_000_000  # of 16 MB, when the connection is cut
+RECEIVED = 500_000  # of 16 MB, when the connection is cut
 
 
 @pytest.fixture
@@ -549,8 +595,8 @@ class Wire:
 
 
 def begin_slowly(page: Page, gallery: Gallery, file: Path) -> CDPSession:
-    """Choose a file and wait until a good part of it has arrived."""
-    network = slow_down(page, 4_000_000)
+    """Choose a file and wait until a good part of it has arrived; the rest takes a minute."""
+    network = slow_down(page, RECEIVED // 2)
     page.locator("#files").set_input_files(file)
     wait_until(lambda: gallery.received() > RECEIVED, "a good part of the upload")
     return network
@@ -583,7 +629,7 @@ def test_an_upload_goes_on_when_only_its_connection_breaks(
         wire = Wire(page)
         choose(page, file)
     assert gallery.stored() == digest(file)
-    assert proxy.cuts >= 4
+    assert proxy.cuts >= 3  # no connection lets 1.5 MiB through
     assert wire.creations == 1
     assert wire.offsets[0] == 0
     assert wire.offsets[-1] > 3_000_000
@@ -595,7 +641,6 @@ def test_an_upload_goes_on_when_the_page_was_loaded_again(
     wire = Wire(page)
     network = begin_slowly(page, gallery, large)
     page.reload()
-    set_speed(network, 100_000)
     page.locator("#files").set_input_files(large)
     expect(page.locator(".transfer")).to_contain_text(" of 16 MB")
     share = page.get_by_role("progressbar", name=f"Progress of {large.name}")
@@ -610,17 +655,19 @@ def test_an_upload_goes_on_when_the_page_was_loaded_again(
 def test_an_upload_that_the_server_has_forgotten_begins_again(
     page: Page, gallery: Gallery, large: Path
 ) -> None:
+    wire = Wire(page)
     network = begin_slowly(page, gallery, large)
     page.reload()
     for folder in gallery.files.glob(".hashfs/uploads/*"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # which the server may be clearing up, too
     set_speed(network, -1)
     choose(page, large)
+    assert wire.creations == 2
     assert gallery.stored() == digest(large)
 
 
 def test_nobody_goes_on_with_the_upload_of_another_visitor(gallery: Gallery) -> None:
-    with httpx.Client(base_url=gallery.url) as visitor, httpx.Client(base_url=gallery.url) as other:
+    with gallery.client() as visitor, gallery.client() as other:
         for client in visitor, other:
             client.get("/")
         headers = {"Upload-Complete": "?0", "Upload-Length": "5"}
@@ -631,7 +678,7 @@ def test_nobody_goes_on_with_the_upload_of_another_visitor(gallery: Gallery) -> 
 
 def test_no_answer_but_a_change_sets_the_session(gallery: Gallery) -> None:
     """A picture that was asked for earlier, and answered later, would bring the old one back."""
-    with httpx.Client(base_url=gallery.url) as visitor:
+    with gallery.client() as visitor:
         assert "Set-Cookie" in visitor.get("/").headers
         for path in "/", "/static/mark.svg":
             assert "Set-Cookie" not in visitor.get(path).headers
@@ -640,9 +687,7 @@ def test_no_answer_but_a_change_sets_the_session(gallery: Gallery) -> None:
 # -- one file
 
 
-def test_detail_and_download(
-    page: Page, gallery: Gallery, photo: Path, tmp_path: Path, complaints: list[str]
-) -> None:
+def test_detail_and_download(page: Page, gallery: Gallery, photo: Path, tmp_path: Path) -> None:
     shutil.copy(photo, file := tmp_path / "Übung «eins», 100%.jpg")
     choose(page, file)
     page.get_by_role("link", name="View").click()
@@ -658,19 +703,17 @@ def test_detail_and_download(
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     url = page.evaluate("navigator.clipboard.readText()")
     assert re.fullmatch(rf"{gallery.url}/media/[0-9a-f/]+\.jpg\?token=[\w.-]+", url)
-    assert httpx.get(url.partition("?")[0]).status_code == 403
+    with gallery.client() as stranger:
+        assert stranger.get(url.partition("?")[0]).status_code == 403
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == file.name
     assert content_of(download.value) == photo.read_bytes()
     page.goto(url)
     assert page.evaluate("document.contentType") == "image/jpeg"
-    complaints.clear()  # the browser's own page around a picture has styles, the file's CSP none
 
 
-def test_what_is_shown_in_the_browser(
-    page: Page, gallery: Gallery, tmp_path: Path, complaints: list[str]
-) -> None:
+def test_what_is_shown_in_the_browser(page: Page, gallery: Gallery, tmp_path: Path) -> None:
     printed = page.context.new_page()
     printed.set_content("<h1 style='background: rgb(200, 0, 0); height: 100vh'>")
     printed.pdf(path=tmp_path / "red.pdf", print_background=True)
@@ -691,7 +734,6 @@ def test_what_is_shown_in_the_browser(
     assert open_file("words.txt") == "text/plain"
     assert page.locator("body").inner_text() == "grüße <b>not bold</b>"
     assert open_file("red.pdf") == "application/pdf"
-    complaints.clear()
 
 
 HOSTILE = {
@@ -709,7 +751,7 @@ def test_an_uploaded_script_does_not_run(
     """By default such files download. Shown inline, by an app that asks for it, they stay mute."""
     types = '["text/html", "image/svg+xml", "application/xhtml+xml"]'
     config = {"HASHFS_INLINE_TYPES": types} if inline else {}
-    with Gallery(framework, tmp_path, **config) as gallery, browser.new_context() as context:
+    with Gallery(framework, tmp_path, **config) as gallery, visit(browser) as context:
         page = context.new_page()
         requests: list[str] = []
         context.on("request", lambda request: requests.append(request.url))
@@ -813,6 +855,7 @@ def inspect(page: Page, gallery: Gallery, name: str) -> None:
     """Check a page in all its clothes, and take the docs' pictures of them."""
     for width, height in (1280, 900), (390, 844), (320, 640):
         page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("width => innerWidth === width", arg=width)
         assert page.evaluate("document.documentElement.scrollWidth") == width
         for colours in "light", "dark":
             page.emulate_media(color_scheme=colours, reduced_motion="reduce")
@@ -838,7 +881,7 @@ def test_every_page_in_every_size_and_colour(
 
     page.goto(gallery.url)
     page.get_by_label("Your name").fill("Ada")
-    (report := tmp_path / "Minutes.pdf").write_bytes(b"%PDF-1.4 " + bytes(1_250_000))
+    (report := tmp_path / "Minutes.pdf").write_bytes(b"%PDF-1.4 " + bytes(2_500_000))
     choose(page, *photos.values())
     choose(page, *assorted.values())
     page.get_by_label("Your name").fill("Grace")
@@ -849,7 +892,7 @@ def test_every_page_in_every_size_and_colour(
     inspect(page, gallery, "files")
 
     page.goto(gallery.url)
-    network = slow_down(page, 150_000)
+    network = slow_down(page, CRAWL)
     page.locator("#files").set_input_files([report, photos["Storm"], assorted["text"]])
     expect(page.locator(".transfer[data-state=duplicate]")).to_have_count(2)
     expect(page.locator(".transfer[data-state=sending]")).to_contain_text(" at ")
@@ -887,13 +930,13 @@ def test_a_content_stays_as_long_as_an_item_uses_it(gallery: Gallery) -> None:
     content = os.urandom(1000)
 
     def visit(visitor: int) -> None:
-        headers = {"Accept": "application/json"}
-        with httpx.Client(base_url=gallery.url, headers=headers, follow_redirects=True) as client:
+        with gallery.client() as client:
+            client.headers["Accept"] = "application/json"
             for _ in range(6):
                 item = send(client, f"{visitor}.bin", content)
-                assert client.get(f"/files/{item}/download").content == content
-                deleted = client.post(f"/files/{item}/delete", follow_redirects=False)
-                assert deleted.status_code == 303
+                downloaded = client.get(f"/files/{item}/download", follow_redirects=True)
+                assert downloaded.content == content
+                assert client.post(f"/files/{item}/delete").status_code == 303
 
     with ThreadPoolExecutor(4) as visitors:
         visits = [visitors.submit(visit, visitor) for visitor in range(4)]
@@ -907,7 +950,8 @@ def test_a_content_stays_as_long_as_an_item_uses_it(gallery: Gallery) -> None:
 
 def test_prune_spares_what_the_gallery_shows(gallery: Gallery, photo: Path) -> None:
     unused = b"put by someone else"
-    httpx.post(f"{gallery.url}/files", files={"files": ("used.jpg", photo.read_bytes())})
+    with gallery.client() as client:
+        client.post("/files", files={"files": ("used.jpg", photo.read_bytes())})
     (gallery.files.parent / "unused.txt").write_bytes(unused)
     gallery.hashfs("put", str(gallery.files.parent / "unused.txt"))
     assert gallery.stored() == digest(photo.read_bytes(), unused)
@@ -920,7 +964,7 @@ def test_prune_spares_what_the_gallery_shows(gallery: Gallery, photo: Path) -> N
 
 def test_ctrl_c_ends_the_demo_without_a_word_of_trouble(gallery: Gallery) -> None:
     gallery.process.send_signal(signal.SIGINT)
-    assert gallery.process.wait(60) == 0
+    assert gallery.process.wait(PATIENCE) == 0
     assert "Traceback" not in gallery.log.read_text()
 
 
@@ -929,8 +973,9 @@ CARDS = 41
 
 def test_a_page_of_many_files_is_light(gallery: Gallery, photo: Path) -> None:
     files = [("files", (f"{number}.jpg", photo.read_bytes())) for number in range(CARDS)]
-    httpx.post(f"{gallery.url}/files", files=files, timeout=60)
-    page = httpx.get(gallery.url).text
+    with gallery.client() as client:
+        client.post("/files", files=files)
+        page = client.get("/").text
     assert page.count('class="card"') == CARDS
     assert len(page.encode()) < 60_000
 
@@ -1001,9 +1046,10 @@ def test_a_broken_picture_is_kept_and_has_an_icon(gallery: Gallery, photo: Path)
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     files = [("files", ("broken.jpg", broken)), ("files", ("bomb.png", bomb.getvalue()))]
-    assert httpx.post(f"{gallery.url}/files", files=files, timeout=60).status_code == 303
+    with gallery.client() as client:
+        assert client.post("/files", files=files).status_code == 303
+        page = client.get("/").text
     assert gallery.stored() == digest(broken, bomb.getvalue())
-    page = httpx.get(gallery.url).text
     assert page.count('class="icon image"') == 2
     assert "/thumbnails/" not in page
 
@@ -1014,7 +1060,7 @@ def test_types_that_are_not_accepted_are_refused_with_words(
     (notes := tmp_path / "notes.jpg").write_text("no picture at all\n" * 100)
     with (
         Gallery(framework, tmp_path, HASHFS_ACCEPT="image/*") as gallery,
-        browser.new_context() as context,
+        visit(browser) as context,
     ):
         page = context.new_page()
         page.goto(gallery.url)

@@ -34,6 +34,7 @@ SERVERS = {
 }
 UPPY = "uppy@5.2.1"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 180  # seconds: a busy machine needs long to start a browser
 UPLOAD = """async () => {
     const uppy = new Uppy.Uppy();
     uppy.use(Uppy.Tus, { endpoint: "/uploads", retryDelays: Array(50).fill(50) });
@@ -160,10 +161,13 @@ def test_uppy_in_a_browser_goes_on_whenever_it_is_cut_off(
         CuttingProxy(server.port, seed=3) as proxy,
         sync_playwright() as playwright,
         playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu"],
+            timeout=PATIENCE * 1000,
         ) as browser,
     ):
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"http://127.0.0.1:{proxy.port}/")
         page.evaluate("document.body.innerHTML = '<input type=file>'")
         page.set_input_files("input", film)

@@ -298,7 +298,9 @@ def test_http_2(unlimited: Peer) -> None:
         pytest.skip("of hypercorn")
     content = os.urandom(3 * MIB)
     id = hashlib.sha256(content).hexdigest()
-    with httpx.Client(base_url=unlimited.server.url, http1=False, http2=True) as client:
+    with httpx.Client(
+        base_url=unlimited.server.url, http1=False, http2=True, timeout=ANSWER_TIMEOUT
+    ) as client:
         assert client.post("/raw", content=content).json() == {"id": id}
         assert client.post("/form", files={"f": content}).json()["files"][0][2] == id
         assert client.post("/unread", content=content).json() == {"size": 0}

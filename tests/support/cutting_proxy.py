@@ -32,6 +32,7 @@ class CuttingProxy:
         self._random = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
         self.cuts = 0
         """Connections that were broken off."""
 
@@ -61,7 +62,8 @@ class CuttingProxy:
             back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
             back.start()
             if not _pass_on(client, server, size):
-                self.cuts += 1
+                with self._lock:
+                    self.cuts += 1
                 for end in (client, server):
                     with contextlib.suppress(OSError):
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

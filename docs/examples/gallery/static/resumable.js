@@ -121,6 +121,10 @@ export class ResumableUpload {
   /** Stop, and let the server drop what it has. */
   cancel() {
     this.aborter.abort();
+    this.drop();
+  }
+
+  drop() {
     if (this.url) fetch(this.url, { method: "DELETE", keepalive: true }).catch(() => {});
     this.forget();
   }
@@ -138,6 +142,10 @@ export class ResumableUpload {
       "Content-Disposition": `attachment; filename*=UTF-8''${quoted(this.file.name)}`,
     });
     this.url = answer.headers.get("Location");
+    if (this.aborter.signal.aborted) {
+      this.drop();
+      throw this.aborter.signal.reason;
+    }
     this.offset = 0;
     memory((storage) => {
       if (this.key) storage[this.key] = JSON.stringify({ url: this.url, since: Date.now() });
@@ -151,14 +159,16 @@ export class ResumableUpload {
   }
 
   async fetch(url, method, headers) {
-    const { signal } = this.aborter;
+    const signals = [AbortSignal.timeout(SILENCE)];
+    // A creation is not broken off: who cancels it could not tell the server what to drop.
+    if (method !== "POST") signals.push(this.aborter.signal);
     let answer;
     try {
       answer = await fetch(url, {
         method,
         headers: { ...headers, Accept: "application/json" },
         cache: "no-store",
-        signal: AbortSignal.any([signal, AbortSignal.timeout(SILENCE)]),
+        signal: AbortSignal.any(signals),
       });
     } catch {
       throw new Trouble("The server cannot be reached");
