@@ -157,6 +157,8 @@ class StoreFullError(HashFSError, OSError, HTTPException):
 class StoreUnavailableError(HashFSError, ServiceUnavailable):
     """The object store does not answer, or not as it should; ``reason`` says how.
 
+    A machine that cannot hold an upload for it, without a temporary folder, is one, too.
+
     The reason is for the log: the response says no more than that the storage is unavailable.
     """
 

@@ -52,6 +52,7 @@ from .._storage.pending import (
     UploadLimits,
     is_id,
 )
+from .._storage.spool import no_folder_is_told
 from .._storage.writer import Bytes, Writer
 from ..exceptions import HashFSError, StoreUnavailableError
 from . import prune
@@ -455,7 +456,7 @@ class BucketTaken(Taken):
             if self._unjudged is None:
                 self._gather(view[:size])
             else:
-                with full_is_told:
+                with full_is_told, no_folder_is_told():
                     self._unjudged.write(view[:size])
             self.offset += size
             self._uploads.took(size)

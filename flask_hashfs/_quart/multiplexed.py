@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from .._storage.full import full_is_told
+from .._storage.spool import no_folder_is_told
 from ..exceptions import IncompleteUploadError, StoreUnavailableError
 from .batch import Batch
 from .body import UploadBody
@@ -146,7 +147,8 @@ class SpooledMessages:
     @full_is_told
     def _write(self, gathered: Batch) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="hashfs-")  # noqa: SIM115
+            with no_folder_is_told():
+                self._file = tempfile.TemporaryFile(prefix="hashfs-")  # noqa: SIM115
         self._file.seek(self._written)
         self._file.write(bytes(gathered))
         self._file.flush()

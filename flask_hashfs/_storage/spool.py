@@ -10,7 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from ..exceptions import StoreUnavailableError
 from . import messages, posix
+from .full import is_full, lacks_descriptor
 
 T = TypeVar("T")
 
@@ -341,6 +343,28 @@ class TemporaryFolder:
             raise
 
 
+@contextlib.contextmanager
+def no_folder_is_told(folder: str | None = None) -> Iterator[None]:
+    """Raise `StoreUnavailableError` where the temporary folder takes no file.
+
+    A full disk, and a process without descriptors, have errors of their own: see `tell_full`.
+
+    Args:
+        folder: What the error and the log name, instead of that of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full(error) or lacks_descriptor(error):
+            raise
+        folder = folder or _temporary_folder()
+        messages.UNAVAILABLE.log(folder, root=folder, error=error)
+        raise StoreUnavailableError(
+            f"large content cannot wait in the temporary folder {folder}: {error.strerror}; "
+            "set TMPDIR to a folder that can be written"
+        ) from error
+
+
 def _temporary_folder() -> str:
     """Return the system's temporary folder, or where it would be: small content needs none."""
     try:
@@ -366,8 +390,13 @@ class SystemSpool(TemporaryFolder):
             The file, open, and without a name where the file system allows that.
 
         Raises:
-            OSError: The temporary folder cannot be written.
+            StoreUnavailableError: The temporary folder is missing, or cannot be written.
+            OSError: It is full, or the process is out of descriptors.
         """
+        with no_folder_is_told(self.root):
+            return self._create(dmode)
+
+    def _create(self, dmode: int) -> TemporaryFile:
         if self.unnamed:  # that of `tempfile` could not be named later
             try:
                 flags = _UNNAMED | os.O_RDWR | posix.BINARY

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
-from ..exceptions import FileTooLargeError
+from ..exceptions import FileTooLargeError, StoreUnavailableError
 from .beside import begin
 from .full import full_is_told, tell_full
 from .posix import refuses_links
@@ -103,6 +103,7 @@ class Writer:
         Raises:
             FileTooLargeError: The content has more than `max_size` bytes.
             StoreFullError: The disk is full.
+            StoreUnavailableError: No file can be made where content waits for a bucket.
             OSError: The disk fails.
             ValueError: The writer is closed or finished.
         """
@@ -436,7 +437,7 @@ class _Content(RawReader):
         if self._fd < 0:
             try:
                 self._fd = self._writer.open_descriptor()
-            except OSError as error:
+            except (OSError, StoreUnavailableError) as error:
                 raise io.UnsupportedOperation(f"fileno: {error}") from error
             self._share_position()
         return self._fd
