@@ -20,6 +20,7 @@ SECTIONS = (
     "downloads",
     "access",
     "memory",
+    "metrics",
     "resumable",
     "object_store",
     "cache",

@@ -50,3 +50,24 @@ def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
     )
     assert not [line for line in written["left_out"] if "is absent" not in line]
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"], "something was left"
+
+
+@pytest.mark.slow
+def test_the_metrics_section_compares_with_a_process_without_them(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
+    report = tmp_path / "report.json"
+    command = [sys.executable, str(BENCHMARKS), "metrics", "--tiny", "--json", str(report)]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    subprocess.run(
+        [*command, "--root", str(tmp_path)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+    )
+    written = json.loads(report.read_text())
+    assert [table["key"] for table in written["tables"]] == ["metrics-put", "metrics-serve"]
+    for table in written["tables"]:
+        assert len(table["rows"]) == 4
+        for samples in table["rows"].values():
+            assert all({"cpu", "more"} <= sample.keys() for sample in samples)
+    assert written["left_out"] == []
