@@ -237,15 +237,19 @@ def test_files_set_aside_are_told(tmp_path: Path) -> None:
 # -- the cache ---------------------------------------------------------------------------------
 
 
+def cache_of(folder: object, size: int = 1000) -> dict[str, Any]:
+    return {"HASHFS_CACHE_FOLDER": str(folder), "HASHFS_CACHE_SIZE": size}
+
+
 def cached(folder: object, root: object = "memory://", size: int = 1000) -> dict[str, Finding]:
-    return found(root, HASHFS_CACHE_FOLDER=str(folder), HASHFS_CACHE_SIZE=size)
+    return found(root, **cache_of(folder, size))
 
 
 @needs_obstore
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_cache_in_order_is_left_as_it_was(framework: str, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    config = {"HASHFS_CACHE_FOLDER": str(folder), "HASHFS_CACHE_SIZE": 1000}
+    config = cache_of(folder)
     checks = ("cache folder", "cache space", "cache owner")
     before = found("memory://", framework, **config)
     assert all(before[check].level == "ok" for check in checks[:2])

@@ -15,6 +15,7 @@ import pytest
 from both_apps import FRAMEWORKS, Site
 from cached import (
     ALL_KINDS,
+    IN_MEMORY,
     KINDS,
     PREFIX,
     cached_root,
@@ -47,6 +48,14 @@ def app(request: pytest.FixtureRequest, framework: str, tmp_path: Path) -> Itera
 def gated(request: pytest.FixtureRequest) -> Iterator[tuple[Gate, dict[str, Any]]]:
     with opened_gate(request.param) as opened:
         yield opened
+
+
+@pytest.fixture
+def gated_app(
+    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+) -> tuple[Gate, Site]:
+    gate, settings = gated
+    return gate, site(framework, tmp_path, settings)
 
 
 def stats(app: Site) -> CacheStats:
@@ -109,10 +118,9 @@ def test_an_opened_file_that_is_not_kept_can_be_sought_in(app: Site, tmp_path: P
 
 
 def test_no_request_leaves_the_machine_while_a_kept_file_is_trusted(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    gated_app: tuple[Gate, Site],
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(SMALL, ".txt")
     assert get(app, address.id) == SMALL
     gate.asked.clear()
@@ -126,10 +134,9 @@ def test_no_request_leaves_the_machine_while_a_kept_file_is_trusted(
 
 
 def test_a_file_is_asked_for_once_when_its_trust_is_over(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(LARGE)
     expire(tmp_path)
     gate.asked.clear()
@@ -169,10 +176,9 @@ def test_one_fetch_serves_all_who_ask_at_once(
 
 
 def test_a_range_comes_from_the_store_and_the_file_is_filled_beside(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(LARGE)
     drop_all(tmp_path)
     assert get(app, address.relpath, Range="bytes=2000000-2000009") == LARGE[2_000_000:2_000_010]
@@ -192,7 +198,7 @@ def test_what_has_no_body_fills_nothing(app: Site, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_never_kept(framework: str, tmp_path: Path) -> None:
-    app = site(framework, tmp_path, {"root": "memory://"}, CACHE_FILE_SIZE=len(LARGE) - 1)
+    app = site(framework, tmp_path, IN_MEMORY, CACHE_FILE_SIZE=len(LARGE) - 1)
     address = app.put(LARGE)
     assert get(app, address.relpath) == LARGE
     assert stats(app) == CacheStats(0, 1, 0, 0, 0, 0, 0)
@@ -204,10 +210,9 @@ def test_a_file_that_is_too_large_is_never_kept(framework: str, tmp_path: Path) 
 
 
 def test_a_reader_that_leaves_early_ends_the_fill_and_the_next_one_begins_it_again(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(LARGE)
     drop_all(tmp_path)
     gate.held.clear()
@@ -306,7 +311,7 @@ def test_a_kept_file_that_was_changed_is_fetched_again(
 def test_a_kept_file_that_a_power_cut_has_shortened_is_fetched_again(
     framework: str, tmp_path: Path, size: int, left: Any
 ) -> None:
-    app = site(framework, tmp_path, {"root": "memory://"})
+    app = site(framework, tmp_path, IN_MEMORY)
     data = os.urandom(size)
     address = app.put(data)
     path = tmp_path / "cache" / "files" / address.relpath
@@ -340,7 +345,7 @@ def test_what_is_put_into_an_object_store_is_kept(
 def test_large_content_is_kept_by_a_link_and_not_written_again(
     framework: str, tmp_path: Path
 ) -> None:
-    app = site(framework, tmp_path, {"root": "memory://"})
+    app = site(framework, tmp_path, IN_MEMORY)
     with app.client.writer() as writer:
         writer.write(bytes(9_000_000))
         writer.finish()
@@ -354,7 +359,7 @@ def test_large_content_is_kept_by_a_link_and_not_written_again(
 
 
 def test_a_large_upload_is_kept_by_a_link_too(framework: str, tmp_path: Path) -> None:
-    app = site(framework, tmp_path, {"root": "memory://"})
+    app = site(framework, tmp_path, IN_MEMORY)
     with app.client.writer() as writer:
         writer.count_as_upload()
         writer.write(bytes(9_000_000))
@@ -399,10 +404,9 @@ def test_what_another_machine_deletes_is_gone_when_its_trust_is_over(
 
 
 def test_a_delete_while_a_file_is_filled_keeps_nothing(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(LARGE)
     drop_all(tmp_path)
     gate.held.clear()

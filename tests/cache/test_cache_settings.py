@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from both_apps import FRAMEWORKS, Site
-from cached import PREFIX, config, drop_all, kept, site, wait_until
+from cached import IN_MEMORY, PREFIX, config, drop_all, kept, site, wait_until
 from object_stores import objects_of
 
 from flask_hashfs import ConfigError
@@ -23,7 +23,7 @@ DATA = os.urandom(400_000)
 
 @pytest.fixture
 def app(framework: str, tmp_path: Path) -> Site:
-    return site(framework, tmp_path, {"root": "memory://"})
+    return site(framework, tmp_path, IN_MEMORY)
 
 
 # -- settings ----------------------------------------------------------------------------------
@@ -41,12 +41,12 @@ def app(framework: str, tmp_path: Path) -> Site:
 )
 def test_a_bad_value_is_named(framework: str, tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"HASHFS_{key} is .*, but must be "):
-        site(framework, tmp_path, {"root": "memory://"}, **{key: value})
+        site(framework, tmp_path, IN_MEMORY, **{key: value})
 
 
 def test_a_redirect_and_a_cache_exclude_each_other(framework: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"HASHFS_SERVE_REDIRECT .* HASHFS_CACHE_FOLDER"):
-        site(framework, tmp_path, {"root": "memory://"}, SERVE_REDIRECT=True)
+        site(framework, tmp_path, IN_MEMORY, SERVE_REDIRECT=True)
 
 
 @pytest.mark.parametrize("second", ["cache", "cache/x", "."])
@@ -74,7 +74,7 @@ def test_a_store_without_a_cache_has_no_numbers(framework: str, tmp_path: Path) 
 
 def test_files_and_folders_have_the_modes_that_are_set(framework: str, tmp_path: Path) -> None:
     modes = {"FILE_MODE": 0o640, "DIR_MODE": 0o750}
-    app = site(framework, tmp_path, {"root": "memory://"}, **modes)
+    app = site(framework, tmp_path, IN_MEMORY, **modes)
     for size in (10, 9_000_000):
         app.put(bytes(size))
     files = tmp_path / "cache" / "files"
@@ -144,7 +144,7 @@ def test_verify_and_sync_read_what_is_stored(app: Site, tmp_path: Path) -> None:
 
 
 def test_a_kept_file_is_left_to_the_server_in_front(framework: str, tmp_path: Path) -> None:
-    app = site(framework, tmp_path, {"root": "memory://"}, ACCEL_REDIRECT="/kept")
+    app = site(framework, tmp_path, IN_MEMORY, ACCEL_REDIRECT="/kept")
     address = app.put(DATA, ".bin")
     for name in (address.relpath, address.id):
         for _ in range(2):

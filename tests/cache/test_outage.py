@@ -34,6 +34,14 @@ def gated(request: pytest.FixtureRequest) -> Iterator[tuple[Gate, dict[str, Any]
         yield gate, {**settings, "STORE_OPTIONS": once, "HEALTH_PATH": HEALTH}
 
 
+@pytest.fixture
+def gated_app(
+    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+) -> tuple[Gate, Site]:
+    gate, settings = gated
+    return gate, site(framework, tmp_path, settings)
+
+
 def end_outage(app: Site, tmp_path: Path) -> None:
     """Let ten seconds pass since the store was last found silent."""
     app.client.backend._outage._until = 0.0
@@ -101,10 +109,9 @@ def expired(tmp_path: Path) -> bool:
 
 
 def test_what_is_not_kept_is_unavailable_at_once(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(DATA)
     shutil.rmtree(tmp_path / "cache" / "files")
     gate.is_down = True
@@ -115,10 +122,9 @@ def test_what_is_not_kept_is_unavailable_at_once(
 
 
 def test_a_store_that_fails_after_it_was_asked_is_unavailable(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
+    tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+    gate, app = gated_app
     address = app.put(DATA)
     shutil.rmtree(tmp_path / "cache" / "files")
     gate.sends_nothing = True
@@ -129,11 +135,8 @@ def test_a_store_that_fails_after_it_was_asked_is_unavailable(
     assert app.ask(f"{PREFIX}/{address.relpath}").body == DATA
 
 
-def test_the_health_is_degraded_while_kept_files_are_served(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
-) -> None:
-    gate, settings = gated
-    app = site(framework, tmp_path, settings)
+def test_the_health_is_degraded_while_kept_files_are_served(gated_app: tuple[Gate, Site]) -> None:
+    gate, app = gated_app
 
     def health() -> tuple[int, Any]:
         app.app.extensions["hashfs"]["health"]._latest = None  # as if a second had passed

@@ -18,6 +18,8 @@ from object_stores import BUCKET, ENDPOINT, needs_s3, new_url
 KINDS = ["bucket", pytest.param("s3", marks=needs_s3)]
 ALL_KINDS = ["memory", "folder", *KINDS]
 PREFIX = "/files"
+IN_MEMORY = {"root": "memory://"}
+"""The settings of a store that is gone with its process."""
 
 
 def config(root: str, folder: Path, **more: Any) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def opened_gate(kind: str) -> Iterator[tuple[Gate, dict[str, Any]]]:
 def cached_root(kind: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Return the settings of an empty store of this kind."""
     if kind == "memory":
-        yield {"root": "memory://"}
+        yield IN_MEMORY
     elif kind == "folder":
         yield {"root": str(tmp_path / "root")}
     else:
