@@ -178,6 +178,32 @@ def test_no_import_runs_upwards(path: Path) -> None:
     assert {room(module) for module in own_modules(path)} - {here} <= FLOORS[here]
 
 
+# Private names of other libraries, for which they have no public one.
+FOREIGN = {"_Hash", "_get_current_object", "_get_file_stream", "_parse_multipart"}
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
+
+
+def private_names(path: Path) -> tuple[set[str], set[str]]:
+    """The private names that a module asks other objects for, and those that it defines itself."""
+    asked: set[str] = set()
+    own: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("__"):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (own if is_own else asked).add(node.attr)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            own.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own.add(node.target.id)
+    return {name for name in asked if name.startswith("_")}, own
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_module_reaches_into_what_another_keeps_to_itself(path: Path) -> None:
+    asked, own = private_names(path)
+    assert asked - own - FOREIGN - NAMED_TUPLE == set()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_frameworks_are_imported_only_where_they_belong(path: Path) -> None:
     tops = {name.split(".")[0] for name in imports(path)}

@@ -544,7 +544,7 @@ def test_old_temporary_files_are_swept(store: HashFS, keeper: str) -> None:
 
 
 def interrupted(store: HashFS, address: HashAddress) -> None:
-    """Leave what a sweep leaves that is killed after it has moved a content aside."""
+    """Leave what a prune leaves that is killed after it has set a content aside."""
     from flask_hashfs._local.set_aside import SetAside
 
     aside = SetAside.make(store.backend, address.id)
@@ -565,7 +565,7 @@ def interrupted(store: HashFS, address: HashAddress) -> None:
         lambda store, address: store.put(b"content").is_duplicate,
     ],
 )
-def test_an_interrupted_sweep_hides_nothing(store: HashFS, look: Callable[..., bool]) -> None:
+def test_an_interrupted_prune_hides_nothing(store: HashFS, look: Callable[..., bool]) -> None:
     address = store.put(b"content", "txt")
     interrupted(store, address)
     assert look(store, address)
@@ -573,7 +573,7 @@ def test_an_interrupted_sweep_hides_nothing(store: HashFS, look: Callable[..., b
     assert not hidden(store)
 
 
-def test_what_an_interrupted_sweep_has_moved_is_put_back(store: HashFS) -> None:
+def test_what_an_interrupted_prune_has_set_aside_is_put_back(store: HashFS) -> None:
     kept, dead = put_old(store, b"kept", "txt"), put_old(store, b"dead")
     interrupted(store, kept)
     interrupted(store, dead)
@@ -597,7 +597,7 @@ def test_what_stands_in_the_way_of_putting_back_loses_nothing(
     assert read(store, address) == b"precious"
 
 
-def test_deleted_content_does_not_come_back_from_an_interrupted_sweep(store: HashFS) -> None:
+def test_deleted_content_does_not_come_back_from_an_interrupted_prune(store: HashFS) -> None:
     one, two = store.put(b"content", "txt"), store.put(b"content", "bin")
     interrupted(store, one)
     store.delete(two.relpath)
