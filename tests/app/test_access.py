@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import io
 import re
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from flask_hashfs import (
 )
 from flask_hashfs._http.media import guess_mimetype
 from flask_hashfs._http.sniffing import HEAD_SIZE
+from flask_hashfs._store import types
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture" * 100
 GIF = b"GIF89a\x01\x00\x01\x00" + bytes(20)
@@ -388,6 +392,28 @@ def test_type_of_anything_else_is_a_type_error(new_site: Callable[..., Site], fi
         site.call(site.fs.type_of, file)
 
 
+def test_without_the_detector_everything_that_needs_it_says_what_to_install(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pure_magic_rs", None)
+    types.detector.cache_clear()
+    try:
+        site = new_site()
+        address = site.put(PNG, "png")  # which does not need it
+        for call in (
+            lambda: new_site(HASHFS_ACCEPT="image/*"),
+            lambda: site.put(GIF, accept="image/*"),
+            lambda: site.put(GIF, AUTO),
+            lambda: site.call(site.fs.type_of, address),
+            lambda: site.call(site.fs.type_of, io.BytesIO(GIF)),
+        ):
+            with pytest.raises(ConfigError, match=r"Flask-HashFS\[types\]"):
+                call()
+        assert len(stored(site)) == 1
+    finally:
+        types.detector.cache_clear()
+
+
 # -- inspectors --------------------------------------------------------------------------------
 
 
@@ -556,6 +582,57 @@ def test_plain_inspectors_of_quart_run_in_threads_of_their_own(root: str) -> Non
     site.fs.inspector(looking)
     site.put(PNG)
     assert looking.threads != [threading.main_thread().name]
+
+
+def put_at_once(site: Site, *contents: bytes) -> list[HashAddress]:
+    """The addresses of contents that as many requests put at the same time."""
+    if not site.is_quart:
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(site.put, contents))
+
+    async def put(content: bytes) -> Any:
+        async with site.app.test_request_context("/"):
+            return await site.fs.put(content)
+
+    async def put_all() -> list[HashAddress]:
+        return await asyncio.gather(*map(put, contents))
+
+    addresses: list[HashAddress] = site.call(put_all)
+    return addresses
+
+
+def test_a_slow_scan_holds_up_no_upload_that_needs_none(new_site: Callable[..., Site]) -> None:
+    site = new_site(HASHFS_WORKER_THREADS=1)
+    site.put(b"there already")
+    another_is_stored = threading.Event()
+
+    @site.fs.inspector
+    def look(file: Any, address: HashAddress) -> None:
+        assert another_is_stored.wait(60)
+
+    def note(sender: Any, **what: Any) -> None:
+        another_is_stored.set()
+
+    with file_stored.connected_to(note):
+        put_at_once(site, b"new", b"there already")
+    assert len(stored(site)) == 2
+
+
+def test_new_content_that_is_put_twice_at_once_is_stored_by_one(
+    new_site: Callable[..., Site], signals: list[Any]
+) -> None:
+    site = new_site()
+    both_look = threading.Barrier(2)
+
+    @site.fs.inspector
+    def look(file: Any, address: HashAddress) -> None:
+        both_look.wait(60)
+        assert file.read() == PNG
+
+    addresses = put_at_once(site, PNG, PNG)
+    assert sorted(address.is_duplicate for address in addresses) == [False, True]
+    assert len(stored(site)) == 1
+    assert [name for name, _, _ in signals] == ["stored", "stored"]
 
 
 # -- errors ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from asgi import Exchange
 from both_apps import FRAMEWORKS, Site
 from flask import Flask
 from itsdangerous import URLSafeSerializer
@@ -235,6 +236,39 @@ def test_the_server_in_front_may_send_it(new_site: Callable[..., Site]) -> None:
     assert reply.headers["X-Accel-Redirect"].startswith("/protected/")
     assert max_age(reply.headers["Cache-Control"]) <= 75
     assert site.ask(url.partition("?")[0]).status == 403
+
+
+def test_a_server_that_opens_the_file_itself_may_send_it(tmp_path: Path) -> None:
+    settings = {
+        "SECRET_KEY": "secret",
+        "HASHFS_ROOT_FOLDER": str(tmp_path),
+        "HASHFS_PATH_PREFIX": "/files",
+        "HASHFS_SERVE_FILES": "signed",
+    }
+    flask = Site("flask", settings | {"USE_X_SENDFILE": True})
+    address = flask.put(CONTENT, "txt")
+    url = flask.url_for(address, external=False, expires=60)
+    reply = flask.ask(url)
+    assert reply.headers["X-Sendfile"] == address.abspath
+    assert max_age(reply.headers["Cache-Control"]) <= 75
+    assert "X-Sendfile" not in flask.ask(url.partition("?")[0]).headers
+
+    quart = Site("quart", settings)
+    url = quart.url_for(address, external=False, expires=60)
+    refused = quart.call(sent_by_pathsend, quart.app, url.partition("?")[0])
+    assert refused[0]["status"] == 403
+    start, path = quart.call(sent_by_pathsend, quart.app, url)
+    assert start["status"] == 200
+    assert max_age(dict(start["headers"])[b"cache-control"].decode()) <= 75
+    assert path == {"type": "http.response.pathsend", "path": address.abspath}
+
+
+async def sent_by_pathsend(app: Any, target: str) -> list[dict[str, Any]]:
+    """What an app sends to a server that can send whole files by their path."""
+    offer: dict[str, dict[object, object]] = {"http.response.pathsend": {}}
+    async with Exchange(app, target, method="GET", extensions=offer) as exchange:
+        await exchange.finish()
+    return exchange.sent
 
 
 def test_a_cdn_may_stand_in_front(new_site: Callable[..., Site]) -> None:
