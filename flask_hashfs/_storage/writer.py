@@ -113,8 +113,8 @@ class Writer:
             size = self.size + len(data)
             if self.max_size is not None and size > self.max_size:
                 raise FileTooLargeError(self.max_size)
-            if self._head is not None and (size >= self._head.size or self._is_told_by(data)):
-                self._show_head(data)
+            if self._head is not None:
+                self._look_at(data, self._head)
             self.size = size
             if (
                 self._memory is not None
@@ -138,7 +138,8 @@ class Writer:
         Args:
             size: Bytes that the beginning has, if the content is not shorter.
             look: Called with them before more is written; what it raises, `write` raises.
-            is_told_by: Tells whether the first bytes that are written tell as much as all of it.
+            is_told_by: Tells whether the first few bytes tell as much as all of it; `look` is
+                then called with these alone.
         """
         self._head = _Head(size, look, is_told_by)
 
@@ -167,9 +168,15 @@ class Writer:
         head = self.read_head(size)
         look(head + bytes(memoryview(more)[: size - len(head)]))
 
-    def _is_told_by(self, data: Bytes) -> bool:
-        assert self._head is not None
-        return self.size == 0 and self._head.is_told_by(bytes(memoryview(data)[:_FIRST]))
+    def _look_at(self, data: Bytes, head: _Head) -> None:
+        if self.size == 0:
+            first = bytes(memoryview(data)[:_FIRST])
+            if head.is_told_by(first):
+                self._head = None
+                head.look(first)
+                return
+        if self.size + len(data) >= head.size:
+            self._show_head(data)
 
     def read_head(self, size: int) -> bytes:
         """Return the first `size` bytes of the content, or all of a shorter one."""

@@ -14,9 +14,9 @@ content.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 from .._http.accept import covers, parse_types
@@ -36,6 +36,11 @@ Suffix: TypeAlias = str | Auto
 """An extension with its dot, or nothing, or `AUTO`."""
 
 
+@functools.lru_cache(maxsize=512)  # the same few types come again with each upload
+def _allow(lists: tuple[tuple[str, ...], ...], mimetype: str) -> bool:
+    return all(covers(each, mimetype) for each in lists)
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The types that a put accepts: each of these lists has to allow them; without lists, all."""
@@ -47,7 +52,7 @@ class Accepted:
 
     def allows(self, mimetype: str) -> bool:
         """Tell whether a type is accepted."""
-        return all(covers(each, mimetype) for each in self.lists)
+        return _allow(self.lists, mimetype)
 
     def check(self, mimetype: str) -> None:
         """Refuse a type that is not accepted.
@@ -55,9 +60,10 @@ class Accepted:
         Raises:
             UnsupportedTypeError: It is not.
         """
-        for each in self.lists:
-            if not covers(each, mimetype):
-                raise UnsupportedTypeError(mimetype, each)
+        if self.allows(mimetype):
+            return
+        refusing = next(each for each in self.lists if not covers(each, mimetype))
+        raise UnsupportedTypeError(mimetype, refusing)
 
     def check_head(self, mimetype: str) -> None:
         """Refuse what the beginning of a content tells, if nothing more can make it acceptable.
@@ -125,7 +131,9 @@ def before(extension: Extension, expected: str | None) -> Suffix:
 def watch(writer: Writer, types_accepted: Accepted) -> Writer:
     """Let a writer refuse content as soon as its beginning is not of an accepted type."""
     if types_accepted.lists:
-        writer.look_at_head(HEAD_SIZE, partial(_judge, writer, types_accepted), _is_told_by)
+        writer.look_at_head(
+            HEAD_SIZE, functools.partial(_judge, writer, types_accepted), _is_told_by
+        )
     return writer
 
 

@@ -216,6 +216,7 @@ def test_what_the_first_bytes_tell_is_what_the_detector_says(first: bytes, rest:
     mimetype = first_bytes_type(first + rest)
     assert mimetype is not None
     assert mimetype == refine(first + rest, types._detected(first + rest))
+    assert mimetype == first_bytes_type(first), "what follows tells nothing more"
 
 
 def test_the_first_bytes_of_a_moving_png_do_not_tell_its_type() -> None:
