@@ -209,7 +209,7 @@ async def hash_only(scope: Scope, receive: Receive, send: Send) -> None:
 
 _MAKERS: dict[str, Callable[[], Any]] = {
     "ours": make_ours,
-    "accept": lambda: make_ours(HASHFS_ACCEPT="image/*"),
+    "accept": lambda: make_ours(HASHFS_ACCEPT="image/*, application/octet-stream"),
     "signed": lambda: make_ours(HASHFS_SERVE_FILES="signed", SECRET_KEY="measured"),
     "not signed": lambda: make_ours(SECRET_KEY="measured"),
     "bare": make_bare,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import mmap
 import os
 import platform
@@ -13,12 +14,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 MIB = 1024 * 1024
+MANY = 20  # from so many rounds on, a few bad ones say nothing of the others
 PACKAGES = (
     "aiohttp",
     "boto3",
@@ -93,10 +95,14 @@ class Table:
             if theirs.get(metric.key) and metric.key in mine
         ]
 
+    def measured(self, goal: Goal) -> tuple[Metric, list[float]]:
+        """Return the metric of a goal, and its figure of each round."""
+        metric = next(metric for metric in self.metrics if metric.key == goal.metric)
+        return metric, self.figures(goal.row, metric, goal.against)
+
     def reached(self, goal: Goal) -> tuple[float | None, bool]:
         """Return what was measured for a goal, None for nothing, and whether it is enough."""
-        metric = next(metric for metric in self.metrics if metric.key == goal.metric)
-        figures = self.figures(goal.row, metric, goal.against)
+        metric, figures = self.measured(goal)
         if not figures:
             return None, False
         figure = max(figures) if metric.worst else statistics.median(figures)
@@ -184,12 +190,27 @@ def run_rounds(
     prime: bool = True,
     idle: Callable[[], None] = lambda: None,
 ) -> Table:
+    """Measure the contenders in turn, and add the table to the report."""
+    print(f"* {table.title}", flush=True)
+    play_rounds(report, table, contenders, rounds, prime=prime, idle=idle)
+    report.add(table)
+    return table
+
+
+def play_rounds(
+    report: Report,
+    table: Table,
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    *,
+    prime: bool = True,
+    idle: Callable[[], None] = lambda: None,
+) -> None:
     """Measure the contenders in turn, after one round that primes and does not count.
 
     Every other round runs backwards, so that nobody always comes after the same neighbour. A
     contender that fails is left out, with a line that says why.
     """
-    print(f"* {table.title}", flush=True)
     running = dict(contenders)
     for number in range(0 if prime else 1, rounds + 1):
         order = list(running)
@@ -206,8 +227,39 @@ def run_rounds(
             if number:
                 table.rows.setdefault(name, []).append(sample)
     table.rows = {name: table.rows[name] for name in contenders if name in table.rows}
+
+
+def run_sessions(
+    report: Report,
+    table: Table,
+    begin: Callable[[], AbstractContextManager[Mapping[str, Contender]]],
+    sessions: int,
+    rounds: int,
+) -> None:
+    """Measure the contenders in many short rounds, made anew several times.
+
+    A process keeps for its life what chance gave it, such as where its memory lies. So that the
+    figures do not depend on that, each session begins with new contenders.
+
+    Args:
+        begin: Makes the contenders of one session.
+        sessions: How often they are made.
+        rounds: That each session counts.
+    """
+    print(f"* {table.title}", flush=True)
+    for _ in range(sessions):
+        one = Table(table.key, table.title, table.baseline, table.metrics)
+        with begin() as contenders:
+            play_rounds(report, one, contenders, rounds)
+        if all(len(samples) == rounds for samples in one.rows.values()) and len(one.rows) > 1:
+            for name, samples in one.rows.items():
+                table.rows.setdefault(name, []).extend(samples)
+    table.notes.append(
+        f"All were started {sessions} times, for {rounds} short rounds in turns each time, on "
+        f"{report.about['file system']}. The brackets hold the middle half of the rounds. Beside a "
+        "goal stands where the median lies with a probability of 95 %."
+    )
     report.add(table)
-    return table
 
 
 # --- where things are written --------------------------------------------------------------------
@@ -378,14 +430,34 @@ def _cell(table: Table, row: str, metric: Metric) -> str:
     middle = number(max(figures) if metric.worst else statistics.median(figures))
     if len(figures) == 1 or metric.worst:
         return middle
-    return f"{middle} ({number(min(figures))}–{number(max(figures))})"  # noqa: RUF001
+    low, high = _range(figures)
+    return f"{middle} ({number(low)}–{number(high)})"  # noqa: RUF001
+
+
+def _range(figures: Sequence[float]) -> tuple[float, float]:
+    """Return the smallest and the largest figure, or of many the bounds of the middle half."""
+    if len(figures) < MANY:
+        return min(figures), max(figures)
+    low, _, high = statistics.quantiles(figures, n=4)
+    return low, high
+
+
+def _median_range(figures: Sequence[float]) -> tuple[float, float]:
+    """Return between which two of many figures the median lies, with a probability of 95 %."""
+    middle, margin = len(figures) / 2, 0.98 * math.sqrt(len(figures))
+    inner = sorted(figures)[math.floor(middle - margin) : math.ceil(middle + margin)]
+    return inner[0], inner[-1]
 
 
 def _goal(table: Table, goal: Goal) -> str:
     figure, reached = table.reached(goal)
     if figure is None:
         return f"goal: {goal.text}: not measured"
-    return f"goal: {goal.text}: {number(figure)}, {'reached' if reached else '**not reached**'}"
+    told = number(figure)
+    if len(figures := table.measured(goal)[1]) >= MANY:
+        low, high = _median_range(figures)
+        told = f"{figure:.3f} ({low:.3f} to {high:.3f})"
+    return f"goal: {goal.text}: {told}, {'reached' if reached else '**not reached**'}"
 
 
 def number(value: float) -> str:

@@ -84,8 +84,7 @@ class Server:
         total = Usage(0.0, 0.0, 0.0, 0.0)
         for process in self.family:
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended: its next round fails
-                times = process.cpu_times()
-                total.cpu += times.user + times.system
+                total.cpu += cpu_seconds(process.pid)
                 total.rss += process.memory_info().rss / MIB
                 total.peak += peak_memory(process.pid)
                 total.written += process.io_counters().write_chars
@@ -111,6 +110,18 @@ def wait_idle(*servers: Server) -> None:
         if now - before < 0.02:
             return
         before = now
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process: in nanoseconds, where psutil's figure has 10 ms.
+
+    Raises:
+        psutil.NoSuchProcess: It has ended.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) returns on Linux
+    except OSError:
+        raise psutil.NoSuchProcess(pid) from None
 
 
 def peak_memory(pid: int) -> float:
