@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import object_stores
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from flask_hashfs._storage import messages
 
@@ -15,12 +16,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+settings.register_profile("quick", max_examples=20)
+
 OTHER_KINDS = {
     *("named", "renamed"),  # folders where a file cannot be without a name
     *("bucket", "cached bucket", "memory", "s3", "BucketFlaskFace", "BucketQuartFace"),
     "postgresql",
 }
 """Parameters of tests that run over several kinds of stores: all but a folder as most have it."""
+
+QUART = {"quart", "QuartFace"}
+"""Parameters of tests that run over both frameworks."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,11 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_of_another_kind(item: pytest.Item) -> bool:
     if item.path.parent.name in {"bucket", "cache"}:
         return True
+    others = OTHER_KINDS | QUART if item.get_closest_marker("decided_once") else OTHER_KINDS
     params = getattr(getattr(item, "callspec", None), "params", {}).values()
     names = {
         value if isinstance(value, str) else getattr(value, "__name__", "") for value in params
     }
-    return not OTHER_KINDS.isdisjoint(names)
+    return not others.isdisjoint(names)
 
 
 def _passes_on_bytes(item: pytest.Item) -> bool:

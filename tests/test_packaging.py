@@ -214,6 +214,7 @@ def test_frameworks_are_imported_only_where_they_belong(path: Path) -> None:
         assert "quart" not in tops
 
 
+@pytest.mark.slow
 def test_everything_imported_is_a_declared_dependency() -> None:
     tops = {name.split(".")[0] for path in MODULES for name in imports(path)}
     tops -= {"flask_hashfs", *sys.stdlib_module_names}

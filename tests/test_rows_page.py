@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
+pytestmark = pytest.mark.slow  # the admin pages take seconds to import
+
 PAGE = Path(__file__).parents[1] / "docs" / "rows.md"
 
 

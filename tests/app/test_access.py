@@ -37,6 +37,8 @@ from flask_hashfs._http.media import guess_mimetype
 from flask_hashfs._http.sniffing import HEAD_SIZE
 from flask_hashfs._store import types
 
+pytestmark = pytest.mark.decided_once
+
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture" * 100
 GIF = b"GIF89a\x01\x00\x01\x00" + bytes(20)
 HTML = b"<!doctype html><script>alert(1)</script>"

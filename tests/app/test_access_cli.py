@@ -13,6 +13,8 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from flask_hashfs import RejectedError, file_rejected
 
+pytestmark = pytest.mark.decided_once
+
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 

@@ -31,6 +31,8 @@ from flask_hashfs._storage import posix
 from flask_hashfs._storage.pending import Record, new_id
 from flask_hashfs.testing.store_contract import id_of
 
+pytestmark = pytest.mark.decided_once
+
 APP = """
 from {framework} import {App}
 from flask_hashfs import {App}HashFS

@@ -28,7 +28,7 @@ from flask_hashfs._storage.probe import ProbeError
 
 PATH = "/-/files"
 
-pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
+pytestmark = [pytest.mark.decided_once, pytest.mark.parametrize("framework", FRAMEWORKS)]
 
 
 def site(framework: str, root: object, **config: Any) -> Site:

@@ -29,6 +29,8 @@ from werkzeug.exceptions import ServiceUnavailable, abort
 from flask_hashfs import AUTO, ConfigError, RejectedError, StoredFile, Upload, file_stored
 from flask_hashfs._store import types
 
+pytestmark = pytest.mark.decided_once
+
 CONTENT = b"the content of an upload" * 40
 ID = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)

@@ -20,6 +20,8 @@ from itsdangerous import URLSafeSerializer
 from flask_hashfs import FlaskHashFS
 from flask_hashfs._http.signing import Grant, token
 
+pytestmark = pytest.mark.decided_once
+
 HOUR = timedelta(hours=1)
 CONTENT = b"private " * 100
 

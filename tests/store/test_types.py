@@ -161,6 +161,7 @@ def test_a_head_is_enough_but_for_archives(tmp_path: Path) -> None:
             assert type_of_head(content[:HEAD_SIZE]) == format.mimetype
 
 
+@pytest.mark.slow
 def test_noise_is_nearly_never_taken_for_anything() -> None:
     noise = [type_of(bytes([0x83, 0xFE, number]) * 100) for number in range(256)]
     assert noise.count(UNKNOWN) == len(noise)
