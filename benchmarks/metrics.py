@@ -1,7 +1,7 @@
 """What metrics and traces cost a put and an answer: without OpenTelemetry, with its API, its SDK.
 
-Instruments belong to a process, so each way is a process of its own. A contender works in turns
-with one that has no OpenTelemetry, some calls each, so that both meet the same neighbours.
+What OpenTelemetry has installed belongs to a process, so each way is a process of its own. In each
+one, calls of an app that is measured take turns with those of one that is not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from flask import Flask
 from harness import Contender, Goal, Metric, Report, Sample, Scale, Table, Workspace, run_rounds
@@ -25,21 +24,21 @@ from harness import Contender, Goal, Metric, Report, Sample, Scale, Table, Works
 ABSENT, API, SDK = "not installed", "API alone", "SDK attached"
 BARE = "the SDK's part: a span, three values"
 METRICS = [
-    Metric("cpu", "CPU time"),
+    Metric("ratio", "CPU time, as a ratio to that of an app without"),
     Metric("more", "more CPU time for each", "µs"),
 ]
 CALLS = {"put": "new puts of 4 KiB", "serve": "answers of 1 KiB"}
-TURNS = 10  # of a round, in which a contender and the one beside it take turns
+TURN = 20  # calls of one app, before it is the other's turn
 
-
-Ask = Callable[[str, int], float]
-"""Has a process make so many calls of one kind, and returns their seconds of processor time."""
+Act = Callable[[], object]
+Ask = Callable[[str, int], Sample]
+"""Has a process make so many calls of one kind, in each of its two apps."""
 
 
 def run(report: Report, workspace: Workspace, scale: Scale) -> None:
     """Measure puts and answers in one thread, by processor time."""
     ways = {ABSENT: "absent", API: "api", SDK: "sdk", BARE: "bare"}
-    calls = scale.pick(200, 100, 2)
+    calls = scale.pick(2000, 500, 20)
     with workspace.cleaned(), contextlib.ExitStack() as stack:
         asks = {
             title: stack.enter_context(worker(workspace.fresh(way), way))
@@ -48,24 +47,15 @@ def run(report: Report, workspace: Workspace, scale: Scale) -> None:
         for call, what in CALLS.items():
             table = Table(
                 f"metrics-{call}",
-                f"Flask, {TURNS * calls} {what} without a server",
-                ABSENT,
+                f"Flask, {calls} {what} without a server",
+                "",
                 METRICS,
                 goals=[Goal("at most 25 µs more", "more", API, "", 25, True)],
             )
             contenders: dict[str, Contender] = {
-                title: partial(_measured, ask, asks[ABSENT], call, calls)
-                for title, ask in asks.items()
+                title: partial(ask, call, calls) for title, ask in asks.items()
             }
             run_rounds(report, table, contenders, 3 * scale.rounds)
-
-
-def _measured(asked: Ask, beside: Ask, call: str, calls: int) -> Sample:
-    own = base = 0.0
-    for _ in range(TURNS):
-        base += beside(call, calls)
-        own += asked(call, calls)
-    return {"cpu": own, "more": (own - base) / (TURNS * calls) * 1e6}
 
 
 @contextlib.contextmanager
@@ -77,10 +67,10 @@ def worker(root: Path, way: str) -> Iterator[Ask]:
     process.start()
     there.close()
 
-    def ask(call: str, calls: int) -> float:
+    def ask(call: str, calls: int) -> Sample:
         here.send((call, calls))
-        seconds: float = here.recv()
-        return seconds
+        sample: Sample = here.recv()
+        return sample
 
     try:
         yield ask
@@ -91,28 +81,70 @@ def worker(root: Path, way: str) -> Iterator[Ask]:
 
 def work(asked: Connection, root: Path, way: str) -> None:
     """Make the calls that are asked for, until nobody asks any more."""
-    if way in ("absent", "bare"):
-        sys.modules["opentelemetry"] = None  # type: ignore[assignment]
-    if way == "sdk":
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment]
+    plain = actions(root / "plain")
+    if way == "absent":
+        measured = actions(root / "measured")
+    elif way == "bare":
+        measured = actions(root / "measured")
+        del sys.modules["opentelemetry"]
         attach_sdk()
+        measured = {call: followed_by(act, record(call)) for call, act in measured.items()}
+    else:
+        del sys.modules["opentelemetry"]
+        if way == "sdk":
+            attach_sdk()
+        measured = actions(root / "measured")
+    with contextlib.suppress(EOFError):
+        while True:
+            call, calls = asked.recv()
+            asked.send(compared(measured[call], plain[call], calls))
+
+
+def compared(act: Act, other: Act, calls: int) -> Sample:
+    """Let two acts take turns, and return what the first one takes beside the second."""
+    own = base = 0.0
+    for _ in range(calls // TURN):
+        base += seconds(other)
+        own += seconds(act)
+    return {"ratio": own / base, "more": (own - base) / calls * 1e6}
+
+
+def seconds(act: Act) -> float:
+    """Return the processor time of one turn."""
+    begun = time.process_time()
+    for _ in range(TURN):
+        act()
+    return time.process_time() - begun
+
+
+def actions(root: Path) -> dict[str, Act]:
+    """Return the calls of an app with a store of its own, in the context of a request."""
     from flask_hashfs import FlaskHashFS
 
     app = Flask(__name__)
     app.config.update(HASHFS_ROOT_FOLDER=str(root), HASHFS_FSYNC=False)
     fs = FlaskHashFS(app)
-    acts = {"put": put(fs), "serve": serve(app, fs)}
-    if way == "bare":
-        del sys.modules["opentelemetry"]
-        attach_sdk()
-        acts = {call: followed_by(act, record(call)) for call, act in acts.items()}
-    with app.test_request_context("/"), contextlib.suppress(EOFError):
-        while True:
-            call, calls = asked.recv()
-            act = acts[call]
-            begun = time.process_time()
-            for _ in range(calls):
+    begin, numbers = os.urandom(4096 - 8), itertools.count()
+    with app.app_context():
+        address = fs.put(os.urandom(1024))
+
+    def put() -> object:
+        return fs.put(io.BytesIO(begin + next(numbers).to_bytes(8, "big")))
+
+    def serve() -> object:
+        return fs.send_file(address).close()
+
+    def within(act: Act) -> Act:
+        context = app.test_request_context("/")
+
+        def acts() -> None:
+            with context:
                 act()
-            asked.send(time.process_time() - begun)
+
+        return acts
+
+    return {"put": within(put), "serve": within(serve)}
 
 
 def attach_sdk() -> None:
@@ -126,24 +158,7 @@ def attach_sdk() -> None:
     trace.set_tracer_provider(TracerProvider())
 
 
-def put(fs: Any) -> Callable[[], object]:
-    """Return what puts a content that is not there yet."""
-    begin, numbers = os.urandom(4096 - 8), itertools.count()
-
-    def act() -> object:
-        return fs.put(io.BytesIO(begin + next(numbers).to_bytes(8, "big")))
-
-    return act
-
-
-def serve(app: Flask, fs: Any) -> Callable[[], object]:
-    """Return what answers with a stored content, up to its first byte."""
-    with app.app_context():
-        address = fs.put(os.urandom(1024))
-    return lambda: fs.send_file(address).close()
-
-
-def record(call: str) -> Callable[[], None]:
+def record(call: str) -> Act:
     """Return what tells the SDK as much as the package does of a call, without the package."""
     from opentelemetry import metrics, trace
 
@@ -165,7 +180,7 @@ def record(call: str) -> Callable[[], None]:
     return act
 
 
-def followed_by(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
+def followed_by(first: Act, second: Act) -> Act:
     """Return what does one after the other."""
 
     def act() -> None:

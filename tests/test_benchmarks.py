@@ -69,5 +69,5 @@ def test_the_metrics_section_compares_with_a_process_without_them(tmp_path: Path
     for table in written["tables"]:
         assert len(table["rows"]) == 4
         for samples in table["rows"].values():
-            assert all({"cpu", "more"} <= sample.keys() for sample in samples)
+            assert all({"ratio", "more"} <= sample.keys() for sample in samples)
     assert written["left_out"] == []

@@ -271,106 +271,119 @@ class StoreConfig:
     # fmt: off
     root_folder: str = _key(
         None, root_folder,
-        "the folder files are stored in, or `s3://bucket/prefix`", "required")
+        "the folder that files are stored in, or the URL of a bucket such as `s3://bucket/prefix`",
+        "required")
     depth: int = _key(
         4, _integer(0, "folders"),
-        "how many folders the path of a content has")
+        "the number of folders in the path of a content")
     width: int = _key(
         1, _integer(0, "characters"),
-        "how many characters the name of each of these folders has")
+        "the number of characters in the name of each of these folders")
     algorithm: str = _key(
         "sha256", _algorithm,
-        "any algorithm of `hashlib` with a digest of fixed length; see [](security.md) about "
-        "`md5` and `sha1`")
+        "the algorithm of the ids: any algorithm of `hashlib` with a digest of fixed length; "
+        "[](security.md) says what to know of `md5` and `sha1`")
     host: str | None = _key(
         None, host,
-        'where `url_for` says the files are, as `"https://cdn.example.com"`; '
-        "None: the request's host")
+        'the host in the URLs that `url_for` returns, such as `"https://cdn.example.com"`; with '
+        "`None` it is the host of the request")
     path_prefix: str = _key(
         "", _path_prefix,
-        "path before the file's in its URL")
+        "the path in front of the file's own path in its URL")
     serve_files: bool | Literal["signed"] = _key(
         False, _serve_files,
-        'register the file route below the prefix; `"signed"`: for URLs with a signature only')
+        "whether the app has a route below the prefix that serves the files; with "
+        '`"signed"` that route serves signed URLs only')
     max_age: int | None = _key(
         31536000, _or_none(_integer(0, "seconds")),
-        "seconds a file may be cached")
+        "the seconds for which a cache may keep a file")
     inline_types: tuple[str, ...] = _key(
         DEFAULT_INLINE_TYPES, _inline_types,
-        "MIME types that are shown and not downloaded",
-        "images but not SVG, audio, video, PDF, plain text")
+        "the MIME types that a browser may show; files of all other types are downloads",
+        "audio, video, PDF, plain text, and images except SVG")
     accel_redirect: str | None = _key(
         None, _text('a path such as "/protected/"', start="/"),
-        "internal prefix for nginx's `X-Accel-Redirect`")
+        "the prefix of an internal location of nginx, for `X-Accel-Redirect`")
     max_file_size: int | None = _key(
         None, _or_none(_integer(0, "bytes")),
-        "bytes of one file")
+        "the largest size of one file, in bytes; `None` means no limit")
     accept: tuple[str, ...] | None = _key(
         None, _or_none(_accept),
-        "MIME types of what may be put, told by the bytes")
+        "the MIME types that may be put; the bytes of a content tell its type; `None` means "
+        "every type")
     stream_uploads: bool = _key(
         True, _switch,
-        "form files go straight into the store")
+        "whether the files of a form go straight into the store while they arrive")
     fsync: bool = _key(
         True, _switch,
-        "an address that `put` returned survives a power cut")
+        "whether `put` waits for the disk, so that an address it returned survives a power cut")
     file_mode: int | None = _key(
         0o664, _or_none(_mode),
-        "exact mode of new files", "`0o664`")
+        "the exact mode of new files; `None` leaves them private to their owner",
+        "`0o664`")
     dir_mode: int = _key(
         0o755, _mode,
-        "mode of new folders, less the umask", "`0o755`")
+        "the mode of new folders, from which the umask is subtracted",
+        "`0o755`")
     health_path: str | None = _key(
         None, _or_none(_health_path),
-        "path that answers whether the store works")
+        "the path of a route that answers whether the store works")
     uploads_path: str | None = _key(
         None, _or_none(_uploads_path),
-        "path at which resumable uploads are created")
+        "the path at which clients create resumable uploads; `None` means there are none")
     uploads_expire: int = _key(
         86400, _integer(1, "seconds"),
-        "seconds after its last byte that an unfinished upload is gone")
+        "the seconds for which an unfinished upload is kept after its last byte")
     uploads_max: int = _key(
         1000, _integer(1, "uploads"),
-        "how many uploads may be unfinished at a time, at most a tenth of them one owner's")
+        "the number of uploads that may be unfinished at the same time; one owner may have "
+        "at most a tenth of them")
     uploads_bytes: int | None = _key(
         None, _or_none(_integer(0, "bytes")),
-        "bytes that all unfinished uploads may hold")
+        "the bytes that all unfinished uploads together may hold; `None` means no limit")
     uploads_origins: tuple[str, ...] | str = _key(
         (), _origins,
-        'origins whose pages may use the uploads, or `"*"`')
+        'the origins whose pages may use the resumable uploads; `"*"` allows every origin')
     upload_memory: int = _key(
         64 * 1024 * 1024, _integer(0, "bytes"),
-        "bytes that unread bodies and small files of forms hold in a process, all requests "
-        "together; see [](deployment.md)", "64 MiB")
+        "the bytes of unread bodies and small files of forms that a process may hold in memory, "
+        "for all requests together; see [](deployment.md)",
+        "64 MiB")
     upload_files: int | None = _key(
         None, _or_none(_integer(1, "files")),
-        "temporary files of unfinished forms and raw uploads that a process has open; see "
-        "[](deployment.md)", "a quarter of the limit of open files")
+        "the number of temporary files of unfinished forms and raw uploads that a process may have "
+        "open; see [](deployment.md)",
+        "a quarter of the limit of open files")
     worker_threads: int = _key(
         8, _integer(1, "threads"),
-        "Quart: threads of each event loop that take uploads; as many look up, open and read")
+        "Quart only: the number of threads of each event loop that take uploads; as many others "
+        "look up, open and read")
     pathsend: bool = _key(
         True, _switch,
-        "Quart: leave whole files to the server (`http.response.pathsend`) where it offers to "
-        "send them; an ASGI middleware that does not know this message needs `False`")
+        "Quart only: whether the server sends whole files (`http.response.pathsend`), where it "
+        "offers to; set it to `False` if an ASGI middleware does not know this message")
     cache_folder: str | None = _key(
         None, _or_none(_cache_folder),
-        "a folder of this machine that keeps what was served last; it may be deleted at any time")
+        "a folder of this machine in which the files served last are kept; you may delete it at "
+        "any time; `None` means no cache")
     cache_size: int = _key(
         10 * 1024**3, _integer(1, "bytes"),
-        "bytes that the cache may hold", "10 GiB")
+        "the bytes that the cache may hold",
+        "10 GiB")
     cache_file_size: int = _key(
         1024**3, _integer(0, "bytes"),
-        "bytes above which the cache does not keep a file", "1 GiB")
+        "the size in bytes above which the cache does not keep a file",
+        "1 GiB")
     cache_trust: int = _key(
         300, _integer(0, "seconds"),
-        "seconds for which a kept file is served without asking whether it is still stored")
+        "the seconds for which a kept file is served without asking the store whether it still "
+        "has the file")
     serve_redirect: bool = _key(
         False, _switch,
-        "object store: answer with a redirect to a presigned URL")
+        "object store only: whether the app answers with a redirect to a presigned URL")
     store_options: Mapping[str, Any] = _key(
         {}, _options,
-        "object store: its options")
+        "object store only: the options that are passed to obstore")
     # fmt: on
 
     @property
