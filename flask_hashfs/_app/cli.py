@@ -143,11 +143,13 @@ class _Group(click.Group):
 
 
 pass_target = click.make_pass_decorator(_Target)
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
 @click.group("hashfs", cls=_Group)
-@click.option("--store", metavar="NAME", help="A named store; otherwise the app's default one.")
+@click.option(
+    "--store", metavar="NAME", help="The named store to work on. Default: the app's default store."
+)
 @click.pass_context
 def hashfs(context: click.Context, store: str | None) -> None:
     """Look after the content-addressed file store of this app.
@@ -205,7 +207,7 @@ def ls(target: _Target, as_json: bool) -> None:
 
 
 @hashfs.command()
-@click.option("--prune", is_flag=True, help="Delete those that have expired, too.")
+@click.option("--prune", is_flag=True, help="Also delete the uploads that have expired.")
 @as_json
 @pass_target
 def uploads(target: _Target, prune: bool, as_json: bool) -> None:
@@ -289,7 +291,7 @@ def clear(target: _Target) -> None:
     "source",
     type=click.File("r", encoding="utf-8"),
     metavar="FILE",
-    help="Ids or paths to keep, one a line; - for the standard input. Otherwise all are kept.",
+    help="File with the ids or paths to fetch, one a line; - for the standard input. Default: all.",
 )
 @pass_target
 def warm(target: _Target, source: Any) -> None:
@@ -333,9 +335,13 @@ def _warm(backend: Backend, name: str) -> str | None:
 @click.option(
     "--extension",
     metavar="EXT",
-    help="For all of them, in place of that of each file's name.",
+    help="Store all files under this extension, not under those of their names.",
 )
-@click.option("--auto-extension", is_flag=True, help="Told by the bytes of each file.")
+@click.option(
+    "--auto-extension",
+    is_flag=True,
+    help="Store each file under the extension of its type, which its bytes tell.",
+)
 @as_json
 @pass_target
 def put(
@@ -452,7 +458,7 @@ def _extension(client: HashFS, path: str) -> str | None:
 
 @hashfs.command()
 @click.option("--quarantine", is_flag=True, help="Move damaged files to .hashfs/quarantine.")
-@click.option("--force", is_flag=True, help="Move them even if not one file is whole.")
+@click.option("--force", is_flag=True, help="Move damaged files even if not one file is whole.")
 @as_json
 @pass_target
 def verify(target: _Target, quarantine: bool, force: bool, as_json: bool) -> None:
@@ -493,7 +499,7 @@ def _next_step(client: HashFS, moved: int) -> str:
 
 
 @hashfs.command()
-@click.option("--quarantine", is_flag=True, help="Move what is refused to .hashfs/quarantine.")
+@click.option("--quarantine", is_flag=True, help="Move refused files to .hashfs/quarantine.")
 @as_json
 @pass_target
 def inspect(target: _Target, quarantine: bool, as_json: bool) -> None:
@@ -548,9 +554,9 @@ def repair(target: _Target, as_json: bool) -> None:
     "--keep-from",
     type=click.File("r", encoding="utf-8"),
     metavar="FILE",
-    help="Ids or paths that are in use, one a line; - for the standard input.",
+    help="File with the ids or paths in use, one a line; - for the standard input.",
 )
-@click.option("--dry-run", is_flag=True, help="Delete nothing, only tell what would be.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing, but list what would be deleted.")
 @click.option("--allow-empty", is_flag=True, help="Delete even if nothing at all is in use.")
 @as_json
 @pass_target
@@ -666,7 +672,7 @@ def _print_columns(found: Refs, as_json: bool) -> None:
     default=8,
     show_default=True,
     metavar="N",
-    help="How many files are copied at a time.",
+    help="The number of files copied at the same time.",
 )
 @as_json
 @pass_target
