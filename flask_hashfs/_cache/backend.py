@@ -194,7 +194,8 @@ class CachedBackend(Backend):
         if not self._reads_cached:
             return None
         relpath = self.layout.path_of(name) if self.layout.is_id(name) else name
-        if self._id_of(relpath) is None:
+        id = self._id_of(relpath)
+        if id is None:
             return None
         path = self._kept.path_of(relpath)
         opened = page_cache.open_cached(path)
@@ -205,7 +206,7 @@ class CachedBackend(Backend):
         if not (is_whole(state) and is_trusted(state, self._trust)):
             raw.close()
             return None
-        address, size = self.address_of(relpath), state.st_size
+        address, size = HashAddress(id, relpath, self.prefix + relpath), state.st_size
         if size > page_cache.MOST:
             is_local = page_cache.reads_cached(fd, state.st_dev)
             self._hit(relpath)
@@ -260,11 +261,15 @@ class CachedBackend(Backend):
     def _id_of(self, relpath: str) -> str | None:
         """Return the id if a relative path is that of a content which can be kept."""
         id = self.layout.id_of(relpath)
+        if id is None or "\0" in relpath:
+            return None
+        if relpath.isascii() and len(relpath) <= _LONGEST_NAME:
+            return id
         try:
             fits = len(os.fsencode(os.path.basename(relpath))) <= _LONGEST_NAME
         except ValueError:  # a lone surrogate
             return None
-        return id if fits and "\0" not in relpath else None
+        return id if fits else None
 
     def _missed(self, file: File, read: bool) -> Content | None:
         """Look up in the store what is not kept, or not known to be stored."""

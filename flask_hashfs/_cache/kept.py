@@ -13,6 +13,7 @@ copied or deleted takes them along:
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import zlib
@@ -335,6 +336,7 @@ def _tenth(date: int) -> int:
     return date // _TENTH * _TENTH
 
 
+@functools.lru_cache(4096)
 def _digits(size: int) -> int:
     """Return what is never 0, which dates of whole seconds end with, and for size 0 alone the last.
 

@@ -79,20 +79,18 @@ class MissedFile(RawReader):
         if self._source is not None:
             try:
                 there = self._source.wait(position)
-                view = buffer[: there - position]
-                data = posix.read_at(self._source.fd, len(view), position)
-                view[: len(data)] = data
-                if data:
-                    self._at = position + len(data)
-                    return len(data)
+                count = posix.read_into(self._source.fd, buffer[: there - position], position)
+                if count:
+                    self._at = position + count
+                    return count
             except BrokenOffError:
                 pass
             self._go_on_directly(position)
         assert self._direct is not None
         with memoryview(buffer) as view:
             self._direct.seek(position)
-            count: int = self._direct.readinto(view)  # type: ignore[attr-defined]
-        return count
+            read: int = self._direct.readinto(view)  # type: ignore[attr-defined]
+        return read
 
     def wait_kept(self) -> None:
         """Have the file filled, and wait until it is kept, or cannot be."""

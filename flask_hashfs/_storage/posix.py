@@ -264,6 +264,15 @@ def read_at(fd: int, size: int, position: int) -> bytes:
     return os.read(fd, size)
 
 
+def read_into(fd: int, buffer: memoryview, position: int) -> int:
+    """Read bytes of a file from byte `position` on into a buffer, and return how many."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [buffer], position)
+    data = read_at(fd, len(buffer), position)
+    buffer[: len(data)] = data
+    return len(data)
+
+
 def replace_file(path: str, data: bytes, *, sync: bool) -> None:
     """Put a small file where another may be: whoever reads it finds the old or the new one."""
     new = f"{path}.{secrets.token_hex(8)}"

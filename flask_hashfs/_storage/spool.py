@@ -74,12 +74,7 @@ class TemporaryFile:
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
-        if hasattr(os, "preadv"):
-            return os.preadv(self.fd, [buffer], position)
-        os.lseek(self.fd, position, os.SEEK_SET)
-        data = os.read(self.fd, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        return posix.read_into(self.fd, buffer, position)
 
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""
