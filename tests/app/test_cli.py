@@ -422,7 +422,7 @@ def test_repair_moves_files_after_a_change_of_layout(app: Any, run: Run, store: 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_what_cannot_be_done_ends_with_3(run: Run, store: HashFS) -> None:
+def test_a_verify_that_may_not_read_a_file_ends_with_3(run: Run, store: HashFS) -> None:
     os.chmod(store.put(b"x").abspath, 0)
     result = run("verify")
     assert result.exit_code == 3

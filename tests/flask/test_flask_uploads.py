@@ -155,7 +155,7 @@ def both(
     return results[0], results[1]
 
 
-class TestParity:
+class TestFormsMeanWhatTheyMeanToFlask:
     """What a form means is what it means without this package."""
 
     @pytest.mark.parametrize("body", WELL_FORMED.values(), ids=WELL_FORMED.keys())

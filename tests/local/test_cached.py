@@ -144,14 +144,16 @@ def test_a_file_of_somebody_else_is_read_too(small: Path) -> None:
         lambda path: path.symlink_to("small"),
     ],
 )
-def test_what_is_no_regular_file_is_not_read(small: Path, make: Callable[[Path], object]) -> None:
+def test_a_file_that_is_not_a_regular_one_is_not_read(
+    small: Path, make: Callable[[Path], object]
+) -> None:
     path = small.with_name("other")
     make(path)
     assert read_cached(str(path)) is None
 
 
 @pytest.mark.parametrize("name", ["small\0", "small/", "\ud800", "x" * 300, "small/below", ""])
-def test_no_name_of_a_file_is_not_read(small: Path, name: str) -> None:
+def test_a_name_that_no_file_can_have_is_not_read(small: Path, name: str) -> None:
     assert read_cached(os.path.join(small.parent, name)) is None
 
 

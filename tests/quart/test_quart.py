@@ -88,7 +88,7 @@ async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
 PATHSEND: dict[str, dict[object, object]] = {"http.response.pathsend": {}}
 
 
-class TestParity:
+class TestSameNamesAsInFlask:
     OWN = ("put", "get", "exists", "open", "delete", "verify", "prune", "send_file")
     LISTING = ("files", "folders", "count", "size", "corrupted", "repair")
     SHARED = ("__init__", "init_app", "url_for", "expected_digest", "references")

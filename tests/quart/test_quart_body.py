@@ -541,7 +541,7 @@ async def test_a_client_gone_mid_body_makes_it_incomplete_for_who_reads() -> Non
     assert b"ended after 5 bytes" in exchange.body
 
 
-async def test_an_incomplete_body_that_nobody_minds_is_a_bad_request() -> None:
+async def test_a_view_that_handles_no_incomplete_body_answers_400() -> None:
     app = limited_app("await")
     async with Exchange(app) as exchange:
         await exchange.send(b"12345")

@@ -116,7 +116,7 @@ async def description(form: MultiDict[str, Any]) -> list[Any]:
     ]
 
 
-class TestParity:
+class TestFormsMeanWhatTheyMeanToQuart:
     """What a form means is what it means without this package."""
 
     @staticmethod
@@ -545,7 +545,7 @@ class TestLimits:
         assert exchange.status == 408
 
 
-class TestGoing:
+class TestClientsThatGo:
     """A client that goes, or a view that is cancelled, leaves nothing (see `nothing_stays`)."""
 
     @pytest.mark.slow
