@@ -282,7 +282,7 @@ class StoreConfig:
     algorithm: str = _key(
         "sha256", _algorithm,
         "the algorithm of the ids: any algorithm of `hashlib` with a digest of fixed length; "
-        "[](security.md) says what to know of `md5` and `sha1`")
+        "see [](security.md) about `md5` and `sha1`")
     host: str | None = _key(
         None, host,
         'the host in the URLs that `url_for` returns, such as `"https://cdn.example.com"`; with '
