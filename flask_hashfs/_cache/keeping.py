@@ -104,7 +104,7 @@ class Keeping:
 
     def _link(self, file: TemporaryFile, path: str) -> int:
         def is_gone() -> bool:
-            return file.path is not None and not os.path.lexists(file.path)
+            return file.orphaned if file.path is None else not os.path.lexists(file.path)
 
         self._kept.made(lambda: file.link(path), path, is_gone)
         return os.open(path, os.O_RDWR | posix.BINARY)

@@ -86,6 +86,12 @@ class Others:
 OTHERS = Others()
 
 
+def cached_store(folder: Path) -> HashFS:
+    store: HashFS = ObjectStore("memory://")
+    store.backend = CachedBackend(store.backend, str(folder), LIMIT, LIMIT, 300)
+    return store
+
+
 def put(store: HashFS, data: bytes, *, in_file: bool) -> Any:
     with store.writer() as writer:
         writer.memory_limit = 0 if in_file else len(data)
@@ -133,8 +139,7 @@ def test_whatever_vanishes_is_no_fault_of_the_disk(
     caplog.set_level(logging.WARNING)
     for seed in range(RUNS):
         folder = tmp_path / str(seed)
-        store: HashFS = ObjectStore("memory://")
-        store.backend = CachedBackend(store.backend, str(folder), LIMIT, LIMIT, 300)
+        store = cached_store(folder)
         spool = store.backend.past_cache.spool
         assert spool is not None
         spool.unnamed &= unnamed
@@ -144,3 +149,23 @@ def test_whatever_vanishes_is_no_fault_of_the_disk(
         read_after = put(store, b"afterwards", in_file=True)
         read(store, read_after.id, b"afterwards")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_spooled_file_that_was_deleted_everywhere_is_not_linked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count_and_link(*given: Any, **more: Any) -> None:
+        links.append(given[1])
+        link(*given, **more)
+
+    link, links = os.link, list[Any]()
+    store = cached_store(tmp_path)
+    with store.writer() as writer:
+        writer.memory_limit = 0
+        writer.write(CONTENTS[1])
+        address = store.commit(writer)
+        store.delete(address.id)
+        monkeypatch.setattr(os, "link", count_and_link)
+        store.commit(writer)
+    assert len(links) < 5
+    read(store, address.id, CONTENTS[1])
