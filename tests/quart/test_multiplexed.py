@@ -184,6 +184,20 @@ async def test_a_limit_that_is_raised_too_late_makes_no_file_of_a_part(tmp_path:
     assert b"larger than was allowed when it arrived" in exchange.body
 
 
+async def test_a_full_disk_is_the_error_of_whoever_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115
+    upload = Upload(tmp_path, store)
+    pieces = pieces_of(LARGE)
+    async with upload.exchange() as exchange:
+        await exchange.send(*pieces)
+        await exchange.finish()
+        await settled(exchange, len(pieces) + 1)
+        upload.go_on.set()
+    assert exchange.status == 507
+
+
 async def test_without_a_temporary_folder_whoever_reads_learns_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
