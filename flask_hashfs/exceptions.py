@@ -157,7 +157,7 @@ class StoreFullError(HashFSError, OSError, HTTPException):
 class StoreUnavailableError(HashFSError, ServiceUnavailable):
     """The object store does not answer, or not as it should; ``reason`` says how.
 
-    A machine that cannot hold an upload for it, without a temporary folder, is one, too.
+    It is also raised where this machine has no temporary folder for a large upload.
 
     The reason is for the log: the response says no more than that the storage is unavailable.
     """

@@ -178,7 +178,7 @@ class KeptFiles:
         Args:
             make: Makes it.
             path: The new path.
-            is_gone: Tells whether the file that gets this name is there no more.
+            is_gone: Tells whether the file that gets this name is gone.
 
         Raises:
             FileNotFoundError: It is gone.

@@ -82,7 +82,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
             DigestMismatchError: The content is not the `expected` one (400).
             IncompleteUploadError: The request's body ended before it was complete (400).
             StoreFullError: The disk is full (507).
-            StoreUnavailableError: The object store does not answer (503).
+            StoreUnavailableError: The object store does not answer, or a large upload has no
+                temporary folder (503).
 
         Example:
             ``address = fs.put(request.files["photo"], ".jpg")``

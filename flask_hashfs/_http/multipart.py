@@ -18,7 +18,7 @@ tells how many bytes at the front are not content.
 **The time a body takes grows with its length, whatever is in it.** In each state what is there is
 searched in one step of C, once: for a delimiter by ``bytes.find``; where that has found what only
 begins like one (``--boundaryx``), by a regular expression that goes on over all further such
-places. (To compile it takes as long as a small form: each has another boundary, and few need it.)
+places. (It is compiled only when needed: that takes as long as parsing a small form.)
 A step is repeated only for another part, which `Limits` and the header limits bound, or
 when more has been fed. What cannot be decided yet stays in the buffer: less than a delimiter with
 its padding, or the headers of one part.

@@ -17,7 +17,7 @@ class Batch:
     GIL back from a busy event loop, which costs more than the joining.
 
     Attributes:
-        size: How many they are; ``len`` returns it by a call more.
+        size: The number of bytes; ``len()`` returns the same, more slowly.
     """
 
     __slots__ = ("_pieces", "size")

@@ -132,7 +132,8 @@ class QuartHashFS(BaseHashFS[Quart]):
             DigestMismatchError: The content is not the `expected` one (400).
             IncompleteUploadError: The request's body ended before it was complete (400).
             StoreFullError: The disk is full (507).
-            StoreUnavailableError: The object store does not answer (503).
+            StoreUnavailableError: The object store does not answer, or a large upload has no
+                temporary folder (503).
 
         Example:
             ``address = await fs.put((await request.files)["photo"], ".jpg")``

@@ -341,7 +341,9 @@ class Writer:
         create = functools.partial(self._folder.create, self._dmode)
         if self._memory is None:
             return FILES.create(create)
-        return FILES.opened_by(create)  # open for one commit only, so it is not counted
+        return FILES.opened_by(
+            create
+        )  # open for one call only (see `release`), so it is not counted
 
     def _spilled(self, memory: bytes | bytearray | None) -> TemporaryFile:
         """Return a new file with the bytes that were in memory so far."""

@@ -160,7 +160,7 @@ export class ResumableUpload {
 
   async fetch(url, method, headers) {
     const signals = [AbortSignal.timeout(SILENCE)];
-    // A creation is not broken off: who cancels it could not tell the server what to drop.
+    // A creation is not aborted: a page that does so never learns the URL to delete.
     if (method !== "POST") signals.push(this.aborter.signal);
     let answer;
     try {
