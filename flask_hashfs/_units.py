@@ -1,4 +1,4 @@
-"""What a message says for a number: a size with its unit, a count with its noun."""
+"""Numbers in messages: a size with its unit, a count with its noun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an app registers and nobody awaits: it has not run, and must not pass for a consent."""
+"""Callables of an app that return a coroutine, which nobody awaits: they are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an app keeps of its stores: a typed state for each, under one rule of keys."""
+"""The state that an app keeps of each of its stores, typed, under one rule of keys."""
 
 from __future__ import annotations
 

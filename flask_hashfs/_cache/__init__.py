@@ -1,1 +1,1 @@
-"""A folder of this machine before a store that is not on its disk."""
+"""The cache: a folder of this machine before a store that is not on its disk."""

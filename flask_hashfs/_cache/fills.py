@@ -33,8 +33,8 @@ class GoneError(BrokenOffError):
     """The store has the content no more."""
 
 
-class Source(Protocol):
-    """What a reader that reads along asks."""
+class FillReader(Protocol):
+    """One reader of a fill, or of what a fill has kept; `MissedFile` reads by it."""
 
     fd: int
 
@@ -99,7 +99,7 @@ class Fill:
         self._told = threading.Condition()
 
     def wait_begun(self) -> None:
-        """See `Source.wait_begun`."""
+        """See `FillReader.wait_begun`."""
         with self._told:
             while self._state is _State.ASKING:
                 self._told.wait()
@@ -109,7 +109,7 @@ class Fill:
             raise self.error
 
     def wait(self, position: int) -> int:
-        """See `Source.wait`."""
+        """See `FillReader.wait`."""
         with self._told:
             while True:
                 if self._state is _State.WHOLE:
@@ -222,7 +222,7 @@ class Fills:
         self._fills: dict[tuple[int, str], Fill] = {}
         self._turn = threading.RLock()  # a reader may be collected, and so leave, while it is held
 
-    def join(self, address: HashAddress, size: int, *, goes_on: bool = False) -> Source | None:
+    def join(self, address: HashAddress, size: int, *, goes_on: bool = False) -> FillReader | None:
         """Return where to read a content along that is not kept; begin its fill if need be.
 
         Args:
@@ -239,7 +239,7 @@ class Fills:
             self._telling.failing(error)
             return None
 
-    def _join(self, address: HashAddress, size: int, goes_on: bool) -> Source | None:
+    def _join(self, address: HashAddress, size: int, goes_on: bool) -> FillReader | None:
         key = os.getpid(), address.id
         with self._turn:
             fill = self._fills.get(key)

@@ -21,7 +21,7 @@ class BrokenOffError(Exception):
 
 
 class Following:
-    """One reader of a fill of another process; see `fills.Source`.
+    """One reader of a fill of another process; see `fills.FillReader`.
 
     Args:
         fd: Of the file that is filled.
@@ -56,7 +56,7 @@ class Following:
         """Return: the process that fills has been answered, or will break off."""
 
     def wait(self, position: int) -> int:
-        """See `fills.Source.wait`: what has been sealed is whole."""
+        """See `fills.FillReader.wait`: what has been sealed is whole."""
         while True:
             state = os.fstat(self.fd)
             if self._is_sealed(state):

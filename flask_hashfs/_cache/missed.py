@@ -10,7 +10,7 @@ from .._storage.layout import Layout
 from .._storage.raw_reader import RawReader
 from .._storage.records import Content
 from .._storage.verified import VerifiedReader
-from .fills import Fills, Source
+from .fills import FillReader, Fills
 from .following import BrokenOffError
 
 _AHEAD = 1024 * 1024  # bytes that a reader waits for, where it does not read on
@@ -43,7 +43,7 @@ class MissedFile(RawReader):
         self._fills = fills
         self._layout = layout
         self._failed = failed
-        self._source: Source | None = None
+        self._source: FillReader | None = None
         self._direct: BinaryIO | None = None
         self._begun = False
         self._at = 0  # where the last read ended

@@ -1,4 +1,4 @@
-"""How a full disk is told, or a process without descriptors: by one error, whoever noticed it."""
+"""One error for a full disk, and one for too few descriptors, whoever noticed it."""
 
 from __future__ import annotations
 
