@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,19 +31,24 @@ def test_a_package_that_is_missing_is_told_before_anything_is_measured() -> None
     assert "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.slow
-def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
-    pytest.importorskip("depot", reason="filedepot is not installed")
-    report = tmp_path / "report.json"
-    command = [sys.executable, str(BENCHMARKS), "store", "--tiny", "--json", str(report)]
+def report_of(section: str, folder: Path) -> Any:
+    """Run one section on a folder, and return the report that it leaves there."""
+    report = folder / "report.json"
+    command = [sys.executable, str(BENCHMARKS), section, "--tiny", "--json", str(report)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     subprocess.run(
-        [*command, "--root", str(tmp_path)],
+        [*command, "--root", str(folder)],
         check=True,
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.DEVNULL,
     )
-    written = json.loads(report.read_text())
+    return json.loads(report.read_text())
+
+
+@pytest.mark.slow
+def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
+    pytest.importorskip("depot", reason="filedepot is not installed")
+    written = report_of("store", tmp_path)
     keys = {table["key"] for table in written["tables"]}
     assert {"small-BytesIO", "small-duplicate", "memory", "growth"} <= keys
     assert all(
@@ -55,16 +61,7 @@ def test_the_store_section_runs_and_writes_its_report(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_metrics_section_compares_with_a_process_without_them(tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
-    report = tmp_path / "report.json"
-    command = [sys.executable, str(BENCHMARKS), "metrics", "--tiny", "--json", str(report)]
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    subprocess.run(
-        [*command, "--root", str(tmp_path)],
-        check=True,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-    )
-    written = json.loads(report.read_text())
+    written = report_of("metrics", tmp_path)
     assert [table["key"] for table in written["tables"]] == ["metrics-put", "metrics-serve"]
     for table in written["tables"]:
         assert len(table["rows"]) == 4

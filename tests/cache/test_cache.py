@@ -50,14 +50,6 @@ def gated(request: pytest.FixtureRequest) -> Iterator[tuple[Gate, dict[str, Any]
         yield opened
 
 
-@pytest.fixture
-def gated_app(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
-) -> tuple[Gate, Site]:
-    gate, settings = gated
-    return gate, site(framework, tmp_path, settings)
-
-
 def stats(app: Site) -> CacheStats:
     found: CacheStats = app.call(app.fs.cache_stats)
     return found

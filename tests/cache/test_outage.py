@@ -34,14 +34,6 @@ def gated(request: pytest.FixtureRequest) -> Iterator[tuple[Gate, dict[str, Any]
         yield gate, {**settings, "STORE_OPTIONS": once, "HEALTH_PATH": HEALTH}
 
 
-@pytest.fixture
-def gated_app(
-    framework: str, tmp_path: Path, gated: tuple[Gate, dict[str, Any]]
-) -> tuple[Gate, Site]:
-    gate, settings = gated
-    return gate, site(framework, tmp_path, settings)
-
-
 def end_outage(app: Site, tmp_path: Path) -> None:
     """Let ten seconds pass since the store was last found silent."""
     app.client.backend._outage._until = 0.0

@@ -60,6 +60,17 @@ async def settled(exchange: Exchange, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
+async def read_when_all_is_here(upload: Upload) -> Exchange:
+    """Send all of `LARGE` to a view that reads only then, and return what it answered."""
+    pieces = pieces_of(LARGE)
+    async with upload.exchange() as exchange:
+        await exchange.send(*pieces)
+        await exchange.finish()
+        await settled(exchange, len(pieces) + 1)
+        upload.go_on.set()
+    return exchange
+
+
 async def spooled_files() -> list[str]:
     """Return what the open temporary files of this process lead to."""
 
@@ -174,12 +185,7 @@ async def test_a_limit_that_is_raised_too_late_makes_no_file_of_a_part(tmp_path:
 
     upload = Upload(tmp_path, raise_the_limit)
     upload.app.config["MAX_CONTENT_LENGTH"] = HIGH_WATER
-    pieces = pieces_of(LARGE)
-    async with upload.exchange() as exchange:
-        await exchange.send(*pieces)
-        await exchange.finish()
-        await settled(exchange, len(pieces) + 1)
-        upload.go_on.set()
+    exchange = await read_when_all_is_here(upload)
     assert exchange.status == 400
     assert b"larger than was allowed when it arrived" in exchange.body
 
@@ -189,12 +195,7 @@ async def test_a_full_disk_is_the_error_of_whoever_reads(
 ) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115
     upload = Upload(tmp_path, store)
-    pieces = pieces_of(LARGE)
-    async with upload.exchange() as exchange:
-        await exchange.send(*pieces)
-        await exchange.finish()
-        await settled(exchange, len(pieces) + 1)
-        upload.go_on.set()
+    exchange = await read_when_all_is_here(upload)
     assert exchange.status == 507
 
 
@@ -203,12 +204,7 @@ async def test_without_a_temporary_folder_whoever_reads_learns_it(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/dev/full/none")
     upload = Upload(tmp_path, store)
-    pieces = pieces_of(LARGE)
-    async with upload.exchange() as exchange:
-        await exchange.send(*pieces)
-        await exchange.finish()
-        await settled(exchange, len(pieces) + 1)
-        upload.go_on.set()
+    exchange = await read_when_all_is_here(upload)
     assert exchange.status == 503
     assert b"/dev/full" not in exchange.body
 
