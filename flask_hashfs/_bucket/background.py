@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import threading
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +38,23 @@ def call(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
 def _loop() -> AbstractEventLoop:
     import asyncio
 
-    loop = asyncio.new_event_loop()
+    entered = threading.Lock()
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(  # type: ignore[override]
+            self, *args: Any, **options: Any
+        ) -> asyncio.Handle:
+            with entered:
+                return super().call_soon_threadsafe(*args, **options)
+
+    def let_leave() -> None:
+        # A thread of obstore that brings a result is still in the call above when the loop has
+        # the result. Before 3.14 Python aborts a process that ends meanwhile (CPython issue 87135).
+        if entered.acquire(timeout=5):
+            entered.release()
+        time.sleep(0.01)  # for its way from the release of the lock out of Python
+
+    loop = Loop()
     threading.Thread(target=loop.run_forever, name="hashfs-listing", daemon=True).start()
+    atexit.register(let_leave)
     return loop

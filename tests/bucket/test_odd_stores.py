@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -140,6 +143,36 @@ def test_a_listing_that_goes_in_a_circle_ends_in_an_error(
 
     with odd_store(Circle) as store, pytest.raises(StoreUnavailableError, match="comes back"):
         list(store.files())
+
+
+ENDS_AFTER_A_LISTING = """
+import asyncio, json, sys, time
+from flask_hashfs._store.object_store import ObjectStore
+
+real = asyncio.SelectorEventLoop.call_soon_threadsafe
+
+def slow(self, *args, **options):
+    handle = real(self, *args, **options)
+    time.sleep(0.3)
+    return handle
+
+asyncio.SelectorEventLoop.call_soon_threadsafe = slow
+
+class EndsSlowly:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)
+
+late = EndsSlowly()
+print(*ObjectStore("s3://bucket", options=json.loads(sys.argv[1])).files())
+"""
+
+
+def test_a_process_may_end_right_after_a_listing() -> None:
+    with odd_store(OddS3) as store:
+        options = json.dumps({**CREDENTIALS, "endpoint": objects_of(store).options["endpoint"]})
+        words = [sys.executable, "-c", ENDS_AFTER_A_LISTING, options]
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\n", "")
 
 
 @pytest.mark.parametrize(
