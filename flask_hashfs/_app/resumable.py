@@ -70,10 +70,19 @@ More is only taken together where it has arrived already: what waits for a threa
 socket, would be lost in any case.
 """
 
+_ADDED = "_hashfs_upload_headers"
 _POLL = 0.02  # seconds between two looks at whether another request has brought about the end
 _AUTO = {"auto": True}  # in a record, where AUTO itself cannot be written
 _COPY = 1024 * 1024  # bytes of a part that are copied at a time
 _DROPPED = {"content-length", "date", "connection", "transfer-encoding", "server"}
+
+
+class Globals(Protocol):
+    """What Flask and Quart each call `g`: values that live as long as a request."""
+
+    def get(self, name: str, default: Any = None, /) -> Any: ...
+
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
 
 
 class Piece(Protocol):
@@ -203,6 +212,17 @@ class Incoming:
     location: str
     hides_breaks: bool = False
     hides_end: bool = False
+
+
+def add_headers(g: Globals, headers: http.HeaderList) -> None:
+    """Add headers to whatever the response to the request of `g` is, as `AddHeaders` asks."""
+    setattr(g, _ADDED, headers)
+
+
+def added_headers(g: Globals) -> http.HeaderList:
+    """Return the headers that the flow of the request of `g` has added to its response."""
+    headers: http.HeaderList = g.get(_ADDED, ())
+    return headers
 
 
 class _RefusedError(Exception):
@@ -374,6 +394,9 @@ class UploadFlow:
         try:
             upload = upload or _upload(taken, request.action)
             reply = yield from self._carry_out(request, incoming, taken, upload)
+        except StaleUploadError:  # and only a fresh look tells how far the newer request is
+            found = yield Call(partial(self.pending.find, id))
+            return http.refuse(request, http.STALE, state=self._state(found))
         finally:
             if not taken.is_closed:
                 yield Call(taken.close, is_cleanup=True)
@@ -568,17 +591,17 @@ class UploadFlow:
         for hook in self.before:
             yield Hook(hook, upload)
 
-    def _state(self, taken: Taken) -> State:
-        record = taken.record
+    def _state(self, found: Listed | Taken) -> State:
+        record = found.record
         return State(
-            offset=taken.offset,
+            offset=found.offset,
             length=record.length,
             declared=record.declared,
             max_size=checks.smaller(self.client.max_size, record.max_size),
             metadata_field=record.metadata_field,
             concatenation_field=record.concatenation,
-            expires=taken.expires,
-            max_age=max(0, int(taken.expires - time.time())),
+            expires=found.expires,
+            max_age=max(0, int(found.expires - time.time())),
             final=None if record.final is None else _load(record.final),
         )
 

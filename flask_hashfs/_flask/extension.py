@@ -10,7 +10,7 @@ from functools import partial
 from io import BufferedReader, TextIOWrapper
 from typing import IO, Any, BinaryIO, ParamSpec, TypeVar, cast, overload
 
-from flask import Flask, Response, current_app, has_app_context, has_request_context, request
+from flask import Flask, Response, current_app, g, has_app_context, has_request_context, request
 from flask.sansio.app import App
 from werkzeug.exceptions import HTTPException
 
@@ -480,11 +480,11 @@ class FlaskHashFS(BaseHashFS[Flask]):
             file_stored.send(_app(), extension=self, address=address)
 
     def _add_upload_headers(self, app: Flask, settings: StoreConfig) -> None:
-        from . import resumable
+        from .._app.resumable import added_headers
 
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
-            self._head_upload(settings, request, response, resumable.added_headers())
+            self._head_upload(settings, request, response, added_headers(g))
             return response
 
     def _current_app(self) -> Flask:

@@ -29,6 +29,7 @@ from .._app.resumable import (
     Tell,
     UploadFlow,
     Watch,
+    add_headers,
 )
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import Taken
@@ -54,7 +55,6 @@ SILENCE = 60.0
 _UNREAD = 1024 * 1024  # bytes of a body that are dropped at most, so that its client gets an answer
 _LINGER = 30.0  # seconds that this may take
 _READ_AT_MOST = 1024 * 1024  # bytes that are read at once
-_HEADERS = "_hashfs_upload_headers"
 
 
 def respond(
@@ -78,12 +78,6 @@ def respond(
     del response.headers["Content-Type"]
     response.headers.extend(reply.headers)
     return response
-
-
-def added_headers() -> HeaderList:
-    """Return the headers that the current request's flow has added to whatever the response is."""
-    headers: HeaderList = g.get(_HEADERS, ())
-    return headers
 
 
 def incoming(location: str, id: str | None) -> Incoming:
@@ -157,7 +151,7 @@ class _Driver:
             case Inform(headers):
                 return self._inform(headers)
             case AddHeaders(headers):
-                return setattr(g, _HEADERS, headers)
+                return add_headers(g, headers)
             case Watch(taken):
                 return self._watch(taken)
             case Pause(seconds):

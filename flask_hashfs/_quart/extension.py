@@ -28,6 +28,7 @@ from quart import (
     Request,
     Response,
     current_app,
+    g,
     has_app_context,
     has_request_context,
     has_websocket_context,
@@ -693,11 +694,11 @@ class QuartHashFS(BaseHashFS[Quart]):
         await self._tell(file_stored, address=address)
 
     def _add_upload_headers(self, app: Quart, settings: StoreConfig) -> None:
-        from . import resumable
+        from .._app.resumable import added_headers
 
         @app.after_request
         async def add_upload_headers(response: Any) -> Any:
-            self._head_upload(settings, request, response, resumable.added_headers())
+            self._head_upload(settings, request, response, added_headers(g))
             return response
 
     def _current_app(self) -> Quart:

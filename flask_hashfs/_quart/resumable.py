@@ -26,6 +26,7 @@ from .._app.resumable import (
     Tell,
     UploadFlow,
     Watch,
+    add_headers,
 )
 from .._http.framing import body_length
 from .._http.resumable import HeaderList, Reply
@@ -36,8 +37,6 @@ from .workers import Workers, undisturbed
 
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
-
-_HEADERS = "_hashfs_upload_headers"
 
 
 async def respond(
@@ -62,12 +61,6 @@ async def respond(
     del response.headers["Content-Type"]
     response.headers.extend(reply.headers)
     return response
-
-
-def added_headers() -> HeaderList:
-    """Return the headers that the current request's flow has added to whatever the response is."""
-    headers: HeaderList = g.get(_HEADERS, ())
-    return headers
 
 
 def incoming(location: str, id: str | None) -> Incoming:
@@ -137,7 +130,7 @@ class _Driver:
             case Inform(headers):
                 return await _inform(headers)
             case AddHeaders(headers):
-                return setattr(g, _HEADERS, headers)
+                return add_headers(g, headers)
             case Watch(taken):
                 return self._watch(taken)
             case Pause(seconds):

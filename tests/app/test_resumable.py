@@ -999,6 +999,47 @@ def test_by_default_no_other_origin_may(face: Face) -> None:
     assert answer.get("Access-Control-Allow-Origin") is None
 
 
+# --- uploads that another process takes over -----------------------------------------------------
+
+
+@pytest.mark.parametrize("rest", [CONTENT[200:], None], ids=["more", "a break"])
+@pytest.mark.parametrize("covered", [False, True])
+@pytest.mark.parametrize("protocol", ["tus", "draft"])
+def test_a_request_whose_upload_another_process_took_over_is_told_how_far_it_is(
+    face: Face, protocol: str, covered: bool, rest: bytes | None
+) -> None:
+    location = face.create(SIZE)
+    body = CONTENT[:200] + (rest or b"")
+    headers = {"tus": TUS_CONTENT, "draft": {**DRAFT_CONTENT, "Upload-Complete": "?0"}}[protocol]
+    headers = {**headers, "Upload-Offset": "0", "Content-Length": str(SIZE)}
+    if covered:
+        headers |= checksum_of(body, protocol)
+    later = CONTENT[:300]
+
+    def take_over() -> None:
+        taken = face.elsewhere().take(location.rpartition("/")[2])
+        taken.begin(SIZE, True, marked=False, brings=None)
+        taken.write(later[taken.offset :])
+        taken.keep()
+        taken.close()
+
+    answer = face.send_with_break(location, headers, (CONTENT[:200], rest), take_over)
+    if rest is not None or answer.status != 400:  # that it broke off may be seen first
+        assert (answer.status, answer.get("Upload-Offset")) == (409, "300")
+    if protocol == "draft":
+        assert answer.get("Upload-Complete") == "?0"
+    assert face.offset(location) == 300
+    assert face.tus(location, 300, CONTENT[300:]).status == 204
+    assert face.contents() == [CONTENT]
+
+
+def checksum_of(body: bytes, protocol: str) -> dict[str, str]:
+    digest = encoded(hashlib.sha256(body).digest())
+    if protocol == "tus":
+        return {"Upload-Checksum": f"sha256 {digest}"}
+    return {"Content-Digest": f"sha-256=:{digest}:"}
+
+
 # --- bodies that break off -----------------------------------------------------------------------
 
 

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from guards import LoopGuard
-from object_stores import objects_of
+from object_stores import backend_of, objects_of
+
+from flask_hashfs import HashFS
+from flask_hashfs._bucket import pending as bucket_pending
+from flask_hashfs._bucket.pending import BucketUploads
+from flask_hashfs._local import pending as local_pending
+from flask_hashfs._local.pending import LocalUploads
+from flask_hashfs._storage.pending import PendingUploads
 
 NOTHING_BLOCKS = LoopGuard()
 TUS_TYPE = "application/offset+octet-stream"
@@ -76,6 +85,39 @@ class Face:
         """Send a request; a body that is no bytes is chunked."""
         raise NotImplementedError
 
+    def send_with_break(
+        self,
+        location: str,
+        headers: Mapping[str, str],
+        pieces: tuple[bytes, bytes | None],
+        between: Callable[[], None],
+    ) -> Answer:
+        """Append a body of known length, and call `between` when the first piece was taken.
+
+        Args:
+            location: Of the upload.
+            headers: Of the request.
+            pieces: Of its body. The second is None where the body breaks off after the first.
+            between: Called in whichever thread may block, while the request waits for more.
+        """
+        raise NotImplementedError
+
+    def elsewhere(self) -> PendingUploads:
+        """Return the uploads as another process has them, which shares no memory with this one."""
+        link = self.root.with_name("elsewhere")  # by its path this process knows an upload
+        if not link.exists():
+            link.symlink_to(self.root)
+        known = cast(LocalUploads, self.client.backend.pending)
+        home = copy.copy(known.home)
+        home.root = str(link)
+        return LocalUploads(home, known.temporary)
+
+    def has_taken_content(self, location: str) -> bool:
+        """Tell whether a request of this process is at work on the upload, and has taken bytes."""
+        known = (*local_pending._taken.values(), *bucket_pending._taken.values())
+        id = location.rpartition("/")[2]
+        return any(each.id == id and each.offset > 0 for each in known)
+
     # -- what many tests do ------------------------------------------------------------------------
 
     def create(self, length: int | None = None, **headers: str) -> str:
@@ -124,8 +166,34 @@ class Face:
         """Return all content that is stored."""
         return [Path(path).read_bytes() for path in self.stored()]
 
+    @property
+    def client(self) -> HashFS:
+        """The store of the app."""
+        client: HashFS = self.app.extensions["hashfs"]["client"]
+        return client
+
     def fs_call(self, name: str, *args: Any) -> Any:
         raise NotImplementedError
+
+
+class _InTwo:
+    """A server's stream that calls a function between two pieces, and may break off then."""
+
+    def __init__(self, pieces: tuple[bytes, bytes | None], between: Callable[[], None]) -> None:
+        first, self._second = pieces
+        self._now = io.BytesIO(first)
+        self._between: Callable[[], None] | None = between
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._now.read(size)
+        if piece or self._between is None:
+            return piece
+        between, self._between = self._between, None
+        between()
+        if self._second is None:
+            raise ConnectionResetError
+        self._now = io.BytesIO(self._second)
+        return self._now.read(size)
 
 
 class FlaskFace(Face):
@@ -145,8 +213,6 @@ class FlaskFace(Face):
         headers: Mapping[str, str] = {},
         body: bytes | Iterable[bytes] = b"",
     ) -> Answer:
-        import io
-
         more: dict[str, Any] = {"data": body}
         if not isinstance(body, bytes):
             more = {"input_stream": io.BytesIO(b"".join(body))}
@@ -157,6 +223,19 @@ class FlaskFace(Face):
         elif "Content-Length" in headers:
             more = {"environ_overrides": {"CONTENT_LENGTH": headers["Content-Length"]}}
         response = self.app.test_client().open(path, method=method, headers=dict(headers), **more)
+        found = {name.lower(): value for name, value in response.headers}
+        return Answer(response.status_code, found, response.data)
+
+    def send_with_break(
+        self,
+        location: str,
+        headers: Mapping[str, str],
+        pieces: tuple[bytes, bytes | None],
+        between: Callable[[], None],
+    ) -> Answer:
+        body = {"wsgi.input": _InTwo(pieces, between), "CONTENT_LENGTH": headers["Content-Length"]}
+        client = self.app.test_client()
+        response = client.patch(location, headers=dict(headers), environ_overrides=body)
         found = {name.lower(): value for name, value in response.headers}
         return Answer(response.status_code, found, response.data)
 
@@ -201,6 +280,38 @@ class QuartFace(Face):
         found = {name.lower(): value for name, value in response.headers}
         return Answer(response.status_code, found, data)
 
+    def send_with_break(
+        self,
+        location: str,
+        headers: Mapping[str, str],
+        pieces: tuple[bytes, bytes | None],
+        between: Callable[[], None],
+    ) -> Answer:
+        return asyncio.run(self._send_with_break(location, headers, pieces, between))
+
+    async def _send_with_break(
+        self,
+        location: str,
+        headers: Mapping[str, str],
+        pieces: tuple[bytes, bytes | None],
+        between: Callable[[], None],
+    ) -> Answer:
+        first, second = pieces
+        client = self.app.test_client()
+        with NOTHING_BLOCKS():
+            async with client.request(location, method="PATCH", headers=dict(headers)) as sent:
+                await sent.send(first)
+                while not self.has_taken_content(location):
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(between)
+                if second is not None:
+                    await sent.send(second)
+                await sent.send_complete()  # too soon where it breaks off
+            response = await sent.as_response()
+            data = await response.get_data(as_text=False)
+        found = {name.lower(): value for name, value in response.headers}
+        return Answer(response.status_code, found, data)
+
     def fs_call(self, name: str, *args: Any) -> Any:
         async def call() -> Any:
             async with self.app.app_context():
@@ -217,7 +328,11 @@ class BucketFace(Face):
 
     @property
     def _objects(self) -> Any:
-        return objects_of(self.app.extensions["hashfs"]["client"])
+        return objects_of(self.client)
+
+    def elsewhere(self) -> PendingUploads:
+        backend = backend_of(self.client)
+        return BucketUploads(backend._objects, backend.layout, "elsewhere", backend._puts.go_on)
 
     def left(self) -> list[str]:
         return sorted({found.key.split("/")[2] for found in self._objects.list(".hashfs/uploads")})
