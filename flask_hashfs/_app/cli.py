@@ -190,7 +190,11 @@ def stats(target: _Target, as_json: bool) -> None:
             value = f"{_date(value.mtime)}  {value.size} bytes  {_text(value.relpath)}"
         elif field.name.startswith("bytes"):
             value = f"{value} ({about(value)})"
-        click.echo(f"{field.name.replace('_', ' ') + ':':<13} {value}")
+        label = _LABELS.get(field.name, field.name.replace("_", " "))
+        click.echo(f"{label + ':':<13} {value}")
+
+
+_LABELS = {"strangers": "stray files", "left_overs": "left-overs"}
 
 
 @hashfs.command()
