@@ -203,23 +203,29 @@ class Objects:
             result = self._obstore.get(self._store, key)
             return bytes(result.bytes()), result.meta["e_tag"]
 
-    def stream(self, key: str, start: int, stop: int) -> BytesStream:
+    def stream(self, key: str, start: int, stop: int, piece: int = READ_SIZE) -> BytesStream:
         """Begin to read the bytes from `start` to `stop`, which must lie inside the object.
+
+        Args:
+            key: Of the object.
+            start: First byte.
+            stop: Behind the last byte.
+            piece: Bytes that come at a time, at least.
 
         Raises:
             FileNotFoundError: It is not there.
         """
         with self._call():
             result = self._obstore.get(self._store, key, options={"range": (start, stop)})
-            stream: BytesStream = result.stream(min_chunk_size=READ_SIZE)
+            stream: BytesStream = result.stream(min_chunk_size=piece)
             return stream
 
-    def begin(self, key: str) -> tuple[Found, BytesStream] | None:
-        """Begin to read all of an object; return what is known of it, or None."""
+    def begin(self, key: str, piece: int = READ_SIZE) -> tuple[Found, BytesStream] | None:
+        """Begin to read all of an object, as `stream` does; return what is known of it, or None."""
         try:
             with self._call():
                 result = self._obstore.get(self._store, key)
-                meta, stream = result.meta, result.stream(min_chunk_size=READ_SIZE)
+                meta, stream = result.meta, result.stream(min_chunk_size=piece)
         except (FileNotFoundError, _RefusedError):
             return None
         return Found(meta["path"], meta["size"], meta["last_modified"]), stream

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from .._storage.raw_reader import RawReader
 from ..exceptions import StoreUnavailableError
-from .client import Objects
+from .client import READ_SIZE, Objects
 
 if TYPE_CHECKING:
     from obstore import BytesStream
@@ -23,12 +23,25 @@ class ObjectFile(RawReader):
 
     It asks for as much as `expect` announced; else for pieces that grow as long as they are
     read one after the other. A read that breaks off goes on where it stood.
+
+    Args:
+        objects: Of the bucket.
+        key: Of the object.
+        size: Its bytes.
+        stream: Of all of it, if that has begun.
+        piece: Bytes that come at a time, at least.
     """
 
     def __init__(
-        self, objects: Objects, key: str, size: int, stream: BytesStream | None = None
+        self,
+        objects: Objects,
+        key: str,
+        size: int,
+        stream: BytesStream | None = None,
+        piece: int = READ_SIZE,
     ) -> None:
         super().__init__(size)
+        self._piece = piece
         self._objects = objects
         self._key = key
         self._expected: dict[int, tuple[int, BytesStream | None]] = {}
@@ -51,7 +64,7 @@ class ObjectFile(RawReader):
         """
         for start, stop in ranges:
             begins = start < stop and len(self._expected) < _AT_ONCE
-            stream = self._objects.stream(self._key, start, stop) if begins else None
+            stream = self._ask(start, stop) if begins else None
             self._expected[start] = stop, stream
 
     def read_at(self, position: int, buffer: memoryview) -> int:
@@ -65,18 +78,22 @@ class ObjectFile(RawReader):
 
     def readall(self) -> bytes:
         """Read the rest."""
-        self._reads_all = True
-        pieces = []
-        while self._position < self._size:
-            if not self._at <= self._position < self._at + len(self._left):
-                self._fetch()
-            pieces.append(self._left[self._position - self._at :])
-            self._position += len(pieces[-1])
-        self._reads_all = False
+        pieces = [*self.pieces()]
         whole = pieces[0].obj if len(pieces) == 1 else None
         if isinstance(whole, bytes) and len(whole) == len(pieces[0]):
             return whole  # not copied
         return b"".join(pieces)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Iterate over the rest as it arrives, without a copy."""
+        self._reads_all = True
+        while self._position < self._size:
+            if not self._at <= self._position < self._at + len(self._left):
+                self._fetch()
+            piece = self._left[self._position - self._at :]
+            self._position += len(piece)
+            yield piece
+        self._reads_all = False
 
     def close(self) -> None:
         """Give up what was being read."""
@@ -116,7 +133,10 @@ class ObjectFile(RawReader):
             self._window = min(self._window * 2, _LARGEST) if follows and self._stop else _FIRST
             stop = self._size if self._reads_all else self._position + self._window
             self._stop = min(stop, self._size)
-        self._stream = self._objects.stream(self._key, self._position, self._stop)
+        self._stream = self._ask(self._position, self._stop)
+
+    def _ask(self, start: int, stop: int) -> BytesStream:
+        return self._objects.stream(self._key, start, stop, self._piece)
 
     def _give_up(self) -> None:
         self._stream = None

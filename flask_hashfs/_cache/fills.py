@@ -1,9 +1,9 @@
 """Fills: content on its way from the store into the cache, once for all who want it.
 
 One process fills a content: it holds the lock of a file named by the id below ``filling``. A
-thread of its own fetches and hashes it; whoever wants the content reads along in that file, in
-this process told by the `Fill`, in another one by the file itself (`following.py`). When the hash
-is right the file is sealed and becomes the kept one by a link. Dropping a content removes the
+thread of its own fetches and hashes it, hands it to whoever reads along in this process, and writes
+it into that file, where those of other processes read along (`following.py`). When the hash is
+right the file is sealed and becomes the kept one by a link. Dropping a content removes the
 name below ``filling``, and a file without it cannot be linked any more.
 """
 
@@ -13,19 +13,21 @@ import contextlib
 import enum
 import os
 import threading
-from collections.abc import Callable
-from typing import IO, Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from .._storage import posix
 from .._storage.backend import Backend
 from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
 from . import threads
+from .arrived import Arrived
 from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
 from .kept import Kept, KeptFiles
 from .telling import Telling
 
-_FETCH_SIZE = 256 * 1024  # bytes that are fetched before others hear of them
+_PIECE = 256 * 1024  # bytes that are fetched before others hear of them, about
+_LARGEST_PIECE = 2 * _PIECE
 _MOST = 64  # fills of one process at a time
 
 
@@ -35,8 +37,6 @@ class GoneError(BrokenOffError):
 
 class FillReader(Protocol):
     """One reader of a fill, or of what a fill has kept; `MissedFile` reads by it."""
-
-    fd: int
 
     def wait_begun(self) -> None:
         """Wait until the store has answered.
@@ -56,6 +56,10 @@ class FillReader(Protocol):
         """
         ...
 
+    def read(self, position: int, size: int) -> bytes:
+        """Return up to `size` bytes from `position` on, of those that there are."""
+        ...
+
     def wait_kept(self) -> None:
         """Wait until what is whole is kept, too, or cannot be."""
         ...
@@ -68,7 +72,6 @@ class FillReader(Protocol):
 class _State(enum.Enum):
     ASKING = enum.auto()
     RUNNING = enum.auto()
-    WHOLE = enum.auto()
     FAILED = enum.auto()
 
 
@@ -94,7 +97,9 @@ class Fill:
         self.error: Exception | None = None
         self.closed = threading.Event()
         """Set when it is kept, or will not be."""
+        self.arrived = Arrived()
         self._available = 0
+        self._is_right = False
         self._state = _State.ASKING
         self._told = threading.Condition()
 
@@ -112,7 +117,7 @@ class Fill:
         """See `FillReader.wait`."""
         with self._told:
             while True:
-                if self._state is _State.WHOLE:
+                if self._is_right:
                     return self.size
                 if self.error is not None:
                     raise self.error
@@ -131,16 +136,23 @@ class Fill:
             self._state = _State.RUNNING
             self._told.notify_all()
 
-    def advance(self, count: int) -> None:
-        """Say that so many bytes more are there."""
+    def advance(self, piece: memoryview, *, is_right: bool) -> None:
+        """Hand on the bytes that follow.
+
+        Args:
+            piece: The bytes.
+            is_right: Whether all are there now, and have the right hash.
+        """
+        self.arrived.add(self._available, piece)
         with self._told:
-            self._available += count
+            self._available += len(piece)
+            self._is_right = is_right
             self._told.notify_all()
 
-    def end(self, error: Exception | None) -> None:
-        """Say that all is there and right, or why not."""
+    def fail(self, error: Exception) -> None:
+        """Say why it ends here; who has all the bytes already does not mind."""
         with self._told:
-            self._state = _State.WHOLE if error is None else _State.FAILED
+            self._state = _State.FAILED
             self.error = error
             self._told.notify_all()
 
@@ -153,17 +165,21 @@ class _Reading:
     """One reader of a fill of its own process."""
 
     def __init__(self, fill: Fill, leave: Callable[[Fill], None]) -> None:
-        self.fd = os.dup(fill.fd)
+        self._fd = os.dup(fill.fd)
         self.wait_begun = fill.wait_begun
         self.wait = fill.wait
         self._fill = fill
         self._leave = leave
 
+    def read(self, position: int, size: int) -> bytes:
+        # In this order: what leaves the memory has been written.
+        return self._fill.arrived.read(position, size) or posix.read_at(self._fd, size, position)
+
     def wait_kept(self) -> None:
         self._fill.closed.wait()
 
     def leave(self) -> None:
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
             self._leave(self._fill)
@@ -173,7 +189,7 @@ class _Whole:
     """A file that has been kept since it was missed."""
 
     def __init__(self, kept: Kept) -> None:
-        self.fd = kept.fd
+        self._fd = kept.fd
         self._size = kept.state.st_size
 
     def wait_begun(self) -> None:
@@ -182,11 +198,14 @@ class _Whole:
     def wait(self, position: int) -> int:
         return self._size
 
+    def read(self, position: int, size: int) -> bytes:
+        return posix.read_at(self._fd, size, position)
+
     def wait_kept(self) -> None:
         return
 
     def leave(self) -> None:
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
@@ -283,7 +302,7 @@ class Fills:
             threads.begin("hashfs-fill", self._run, fill)
         except OSError as error:
             reading.leave()
-            fill.end(BrokenOffError(str(error)))
+            fill.fail(BrokenOffError(str(error)))
             self._forget(fill)
             self._close(fill)
             raise
@@ -319,13 +338,12 @@ class Fills:
                 self._fetch(fill)
                 self._seal(fill)
             except (BrokenOffError, StoreUnavailableError) as error:
-                fill.end(error)
+                fill.fail(error)
                 return
             except BaseException as error:
-                fill.end(BrokenOffError(str(error)))
+                fill.fail(BrokenOffError(str(error)))
                 raise
-            self._filled()
-            fill.end(None)
+            fill.arrived.clear()
             try:
                 self._keep(fill.fd, fill.name, fill.address.relpath)
             except OSError as failure:
@@ -347,23 +365,36 @@ class Fills:
             BrokenOffError: It is not there any more, or nobody wants it, or a disk fails.
         """
         try:
-            opened = self._store.open(fill.address.relpath, "rb")
+            pieces = self._store.pieces(fill.address.relpath, _PIECE)
         except OSError as error:
             raise BrokenOffError(str(error)) from error
-        if opened is None:
+        if pieces is None:
             raise GoneError("it is not stored any more")
         fill.begin()
         state, size = self._store.layout.new_hash(), 0
-        with opened as file, memoryview(bytearray(_FETCH_SIZE)) as buffer:
-            while count := _read(file, buffer):
-                state.update(buffer[:count])
-                size += count
-                if size > fill.size:
+        is_right = not fill.size and state.hexdigest() == fill.address.id
+        fill.advance(memoryview(b""), is_right=is_right)
+        with contextlib.closing(pieces):
+            while piece := _next(pieces):
+                state.update(piece)
+                size += len(piece)
+                is_right = size == fill.size and state.hexdigest() == fill.address.id
+                if size >= fill.size and not is_right:
                     break
-                self._write(fill, buffer[:count])
+                if is_right:
+                    self._filled()
+                self._take(fill, piece, is_right)
                 self._check_wanted(fill)
-        if size != fill.size or state.hexdigest() != fill.address.id:
+        if not is_right:
             raise self._damaged(fill.address)
+
+    def _take(self, fill: Fill, piece: memoryview, is_right: bool) -> None:
+        """Hand a piece on, and write it."""
+        for start in range(0, len(piece), _LARGEST_PIECE):
+            part = piece[start : start + _LARGEST_PIECE]
+            fill.advance(part, is_right=is_right and start + len(part) == len(piece))
+            self._write(fill, part)
+            fill.arrived.shrink()
 
     def _write(self, fill: Fill, data: memoryview) -> None:
         try:
@@ -373,7 +404,6 @@ class Fills:
         except OSError as error:
             self._telling.failing(error)
             raise BrokenOffError(str(error)) from error
-        fill.advance(len(data))
 
     def _check_wanted(self, fill: Fill) -> None:
         if fill.readers or fill.goes_on or fill.is_half:
@@ -407,14 +437,13 @@ class Fills:
         os.close(fill.fd)
 
 
-def _read(file: IO[Any], buffer: memoryview) -> int:
-    """Read what has arrived.
+def _next(pieces: Iterator[memoryview]) -> memoryview | None:
+    """Return what has arrived, None at the end.
 
     Raises:
         BrokenOffError: The disk of the store fails; each reader asks the store itself then.
     """
     try:
-        count: int = file.readinto1(buffer)  # type: ignore[attr-defined]
+        return next(pieces, None)
     except OSError as error:
         raise BrokenOffError(str(error)) from error
-    return count

@@ -30,7 +30,7 @@ class Following:
     """
 
     def __init__(self, fd: int, along: int, size: int) -> None:
-        self.fd = fd
+        self._fd = fd
         self._along = along
         self._size = size
 
@@ -58,18 +58,22 @@ class Following:
     def wait(self, position: int) -> int:
         """See `fills.FillReader.wait`: what has been sealed is whole."""
         while True:
-            state = os.fstat(self.fd)
+            state = os.fstat(self._fd)
             if self._is_sealed(state):
                 return self._size
             there = min(state.st_size, self._size - HELD_BACK)
             if there > position:
                 return there
-            if posix.lock(self.fd, wait=False):  # its filler has let go
-                posix.unlock(self.fd)
-                if not self._is_sealed(os.fstat(self.fd)):
+            if posix.lock(self._fd, wait=False):  # its filler has let go
+                posix.unlock(self._fd)
+                if not self._is_sealed(os.fstat(self._fd)):
                     raise BrokenOffError("another process has given it up")
                 continue
             time.sleep(_POLLED)
+
+    def read(self, position: int, size: int) -> bytes:
+        """Read from that file."""
+        return posix.read_at(self._fd, size, position)
 
     def _is_sealed(self, state: os.stat_result) -> bool:
         return state.st_size == self._size and is_whole(state)
@@ -79,7 +83,7 @@ class Following:
 
     def leave(self) -> None:
         """Read along no more."""
-        fd, self.fd = self.fd, -1
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
             os.close(self._along)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
-from .._storage import posix
 from .._storage.layout import Layout
 from .._storage.raw_reader import RawReader
 from .._storage.records import Content
@@ -72,25 +71,27 @@ class MissedFile(RawReader):
         Raises:
             StoreUnavailableError: The store fails, or sends other bytes than were put.
         """
-        if not self._begun:
-            self._begin(position <= _AHEAD)
-        elif self._source is not None and position > self._at + _AHEAD:
-            self._begin(False)  # far ahead: not worth waiting for
-        if self._source is not None:
-            try:
-                there = self._source.wait(position)
-                count = posix.read_into(self._source.fd, buffer[: there - position], position)
-                if count:
-                    self._at = position + count
-                    return count
-            except BrokenOffError:
-                pass
-            self._go_on_directly(position)
+        data = self._read_along(position, len(buffer))
+        if data:
+            buffer[: len(data)] = data
+            return len(data)
         assert self._direct is not None
         with memoryview(buffer) as view:
             self._direct.seek(position)
             read: int = self._direct.readinto(view)  # type: ignore[attr-defined]
         return read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, as `read_at` does, but copy them once only."""
+        is_some = size is not None and size > 0 and self._position < self._size
+        if self.closed or not is_some:
+            return super().read(-1 if size is None else size)
+        assert size is not None
+        data = self._read_along(self._position, size)
+        if not data:
+            return super().read(size)
+        self._position += len(data)
+        return data
 
     def wait_kept(self) -> None:
         """Have the file filled, and wait until it is kept, or cannot be."""
@@ -111,6 +112,25 @@ class MissedFile(RawReader):
             self._direct.close()
         self._content.close()
         super().close()
+
+    def _read_along(self, position: int, size: int) -> bytes:
+        """Return what the fill has from `position` on; nothing where the store is to be read."""
+        if not self._begun:
+            self._begin(position <= _AHEAD)
+        elif self._source is not None and position > self._at + _AHEAD:
+            self._begin(False)  # far ahead: not worth waiting for
+        if self._source is None:
+            return b""
+        try:
+            there = self._source.wait(position)
+            data = self._source.read(position, min(size, there - position))
+        except BrokenOffError:
+            data = b""
+        if data:
+            self._at = position + len(data)
+        else:
+            self._go_on_directly(position)
+        return data
 
     def _begin(self, is_whole: bool) -> None:
         self._begun = True
@@ -135,7 +155,7 @@ class MissedFile(RawReader):
         hashed = 0
         if self._source is not None:
             while hashed < position:
-                data = posix.read_at(self._source.fd, min(_HASHED, position - hashed), hashed)
+                data = self._source.read(hashed, min(_HASHED, position - hashed))
                 if not data:
                     raise self._failed()
                 state.update(data)

@@ -205,6 +205,19 @@ class Backend(ABC):
             The content, not open where `read` is False; None if it is not stored.
         """
 
+    def pieces(self, file: File, size: int) -> Generator[memoryview] | None:
+        """Return the bytes of a stored file in pieces as they arrive, or None.
+
+        Args:
+            file: What a look-up takes.
+            size: Bytes of a piece, about.
+
+        Returns:
+            A generator, which closes the file when it ends or is closed.
+        """
+        opened = self.open(file, "rb")
+        return None if opened is None else _pieces(opened, size)
+
     def open_past_cache(self, file: File) -> IO[Any]:
         """Open a stored file to read its bytes as they are stored, past any cache.
 
@@ -404,3 +417,9 @@ class Backend(ABC):
         Returns:
             The ids of what was deleted, or would be.
         """
+
+
+def _pieces(file: IO[Any], size: int) -> Generator[memoryview]:
+    with file:
+        while data := file.read1(size):  # type: ignore[attr-defined]
+            yield memoryview(data)

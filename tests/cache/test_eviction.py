@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from cached import drop_all, expire, kept, wait_until
 from file_systems import small_disk
 from permissions import permissions_hold
 
-from flask_hashfs import HashFS
+from flask_hashfs import HashFS, StoreUnavailableError
 from flask_hashfs._cache.backend import CachedBackend
+from flask_hashfs._cache.fills import Fill, Fills
 from flask_hashfs._storage import posix
+from flask_hashfs._storage.backend import Backend
 from flask_hashfs._store.object_store import ObjectStore
 
 pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
@@ -283,6 +286,50 @@ def test_a_full_disk_is_told_once_a_minute_and_nobody_else_notices(
     shutil.rmtree(disk / "cache" / "files", ignore_errors=True)
 
 
+def test_what_a_full_disk_did_not_take_is_verified_with_the_rest(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cached(disk, limit=2**30)
+    data, piece = os.urandom(3_000_000), 400_000
+    address = store.put(data)
+    drop_all(disk)
+    wrong = bytearray(data)
+    wrong[1_100_000] ^= 1  # behind what fits on the disk, and handed on before it is written
+    pieces = [memoryview(wrong)[start : start + piece] for start in range(0, len(data), piece)]
+    monkeypatch.setattr(store.backend.past_cache, "pieces", lambda *_: (each for each in pieces))
+    is_read, write = threading.Event(), Fills._write
+
+    def write_later(fills: Fills, fill: Fill, part: memoryview) -> None:
+        if part.obj is wrong and part == pieces[2]:
+            is_read.wait(30)
+        write(fills, fill, part)
+
+    monkeypatch.setattr(Fills, "_write", write_later)
+    with store.open(address) as file:
+        assert file.read(3 * piece) == wrong[: 3 * piece]
+        is_read.set()
+        with pytest.raises(StoreUnavailableError):  # though the store sends the right bytes now
+            file.read()
+    assert kept(disk) == []
+    shutil.rmtree(disk / "cache" / "filling", ignore_errors=True)
+
+
+def test_a_reader_far_behind_a_fill_reads_what_its_memory_has_no_more(
+    store: HashFS, tmp_path: Path
+) -> None:
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(5_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    with store.open(address) as first, store.open(address) as second:
+        assert first.read(100) == data[:100]
+        assert second.read() == data
+        assert first.read() == data[100:]
+    wait_until(lambda: is_kept(store, address), "the file is kept")
+    with store.open(address) as file:
+        assert file.read() == data
+
+
 def test_a_folder_that_cannot_be_made_is_no_error_to_anyone(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"a file stands in the way")
     store = cached(tmp_path)
@@ -331,7 +378,9 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     ended: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", ended.append)
     failing = open("/proc/self/mem", "rb")  # noqa: SIM115  # whose first byte is an error to read
-    monkeypatch.setattr(store.backend.past_cache, "open", lambda *_: failing)
+    behind = store.backend.past_cache
+    monkeypatch.setattr(behind, "open", lambda *_: failing)
+    monkeypatch.setattr(behind, "pieces", partial(Backend.pieces, behind))  # as a folder has them
     with store.open(address) as file:
         assert file.read() == data
     wait_until(lambda: not store.backend._fills._fills, "the fill has ended")  # type: ignore[attr-defined]
