@@ -24,6 +24,21 @@ def size(number: int) -> str:
     return counted(number, "byte")
 
 
+def about(number: float) -> str:
+    """Return a number of bytes in words, to a tenth of the largest unit that is not above it.
+
+    >>> about(1), about(1536), about(57_629_577_216)
+    ('1 byte', '1.5 KiB', '53.7 GiB')
+    """
+    if number < 1024:
+        return counted(round(number), "byte")
+    for unit in ("KiB", "MiB", "GiB"):
+        number /= 1024
+        if number < 1024:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1024:.1f} TiB"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number of things in words, such as "1 content" or "2 contents"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

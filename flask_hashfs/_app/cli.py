@@ -27,7 +27,7 @@ from .._storage.stored_file import StoredFile
 from .._store.checks import before
 from .._store.opening import is_url, open_like
 from .._store.store import HashFS
-from .._units import counted
+from .._units import about, counted
 from ..exceptions import ConfigError, HashFSError, InvalidExtensionError
 from . import transfer
 from .config import root_folder
@@ -189,8 +189,12 @@ def stats(target: _Target, as_json: bool) -> None:
         if isinstance(value, Entry):
             value = f"{_date(value.mtime)}  {value.size} bytes  {_text(value.relpath)}"
         elif field.name.startswith("bytes"):
-            value = f"{value} ({_human(value)})"
-        click.echo(f"{field.name.replace('_', ' ') + ':':<13} {value}")
+            value = f"{value} ({about(value)})"
+        label = _LABELS.get(field.name, field.name.replace("_", " "))
+        click.echo(f"{label + ':':<13} {value}")
+
+
+_LABELS = {"strangers": "stray files", "left_overs": "left-overs"}
 
 
 @hashfs.command()
@@ -275,7 +279,7 @@ def cache_stats(target: _Target, as_json: bool) -> None:
         _print_json(dataclasses.asdict(numbers))
         return
     click.echo(f"files: {numbers.files}")
-    click.echo(f"bytes: {numbers.bytes} ({_human(numbers.bytes)})")
+    click.echo(f"bytes: {numbers.bytes} ({about(numbers.bytes)})")
 
 
 @cache.command()
@@ -776,11 +780,3 @@ _LONGEST_MESSAGE = 1000  # characters: a path may have 4096, but a line of a fil
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
-
-
-def _human(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from .. import _units
 from .._storage.findings import Finding
 from .._storage.records import Entry
 from .._store.opening import is_url
@@ -79,10 +80,15 @@ def _limit(patient: Patient) -> Finding:
         wanted = f"Set {key}, or MAX_CONTENT_LENGTH."
         return Finding(check, "warning", "an upload may be of any size", wanted)
     if file is not None and request is not None and request < file:
-        message = f"MAX_CONTENT_LENGTH, {request}, is below {key}, {file}"
+        message = f"MAX_CONTENT_LENGTH ({request}) is below {key} ({file})"
         wanted = f"Set MAX_CONTENT_LENGTH to more than {file}: a form is larger than its files."
         return Finding(check, "warning", message, wanted)
-    return Finding(check, "ok", f"a file has {file} bytes at most, a request {request}")
+    limits = f"a file: {_limit_in_words(file)}; a request: {_limit_in_words(request)}"
+    return Finding(check, "ok", limits)
+
+
+def _limit_in_words(limit: int | None) -> str:
+    return "no limit" if limit is None else f"{_units.size(limit)} at most"
 
 
 def _root(patient: Patient) -> Finding:
@@ -90,7 +96,7 @@ def _root(patient: Patient) -> Finding:
     root = os.fspath(patient.config[key])
     if is_url(root) or root.startswith("file:") or os.path.isabs(root):
         return Finding("root setting", "ok", f"{key} does not depend on the working folder")
-    message = f"{key}, {root!r}, is relative: it is {patient.client.root} now"
+    message = f"{key} ({root!r}) is relative, and means {patient.client.root} now"
     wanted = "Set an absolute path, or one below app.instance_path."
     return Finding("root setting", "warning", message, wanted)
 
@@ -122,7 +128,7 @@ def _references(patient: Patient) -> Finding:
     if patient.has_references:
         return Finding("references", "ok", "prune knows what is in use")
     wanted = "Register a function with @fs.references, or fs.track, or give `prune --keep-from`."
-    return Finding("references", "note", "nothing tells prune what is in use", wanted)
+    return Finding("references", "note", "prune cannot know what is in use", wanted)
 
 
 def _open_files(patient: Patient) -> Iterator[Finding]:
@@ -133,7 +139,7 @@ def _open_files(patient: Patient) -> Iterator[Finding]:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     uploads = patient.settings.uploads_max if patient.settings.uploads_path is not None else 0
     wanted = _FILES + _FILES_OF_THREAD * patient.settings.worker_threads + uploads
-    message = f"a process may have {allowed} files open, and may want {wanted} and its connections"
+    message = f"a process may have {allowed} files open; it may need {wanted}, and its connections"
     if allowed != resource.RLIM_INFINITY and allowed < wanted:
         yield Finding(
             "open files", "warning", message, "Raise the limit: `ulimit -n`, or LimitNOFILE."
@@ -172,7 +178,7 @@ def _stored(patient: Patient) -> Iterator[Finding]:
         wanted = f"Set {prefix}ALGORITHM back to what it was."
         yield Finding("stored ids", "error", message, wanted)
     else:
-        yield Finding("stored ids", "ok", f"are {client.algorithm} as far as was looked")
+        yield Finding("stored ids", "ok", f"those looked at are {client.algorithm}")
 
 
 def _hex(relpath: str, client: HashFS) -> str:

@@ -103,8 +103,6 @@ class Call:
     function: Callable[[], Any]
     is_cleanup: bool = False
     """Whether it has to be done even where the request was cancelled."""
-    on_lost_result: Callable[[Any], None] | None = None
-    """Called with the result where the request was cancelled while the call was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +328,7 @@ class UploadFlow:
                 return http.refuse(request, http.TOO_LARGE, state=new)
         record = _record(request, upload, decision.append)
         create = partial(self.pending.create, upload.id, record)
-        taken: Taken = yield Call(create, on_lost_result=_close)
+        taken: Taken = yield Call(create)
         location = f"{incoming.location}/{upload.id}"
         try:
             interim = http.interim(request, location, new)
@@ -370,7 +368,7 @@ class UploadFlow:
             yield Call(partial(taken.begin, length, True, marked=False, brings=length))
             for part in parts:
                 take = partial(self.pending.take, part.id)
-                source: Taken = yield Call(take, on_lost_result=_close)
+                source: Taken = yield Call(take)
                 try:
                     for start in range(0, part.offset, _COPY):
                         yield Call(partial(_copy, source, start, part.offset, taken))
@@ -390,7 +388,7 @@ class UploadFlow:
             found: Listed = yield Call(partial(self.pending.find, id))
             upload = _upload(found, request.action)
             yield from self._ask(upload)
-        taken: Taken = yield Call(partial(self.pending.take, id), on_lost_result=_close)
+        taken: Taken = yield Call(partial(self.pending.take, id))
         try:
             upload = upload or _upload(taken, request.action)
             reply = yield from self._carry_out(request, incoming, taken, upload)
@@ -581,7 +579,7 @@ class UploadFlow:
         """Call what has to wait for another request's end, without keeping a thread for it."""
         while True:
             try:
-                return (yield Call(partial(function, wait=False), on_lost_result=_close))
+                return (yield Call(partial(function, wait=False)))
             except BusyUploadError:
                 yield Pause(_POLL)
 
@@ -678,11 +676,6 @@ def _leave(taken: Taken) -> int:
     offset = taken.sync()
     taken.close()
     return offset
-
-
-def _close(result: Taken | Writer | None) -> None:
-    if result is not None:
-        result.close()
 
 
 def _path_of(url: str) -> str:

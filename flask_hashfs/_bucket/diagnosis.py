@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import secrets
 import tempfile
 import time
@@ -11,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from .._storage.findings import Finding, left_over
+from .._storage.findings import Finding, left_over, uploads_left_over
 from ..exceptions import ConfigError, HashFSError
 from .client import ExistsError, Objects
 from .connect import endpoint_is_plain
@@ -187,12 +188,14 @@ def _left_overs(objects: Objects, until: float) -> Iterator[Finding]:
     kinds = (
         ("renewals", RENEWING, clear),
         ("interrupted prunes", PRUNING, clear),
-        ("unfinished uploads", UPLOADS, "`hashfs uploads --prune` clears what has expired."),
         ("quarantine", QUARANTINE, f"Put good copies again, then delete {QUARANTINE}/."),
     )
-    for check, folder, remedy in kinds:
-        try:
+    with contextlib.suppress(HashFSError):  # told above
+        for check, folder, remedy in kinds:
             found = list(islice(objects.list(folder, until=until), 10_000))
-        except HashFSError:  # told above
-            return
-        yield left_over(check, ((each.size, each.modified.timestamp()) for each in found), remedy)
+            sizes = ((each.size, each.modified.timestamp()) for each in found)
+            yield left_over(check, sizes, remedy)
+        uploads = list(islice(objects.list(UPLOADS, until=until), 10_000))
+        yield uploads_left_over(
+            (*posixpath.split(each.key), each.size, each.modified.timestamp()) for each in uploads
+        )

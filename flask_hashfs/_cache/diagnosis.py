@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import _units
 from .._storage import disk
 from .._storage.findings import Finding
 from .._storage.spool import TemporaryFolder
@@ -102,7 +103,8 @@ def _room(cache: Examined) -> Finding:
         return Finding(check, "ok", "this system does not tell how much is free")
     state = os.statvfs(disk.nearest(cache.folder))
     free = state.f_bavail * state.f_frsize
-    message = f"{cache.held} of {cache.size} bytes are kept, and {free} bytes of the disk are free"
+    kept = f"{_units.about(cache.held)} of {_units.about(cache.size)} are kept"
+    message = f"{kept}, and {_units.about(free)} of the disk are free"
     if cache.held + free < cache.size:
         wanted = f"Make room, or set HASHFS_CACHE_SIZE to less than {cache.held + free}."
         return Finding(check, "warning", message, wanted)

@@ -11,9 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from .._storage import disk, page_cache, posix
-from .._storage.findings import Finding, left_over
+from .._storage.findings import Finding, left_over, uploads_left_over
 from .._storage.full import is_full
 from .._storage.spool import TEMPORARY, TemporaryFolder
+from .._units import about
 from .listing import QUARANTINE, files_below
 from .set_aside import all_set_aside
 
@@ -73,7 +74,7 @@ def _room(root: str) -> Iterator[Finding]:
         return
     state = os.statvfs(root)
     free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
-    message = f"{free} of {total} bytes are free"
+    message = f"{about(free)} of {about(total)} are free"
     wanted = "Make room: `hashfs prune`, or a larger disk."
     if free < _NO_ROOM:
         yield Finding("free space", "error", message, wanted)
@@ -238,15 +239,18 @@ def _left_overs(store: LocalBackend) -> Iterator[Finding]:
         _measured(files_below(store, QUARANTINE)),
         f"Put good copies again, then delete {os.path.join(store.root, QUARANTINE)}.",
     )
-    yield left_over(
-        "unfinished uploads",
-        _measured(files_below(store, os.path.join(posix.HIDDEN, "uploads"))),
-        "`hashfs uploads --prune` clears those that have expired (HASHFS_UPLOADS_EXPIRE).",
+    uploads = files_below(store, os.path.join(posix.HIDDEN, "uploads"))
+    yield uploads_left_over(
+        (*os.path.split(path), state.st_size, state.st_mtime) for path, state in _looked_at(uploads)
     )
 
 
 def _measured(paths: Iterable[str]) -> Iterator[tuple[int, float]]:
+    return ((state.st_size, state.st_mtime) for _, state in _looked_at(paths))
+
+
+def _looked_at(paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result]]:
     for path in paths:
         state = posix.lstat(path)
         if state is not None:
-            yield state.st_size, state.st_mtime
+            yield path, state

@@ -38,6 +38,9 @@ from .workers import Workers, undisturbed
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
 
+_WORTH_AT_MOST = 1024 * 1024
+"""Bytes of a fast client that are taken together, if they come within `COMPANY` seconds."""
+
 
 async def respond(
     flow: UploadFlow,
@@ -88,6 +91,7 @@ class _Driver:
         self._inspect = inspect
         self._body = cast(UploadBody, request.body)
         self._body.lift_limit()
+        self._worth = READ_SIZE  # bytes that are worth a call: more and more, while they come fast
 
     async def run(self, steps: Generator[Step, Any, Reply]) -> Reply:
         # A client that goes away is told by its body, as what has arrived of it is kept.
@@ -95,25 +99,23 @@ class _Driver:
             return await self._run(steps)
 
     async def _run(self, steps: Generator[Step, Any, Reply]) -> Reply:
-        result: Any = None
-        error: BaseException | None = None
-        while True:
+        next = _go_on(steps)
+        while not isinstance(next, Reply):
             try:
-                step = steps.send(result) if error is None else steps.throw(error)
-            except StopIteration as stop:
-                reply: Reply = stop.value
-                return reply
-            result = error = None
-            try:
-                result = await self._carry_out(step)
-            except BaseException as raised:
-                error = raised
+                if isinstance(next, Call) and not next.is_cleanup:
+                    next = await self._workers.run(_call, steps, next)
+                    continue
+                result = await self._carry_out(next)
+            except BaseException as error:
+                next = _go_on(steps, error=error)
+            else:
+                next = _go_on(steps, result)
+        return next
 
     async def _carry_out(self, step: Step) -> Any:
         match step:
-            case Call(function, is_cleanup, on_lost_result):
-                call = self._workers.run(function, on_lost_result=on_lost_result)
-                return await (undisturbed(call) if is_cleanup else call)
+            case Call(function):
+                return await undisturbed(self._workers.run(function))
             case Receive(function):
                 return await self._receive(function)
             case Hook(function, upload):
@@ -137,8 +139,9 @@ class _Driver:
                 return await asyncio.sleep(seconds)
 
     async def _receive(self, function: Callable[[Piece], None]) -> bool:
-        if not await self._body.prompt_batch(READ_SIZE):
+        if not await self._body.prompt_batch(self._worth):
             return False
+        self._worth = min(4 * self._worth, _WORTH_AT_MOST)
         await self._workers.run(function, late_argument=self._body.take)
         return True
 
@@ -154,6 +157,36 @@ class _Driver:
         taken.on_stale = interrupt
         if taken.is_stale:
             interrupt()
+
+
+def _go_on(
+    steps: Generator[Step, Any, Reply], result: Any = None, error: BaseException | None = None
+) -> Step | Reply:
+    """Let a flow go on with what came of its last step; return its next one, or its reply.
+
+    A flow that has ended already raises the error.
+    """
+    try:
+        return steps.send(result) if error is None else steps.throw(error)
+    except StopIteration as stop:
+        reply: Reply = stop.value
+        return reply
+
+
+def _call(steps: Generator[Step, Any, Reply], call: Call) -> Step | Reply:
+    """Make a call, and those that follow it at once, in this thread; return what is next then.
+
+    Whatever a call returns the flow has, and closes, even where the request is cancelled meanwhile.
+    """
+    next: Step | Reply = call
+    while isinstance(next, Call) and not next.is_cleanup:
+        try:
+            result = next.function()
+        except BaseException as error:
+            next = _go_on(steps, error=error)
+        else:
+            next = _go_on(steps, result)
+    return next
 
 
 async def _answer(value: Any) -> Answer:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from .._units import about
 
 Level: TypeAlias = Literal["ok", "note", "warning", "error"]
 
@@ -47,7 +50,26 @@ def left_over(check: str, files: Iterable[tuple[int, float]], remedy: str) -> Fi
         return Finding(check, "ok", "none")
     size = sum(size for size, _ in found)
     age = _age(time.time() - min(date for _, date in found))
-    return Finding(check, "note", f"{len(found)}, {size} bytes, the oldest of {age}", remedy)
+    return Finding(check, "note", f"{len(found)}, {about(size)}, the oldest of {age}", remedy)
+
+
+def uploads_left_over(files: Iterable[tuple[str, str, int, float]]) -> Finding:
+    """Return how many resumable uploads are unfinished, and how old they are.
+
+    Args:
+        files: The folder of its upload, the name, the bytes and the date of each file of theirs.
+            Of an upload that has ended only its record is left, the file ``state``.
+    """
+    uploads: dict[str, list[tuple[str, int, float]]] = defaultdict(list)
+    for folder, name, size, date in files:
+        uploads[folder].append((name, size, date))
+    unfinished = (
+        (sum(size for _, size, _ in files), max(date for *_, date in files))
+        for files in uploads.values()
+        if any(name != "state" for name, *_ in files)
+    )
+    remedy = "`hashfs uploads --prune` clears those that have expired (HASHFS_UPLOADS_EXPIRE)."
+    return left_over("unfinished uploads", unfinished, remedy)
 
 
 def _age(seconds: float) -> str:

@@ -35,7 +35,7 @@ class _Head(NamedTuple):
 
     size: int
     look: Callable[[bytes], None]
-    is_told_by: Callable[[bytes], bool]
+    told_by_first: Callable[[bytes], bool]
 
 
 class Writer:
@@ -131,17 +131,17 @@ class Writer:
             raise
 
     def look_at_head(
-        self, size: int, look: Callable[[bytes], None], is_told_by: Callable[[bytes], bool]
+        self, size: int, look: Callable[[bytes], None], told_by_first: Callable[[bytes], bool]
     ) -> None:
         """Have the beginning of the content looked at, as soon as it is there.
 
         Args:
             size: Bytes that the beginning has, if the content is not shorter.
             look: Called with them before more is written; what it raises, `write` raises.
-            is_told_by: Tells whether the first few bytes tell as much as all of it; `look` is
-                then called with these alone.
+            told_by_first: Called with the first few bytes; returns whether they tell as much as
+                all of it, so that `look` is not called. What it raises, `write` raises.
         """
-        self._head = _Head(size, look, is_told_by)
+        self._head = _Head(size, look, told_by_first)
 
     @property
     def awaits_head(self) -> bool:
@@ -169,12 +169,9 @@ class Writer:
         look(head + bytes(memoryview(more)[: size - len(head)]))
 
     def _look_at(self, data: Bytes, head: _Head) -> None:
-        if self.size == 0:
-            first = bytes(memoryview(data)[:_FIRST])
-            if head.is_told_by(first):
-                self._head = None
-                head.look(first)
-                return
+        if self.size == 0 and head.told_by_first(bytes(data[:_FIRST])):
+            self._head = None
+            return
         if self.size + len(data) >= head.size:
             self._show_head(data)
 

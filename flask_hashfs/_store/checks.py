@@ -41,6 +41,11 @@ def _allow(lists: tuple[tuple[str, ...], ...], mimetype: str) -> bool:
     return all(covers(each, mimetype) for each in lists)
 
 
+@functools.lru_cache(maxsize=512)
+def _allow_extension(lists: tuple[tuple[str, ...], ...], extension: str) -> bool:
+    return _allow(lists, guess_mimetype("x" + extension))
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The types that a put accepts: each of these lists has to allow them; without lists, all."""
@@ -60,7 +65,7 @@ class Accepted:
         Raises:
             UnsupportedTypeError: It is not.
         """
-        if self.allows(mimetype):
+        if _allow(self.lists, mimetype):
             return
         refusing = next(each for each in self.lists if not covers(each, mimetype))
         raise UnsupportedTypeError(mimetype, refusing)
@@ -132,19 +137,27 @@ def watch(writer: Writer, types_accepted: Accepted) -> Writer:
     """Let a writer refuse content as soon as its beginning is not of an accepted type."""
     if types_accepted.lists:
         writer.look_at_head(
-            HEAD_SIZE, functools.partial(_judge, writer, types_accepted), _is_told_by
+            HEAD_SIZE,
+            functools.partial(_judge, writer, types_accepted),
+            functools.partial(_judge_first, writer, types_accepted),
         )
     return writer
-
-
-def _is_told_by(first: bytes) -> bool:
-    """Tell whether the first bytes of a content tell its type."""
-    return first_bytes_type(first) is not None
 
 
 def _judge(writer: Writer, types_accepted: Accepted, head: bytes) -> None:
     writer.head_type = types.type_of_head(head)
     types_accepted.check_head(writer.head_type)
+
+
+def _judge_first(writer: Writer, types_accepted: Accepted, first: bytes) -> bool:
+    """Judge by the first bytes of a content, if they tell its type; return whether they do."""
+    mimetype = first_bytes_type(first)
+    if mimetype is None:
+        return False
+    types.detector()  # it is missed here, too, and not only for other types
+    writer.head_type = mimetype
+    types_accepted.check(mimetype)
+    return True
 
 
 def complete(
@@ -185,8 +198,11 @@ def complete(
     if not needs_type:
         assert isinstance(suffix, str)
         return suffix
-    mimetype = _whole_type(writer)
-    types_accepted.check(mimetype)
+    mimetype = _head_type(writer)
+    if mimetype == ZIP:
+        with writer.reader() as file:
+            mimetype = types.type_of_file(file)
+        types_accepted.check(mimetype)
     return _served(suffix, mimetype, types_accepted)
 
 
@@ -196,18 +212,8 @@ def _head_type(writer: Writer) -> str:
     return writer.head_type
 
 
-def _whole_type(writer: Writer) -> str:
-    mimetype = _head_type(writer)
-    if mimetype != ZIP:
-        return mimetype
-    with writer.reader() as file:
-        return types.type_of_file(file)
-
-
 def _served(suffix: Suffix, mimetype: str, types_accepted: Accepted) -> str:
     """Return the extension under which what is accepted is also what is served."""
-    if isinstance(suffix, Auto):
-        return extension_of(mimetype) or ""
-    if suffix and not types_accepted.allows(guess_mimetype("x" + suffix)):
-        return extension_of(mimetype) or ""
-    return suffix
+    if isinstance(suffix, str) and (not suffix or _allow_extension(types_accepted.lists, suffix)):
+        return suffix
+    return extension_of(mimetype) or ""

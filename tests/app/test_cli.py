@@ -382,6 +382,7 @@ def test_stats_counts(run: Run, store: HashFS) -> None:
     assert numbers["root"] == store.root
     assert f"root:         {store.root}" in run("stats").stdout
     assert "files:        3" in run("stats").stdout
+    assert "stray files:  1" in run("stats").stdout
 
 
 def test_verify_ends_with_1_when_it_finds_damage(run: Run, store: HashFS) -> None:

@@ -224,6 +224,27 @@ def test_left_overs_are_told_with_age_and_size(tmp_path: Path, folder: str, chec
     assert (inside / "file").exists()
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("root", ["root", pytest.param("memory://", marks=needs_obstore)])
+def test_uploads_are_counted_that_have_not_ended_and_not_their_files(
+    framework: str, root: str, tmp_path: Path
+) -> None:
+    root = root if ":" in root else str(tmp_path / root)
+    site = Site(framework, {"HASHFS_ROOT_FOLDER": root, "HASHFS_UPLOADS_PATH": "/uploads", **ROOM})
+    for is_complete in ("?0", "?1", "?0"):
+        headers = {"Upload-Complete": is_complete}
+        reply = site.ask("/uploads", method="POST", headers=headers, data=b"content")
+        assert reply.status < 300
+    findings = {each.check: each for each in site.call(site.fs.diagnose)}
+    assert findings["unfinished uploads"].message.startswith("2, ")
+
+
+def test_limits_are_told_in_words(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"HASHFS_MAX_FILE_SIZE": 50 * 1024**2, "MAX_CONTENT_LENGTH": None}
+    message = found(tmp_path, **config)["upload limit"].message
+    assert message == "a file: 50 MiB at most; a request: no limit"
+
+
 def test_files_set_aside_are_told(tmp_path: Path) -> None:
     from flask_hashfs._local.set_aside import SetAside
 
@@ -259,7 +280,7 @@ def test_a_cache_in_order_is_left_as_it_was(framework: str, tmp_path: Path) -> N
     kept = tree(folder)
     findings = {each.check: each for each in site.call(site.fs.diagnose)}
     assert all(findings[check].level == "ok" for check in checks)
-    assert findings["cache space"].message.startswith("7 of 1000 bytes are kept")
+    assert findings["cache space"].message.startswith("7 bytes of 1,000 bytes are kept")
     assert tree(folder) == kept
     assert "cache folder" not in found("memory://", framework)
 

@@ -451,6 +451,7 @@ def test_another_method_may_be_named_in_a_field(face: Face) -> None:
 
 
 def test_an_answer_to_options(face: Face) -> None:
+    face.fs.before_upload(lambda upload: abort(403))  # is not called
     for path in ("/uploads", "/uploads/" + "0" * 32):
         answer = face.send("OPTIONS", path, {"Upload-Complete": "?1"})
         assert answer.status == 204
@@ -573,6 +574,16 @@ def test_the_type_that_an_app_is_told_is_that_of_the_bytes(face: Face) -> None:
     location = face.create(len(PNG), Upload_Metadata=f"filename {encoded(b'a.html')}")
     assert face.tus(location, 0, PNG).status == 204
     assert told == ["image/png"]
+
+
+@pytest.mark.parametrize("name", ["before_upload", "after_upload"])
+def test_quart_calls_a_plain_hook_in_a_thread(tmp_path: Path, name: str) -> None:
+    face = QuartFace(tmp_path / "root")
+    threads: list[threading.Thread] = []
+    getattr(face.fs, name)(lambda upload: threads.append(threading.current_thread()))
+    face.send("POST", "/uploads", {"Upload-Complete": "?1"}, CONTENT)
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads, "the event loop runs in this one"
 
 
 def test_an_app_may_refuse_each_request(face: Face, asynchronous: bool) -> None:
@@ -848,6 +859,7 @@ def test_a_hook_is_a_callable(face: Face, name: str) -> None:
             "https://cdn.example/",
         ),
         ({"HASHFS_SERVE_FILES": False}, None),
+        ({"HASHFS_SERVE_FILES": "signed", "SECRET_KEY": "a secret of some length"}, None),
     ],
 )
 def test_the_content_is_told_where_it_is_served(
@@ -880,6 +892,19 @@ def test_endpoints_of_named_stores(kind: type[Face], tmp_path: Path) -> None:
     answer = face.send("POST", "/films", {"Upload-Complete": "?1"}, CONTENT)
     assert answer.headers["location"].startswith("/films/")
     assert face.stored() == []
+
+
+def test_a_location_is_a_path_below_the_mount(face: Face) -> None:
+    face.mount = "/a mount"
+    location = face.create(SIZE)
+    assert location.startswith("/a%20mount/uploads/")
+    location = location.removeprefix("/a%20mount")
+    answer = face.tus(location, 0, CONTENT)
+    assert (answer.get("Content-Location") or "").startswith("/a%20mount/files/")
+    part = face.create(4, Upload_Concat="partial")
+    assert face.tus(part.removeprefix("/a%20mount"), 0, b"part").status == 204
+    concat = {"Upload-Concat": f"final;{part}"}
+    assert face.send("POST", "/uploads", {**TUS, **concat}).status == 201
 
 
 def test_without_the_key_there_is_no_route(kind: type[Face], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -182,6 +183,25 @@ def test_every_offset_that_is_told_is_on_the_disk(
     assert again.sync() == 2000
     assert synced == ["data"], "nobody has told it yet"
     again.close()
+
+
+def test_looking_at_a_huge_upload_reads_none_of_it(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 10 * 1024**3
+    id = begun(store, b"begun", 2 * size)
+    os.truncate(folder(store, id) / "data", size)  # a hole
+    read = list[int]()
+    read_at = posix.read_at
+
+    def note_and_read(fd: int, size: int, position: int) -> bytes:
+        read.append(size)
+        return read_at(fd, size, position)
+
+    monkeypatch.setattr(posix, "read_at", note_and_read)
+    with contextlib.closing(store.backend.pending.take(id)) as taken:
+        assert taken.offset == taken.sync() == size
+    assert sum(read) < 1000, "the locks alone"
 
 
 def test_a_full_disk_keeps_what_was_written(store: HashFS, monkeypatch: pytest.MonkeyPatch) -> None:

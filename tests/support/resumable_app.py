@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -12,11 +13,13 @@ def _prepare(app: Any, fs: Any) -> None:
 
 
 def flask_app() -> Any:
-    """Make a Flask app from ``FLASK_*``."""
+    """Make a Flask app from ``FLASK_*``; ``SILENCE`` is how long a client may be silent."""
     from flask import Flask, request
 
     from flask_hashfs import FlaskHashFS
+    from flask_hashfs._flask import resumable
 
+    resumable.SILENCE = float(os.environ.get("SILENCE", resumable.SILENCE))
     app = Flask(__name__)
     app.config.from_prefixed_env("FLASK")
     fs = FlaskHashFS(app)

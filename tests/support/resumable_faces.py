@@ -58,6 +58,8 @@ class Face:
 
     app: Any
     fs: Any
+    mount = ""
+    """Where the app is mounted; paths are sent, and asked for, without it."""
 
     def __init__(self, root: Path, **config: Any) -> None:
         self.root = root
@@ -222,6 +224,7 @@ class FlaskFace(Face):
             }
         elif "Content-Length" in headers:
             more = {"environ_overrides": {"CONTENT_LENGTH": headers["Content-Length"]}}
+        more.setdefault("environ_overrides", {})["SCRIPT_NAME"] = self.mount
         response = self.app.test_client().open(path, method=method, headers=dict(headers), **more)
         found = {name.lower(): value for name, value in response.headers}
         return Answer(response.status_code, found, response.data)
@@ -271,7 +274,8 @@ class QuartFace(Face):
             given["Content-Length"] = str(len(body))
         client = self.app.test_client()
         with NOTHING_BLOCKS():
-            async with client.request(path, method=method, headers=given) as connection:
+            where = {"path": self.mount + path, "root_path": self.mount}
+            async with client.request(method=method, headers=given, **where) as connection:
                 for piece in [body] if isinstance(body, bytes) else body:
                     await connection.send(piece)
                 await connection.send_complete()
