@@ -8,7 +8,7 @@
     The epoch, drawn anew by each request that takes the upload, and how many bytes are known to
     be on the disk. Its ``flock`` is held for one piece, or one change of the state, at a time, so
     no request ever waits for another one's client. An epoch that has changed makes a request
-    stale, and its bytes are not written.
+    stale, and its bytes are not written. Whoever deletes an upload draws a new one before.
 
 The second lock, that of the end, is the ``flock`` of ``data``. An end publishes a link to ``data``,
 and lets go of it only when ``state`` tells how it ended. From the link to that moment nothing may
@@ -139,6 +139,9 @@ class LocalUploads(PendingUploads):
 
     def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
         """Refuse one upload too many; tell whether the limit is as near as `margin`."""
+        most = self.limits.most if record.owner is None else self.limits.most_of_owner
+        if most - len(self._ids()) > margin:  # so many at most: what they are need not be read
+            return False
         unfinished = [id for id in self._unfinished() if id != own]
         owned = None
         if record.owner is not None:
@@ -186,8 +189,7 @@ class LocalUploads(PendingUploads):
         if not is_id(id):
             raise UnknownUploadError
         try:
-            with open(self.path(id, "state"), "rb") as file:
-                return Record.load(file.read())
+            return Record.load(posix.read_file(self.path(id, "state")))
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             raise UnknownUploadError from None
 
@@ -208,12 +210,10 @@ class LocalUploads(PendingUploads):
 
     def take(self, id: str) -> LocalTaken:
         """Take an upload over."""
-        found = self.find(id)
-        if found.record.final is None:
+        if is_id(id):
             with contextlib.suppress(_OverError):
-                return LocalTaken.open(self, found)
-            found = self.find(id)
-        return LocalTaken(self, found)
+                return LocalTaken.open(self, id)
+        return LocalTaken(self, self.find(id))
 
     def listed(self) -> Iterator[Listed]:
         """Iterate over all uploads and records that have not expired."""
@@ -267,17 +267,19 @@ class LocalUploads(PendingUploads):
             return True
         try:
             with posix.locked(fd):
-                return self._remove_expired(id)
+                return self._remove_expired(id, fd)
         finally:
             os.close(fd)
 
-    def _remove_expired(self, id: str) -> bool:
+    def _remove_expired(self, id: str, lock: int) -> bool:
         """Remove an upload that nobody has gone on with; its lock must be held."""
         try:
             self.find(id)
         except UnknownUploadError:
             return False
         except ExpiredUploadError:
+            with contextlib.suppress(OSError):  # a request that has it still goes stale
+                posix.write_at(lock, _lock_content(_new_epoch(), 0), 0)
             self.remove(id)
             return True
         return False
@@ -318,7 +320,7 @@ class LocalTaken(Taken):
         self._uploads = uploads
         self._lock = lock
         self._data = data
-        self._epoch = secrets.token_hex(_EPOCH // 2)
+        self._epoch = _new_epoch()
         self.is_stale = False
         self._ends = False
         self._begun = False
@@ -327,13 +329,13 @@ class LocalTaken(Taken):
         self._hash = Hashing(key, uploads.home.layout.algorithm, self.read)
 
     @classmethod
-    def open(cls, uploads: LocalUploads, found: Listed) -> LocalTaken:
+    def open(cls, uploads: LocalUploads, id: str) -> LocalTaken:
         """Open an unfinished upload and draw a new epoch."""
         try:
-            lock = os.open(uploads.path(found.id, "lock"), os.O_RDWR | posix.BINARY)
+            lock = os.open(uploads.path(id, "lock"), os.O_RDWR | posix.BINARY)
         except (FileNotFoundError, NotADirectoryError):
             raise _OverError from None
-        taken = cls(uploads, found, lock)
+        taken = cls(uploads, Listed(id, Record(), 0, 0.0), lock)
         before = _taken.get(taken._key)  # afterwards it could be a newer request
         try:
             taken._open()
@@ -355,10 +357,14 @@ class LocalTaken(Taken):
                 raise _OverError from None
             if self.record.final is not None:
                 raise _OverError
+            state = os.fstat(self._data)
+            self.offset, self.expires = state.st_size, state.st_mtime + self._uploads.limits.expire
+            if self.expires <= time.time():
+                raise ExpiredUploadError
             if self.record.mark is not None:
                 os.ftruncate(self._data, self.record.mark)
+                self.offset = os.fstat(self._data).st_size
                 self._replace(mark=None)
-            self.offset = os.fstat(self._data).st_size
             _, synced = self._read_lock()
             self._write_lock(min(synced, self.offset))
         self._uploads.recount()
@@ -385,8 +391,8 @@ class LocalTaken(Taken):
         if self.is_stale:
             raise StaleUploadError
         with posix.locked(self._lock):
-            self._check_there()
             if self._read_lock()[0] != self._epoch:
+                self._check_there()
                 raise StaleUploadError
             if os.fstat(self._data).st_size != self.offset:
                 raise StaleUploadError
@@ -474,9 +480,9 @@ class LocalTaken(Taken):
 
     def _counted(self) -> int:
         """Return how many bytes count now; those that a newer request's mark covers do not."""
+        if self._read_lock()[0] == self._epoch:  # nobody else has written since
+            return self.offset
         with posix.locked(self._lock):
-            if self._read_lock()[0] == self._epoch:
-                return os.fstat(self._data).st_size
             record = self._uploads.load(self.id)
             if record.final is not None:
                 return record.length or 0
@@ -544,6 +550,10 @@ class LocalTaken(Taken):
         for fd in (data, lock):
             if fd >= 0:
                 os.close(fd)
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(_EPOCH // 2)
 
 
 def _lock_content(epoch: str, synced: int) -> bytes:

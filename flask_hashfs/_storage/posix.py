@@ -36,6 +36,7 @@ BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _NO_FLOCK = threading.RLock()
 _MOST_KNOWN = 10_000
+_SMALL = 64 * 1024
 PROC = "/proc/self/fd"
 """Where Linux shows the open files of a process."""
 
@@ -271,6 +272,20 @@ def read_into(fd: int, buffer: memoryview, position: int) -> int:
     data = read_at(fd, len(buffer), position)
     buffer[: len(data)] = data
     return len(data)
+
+
+def read_file(path: str) -> bytes:
+    """Return what is in a small file."""
+    fd = os.open(path, os.O_RDONLY | BINARY)
+    try:
+        pieces = []
+        while piece := os.read(fd, _SMALL):
+            pieces.append(piece)
+            if len(piece) < _SMALL:
+                break
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def replace_file(path: str, data: bytes, *, sync: bool) -> None:
