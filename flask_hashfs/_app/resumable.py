@@ -64,10 +64,10 @@ if TYPE_CHECKING:
     from .._store.store import HashFS
 
 READ_SIZE = 64 * 1024
-"""Bytes that may wait for company in this process, and be lost when it is killed.
+"""Bytes that may wait for company in this process as long as it takes, and be lost by a kill.
 
-More is only taken together where it has arrived already: what waits for a thread, or in the
-socket, would be lost in any case.
+More is only taken together where it has arrived already (what waits for a thread, or in the
+socket, would be lost in any case), or comes so fast that none of it waits for more than 0.1 s.
 """
 
 _ADDED = "_hashfs_upload_headers"

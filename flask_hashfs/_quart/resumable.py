@@ -20,7 +20,6 @@ from .._app.resumable import (
     Inspect,
     MakeAnswer,
     Pause,
-    Piece,
     Receive,
     Step,
     Tell,
@@ -31,6 +30,7 @@ from .._app.resumable import (
 from .._http.framing import body_length
 from .._http.resumable import HeaderList, Reply
 from .._storage.pending import StaleUploadError, Taken
+from .batch import Batch
 from .body import UploadBody
 from .request import UploadRequest
 from .workers import Workers, undisturbed
@@ -38,7 +38,7 @@ from .workers import Workers, undisturbed
 if TYPE_CHECKING:
     from .._storage.predecessor import HashAddress
 
-_WORTH_AT_MOST = 1024 * 1024
+_WORTH_AT_MOST = 2 * 1024 * 1024
 """Bytes of a fast client that are taken together, if they come within `COMPANY` seconds."""
 
 
@@ -104,20 +104,18 @@ class _Driver:
             try:
                 if isinstance(next, Call) and not next.is_cleanup:
                     next = await self._workers.run(_call, steps, next)
-                    continue
-                result = await self._carry_out(next)
+                elif isinstance(next, Receive):
+                    next = await self._receive(steps, next)
+                else:
+                    next = _go_on(steps, await self._carry_out(next))
             except BaseException as error:
                 next = _go_on(steps, error=error)
-            else:
-                next = _go_on(steps, result)
         return next
 
     async def _carry_out(self, step: Step) -> Any:
         match step:
             case Call(function):
                 return await undisturbed(self._workers.run(function))
-            case Receive(function):
-                return await self._receive(function)
             case Hook(function, upload):
                 if iscoroutinefunction(function):
                     return await function(upload)
@@ -138,12 +136,14 @@ class _Driver:
             case Pause(seconds):
                 return await asyncio.sleep(seconds)
 
-    async def _receive(self, function: Callable[[Piece], None]) -> bool:
+    async def _receive(self, steps: Generator[Step, Any, Reply], receive: Receive) -> Step | Reply:
         if not await self._body.prompt_batch(self._worth):
-            return False
-        self._worth = min(4 * self._worth, _WORTH_AT_MOST)
-        await self._workers.run(function, late_argument=self._body.take)
-        return True
+            return _go_on(steps, False)
+        self._worth = min(16 * self._worth, _WORTH_AT_MOST)
+        return await self._workers.run(_receive, steps, receive, late_argument=self._take)
+
+    def _take(self) -> tuple[Batch, bool]:
+        return self._body.take(), self._body.ended
 
     def _watch(self, taken: Taken) -> None:
         loop, body = asyncio.get_running_loop(), self._body
@@ -173,12 +173,11 @@ def _go_on(
         return reply
 
 
-def _call(steps: Generator[Step, Any, Reply], call: Call) -> Step | Reply:
-    """Make a call, and those that follow it at once, in this thread; return what is next then.
+def _call(steps: Generator[Step, Any, Reply], next: Step | Reply) -> Step | Reply:
+    """Make the calls that come next, in this thread, and return what is next then.
 
     Whatever a call returns the flow has, and closes, even where the request is cancelled meanwhile.
     """
-    next: Step | Reply = call
     while isinstance(next, Call) and not next.is_cleanup:
         try:
             result = next.function()
@@ -187,6 +186,22 @@ def _call(steps: Generator[Step, Any, Reply], call: Call) -> Step | Reply:
         else:
             next = _go_on(steps, result)
     return next
+
+
+def _receive(
+    steps: Generator[Step, Any, Reply], receive: Receive, taken: tuple[Batch, bool]
+) -> Step | Reply:
+    """Hand a piece of the body on; after the last one, make the calls that follow, too."""
+    piece, is_last = taken
+    try:
+        receive.function(piece)
+    except BaseException as error:
+        next = _go_on(steps, error=error)
+    else:
+        next = _go_on(steps, True)
+    if is_last and isinstance(next, Receive):
+        next = _go_on(steps, False)
+    return _call(steps, next)
 
 
 async def _answer(value: Any) -> Answer:
