@@ -1,4 +1,7 @@
-"""The HASHFS_* keys of an app, in one table: default, check and meaning of each."""
+"""The HASHFS_* keys of an app, in one table: default, check and meaning of each.
+
+A key is a field in lower case and without the prefix: HASHFS_CACHE_TRUST is ``cache_trust``.
+"""
 
 from __future__ import annotations
 

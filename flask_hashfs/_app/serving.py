@@ -160,7 +160,7 @@ class Serving:
         """
         try:
             return self._answer(content, request, options)
-        except FileNotFoundError:
+        except FileNotFoundError:  # of a bucket, which opens an object only when it is read
             content.close()
             raise NotFound from None
         except BaseException:

@@ -460,7 +460,7 @@ class _StreamedPart(Generic[SinkT]):
 
     def finish(self) -> FilePart[SinkT]:
         self._flush()
-        if self._file.filename or self._size:  # else no file was chosen
+        if self._file.filename or self._size:  # else no file was chosen: no type to check
             self._file.writer.end_head()
         self._file.writer.finish()
         return self._file

@@ -103,7 +103,7 @@ class SpooledMessages:
 
     async def _keep(self, data: bytes) -> None:
         if self._drops:
-            self._body.lose(_too_large(), len(data))
+            self._body.lose(_dropped(), len(data))
             return
         self._gathered.append(data)
         if self._gathered.size >= SPILL and not self._is_awaited:
@@ -113,7 +113,7 @@ class SpooledMessages:
         """Write what is gathered to the file, unless the body has become too large."""
         async with self._turn:
             if self._body.is_too_large_with(self._waiting):
-                self._drop(_too_large())
+                self._drop(_dropped())
                 return
             try:
                 await self._workers.run(self._write, late_argument=self._take)
@@ -165,7 +165,7 @@ class SpooledMessages:
         return data
 
 
-def _too_large() -> IncompleteUploadError:
+def _dropped() -> IncompleteUploadError:
     return IncompleteUploadError(
         "The request's body was dropped, as it was larger than was allowed when it arrived."
     )
