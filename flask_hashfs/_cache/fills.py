@@ -221,6 +221,7 @@ class Fills:
         telling: Logs what fails.
         damaged: Called for content whose bytes are others; returns the error for it.
         filled: Called after each fill.
+        unanswered: Called with the error of a store that has failed a fill.
     """
 
     def __init__(
@@ -231,6 +232,7 @@ class Fills:
         telling: Telling,
         damaged: Callable[[HashAddress], StoreUnavailableError],
         filled: Callable[[], None],
+        unanswered: Callable[[StoreUnavailableError], None],
     ) -> None:
         self._store = store
         self._kept = kept
@@ -238,6 +240,7 @@ class Fills:
         self._telling = telling
         self._damaged = damaged
         self._filled = filled
+        self._unanswered = unanswered
         self._fills: dict[tuple[int, str], Fill] = {}
         self._turn = threading.RLock()  # a reader may be collected, and so leave, while it is held
 
@@ -270,6 +273,10 @@ class Fills:
                 begun = self._begin(address, size)
                 if not isinstance(begun, Fill):
                     return begun
+                kept = self._kept.open(address.relpath)
+                if kept is not None:  # another process has ended its fill since it was missed
+                    self._close(begun)
+                    return _Whole(kept)
                 fill = begun
                 reading = self._register(fill)
             elif fill.size != size:
@@ -364,10 +371,8 @@ class Fills:
             StoreUnavailableError: It has another hash, or the store fails.
             BrokenOffError: It is not there any more, or nobody wants it, or a disk fails.
         """
-        try:
+        with self._asking():
             pieces = self._store.pieces(fill.address.relpath, _PIECE)
-        except OSError as error:
-            raise BrokenOffError(str(error)) from error
         if pieces is None:
             raise GoneError("it is not stored any more")
         fill.begin()
@@ -375,7 +380,7 @@ class Fills:
         is_right = not fill.size and state.hexdigest() == fill.address.id
         fill.advance(memoryview(b""), is_right=is_right)
         with contextlib.closing(pieces):
-            while piece := _next(pieces):
+            while piece := self._next(pieces):
                 state.update(piece)
                 size += len(piece)
                 is_right = size == fill.size and state.hexdigest() == fill.address.id
@@ -387,6 +392,27 @@ class Fills:
                 self._check_wanted(fill)
         if not is_right:
             raise self._damaged(fill.address)
+
+    def _next(self, pieces: Iterator[memoryview]) -> memoryview | None:
+        """Return what has arrived, None at the end."""
+        with self._asking():
+            return next(pieces, None)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Tell of a store that fails while it is asked for something.
+
+        Raises:
+            StoreUnavailableError: It does not answer.
+            BrokenOffError: Its disk fails; each reader asks the store itself then.
+        """
+        try:
+            yield
+        except StoreUnavailableError as error:
+            self._unanswered(error)
+            raise
+        except OSError as error:
+            raise BrokenOffError(str(error)) from error
 
     def _take(self, fill: Fill, piece: memoryview, is_right: bool) -> None:
         """Hand a piece on, and write it."""
@@ -435,15 +461,3 @@ class Fills:
         fill.closed.set()
         posix.unlock(fill.fd)
         os.close(fill.fd)
-
-
-def _next(pieces: Iterator[memoryview]) -> memoryview | None:
-    """Return what has arrived, None at the end.
-
-    Raises:
-        BrokenOffError: The disk of the store fails; each reader asks the store itself then.
-    """
-    try:
-        return next(pieces, None)
-    except OSError as error:
-        raise BrokenOffError(str(error)) from error

@@ -135,15 +135,21 @@ class KeptFiles:
 
         Returns:
             False where there is no room for it.
+
+        Raises:
+            OSError: The disk fails, or the count cannot be opened.
         """
         path = self.path_of(relpath)
+        is_counted = False
         try:
             with self.count.adding(os.fstat(fd).st_size, limit) as has_room:
+                is_counted = True
                 if not has_room:
                     return False
                 self._name(fd, name, path, has_others)
-        except (FileExistsError, FileNotFoundError):
-            pass  # kept already, or dropped
+        except (FileExistsError, FileNotFoundError):  # kept already, or dropped
+            if not is_counted:
+                raise
         return True
 
     def renew(self, kept: Kept) -> None:

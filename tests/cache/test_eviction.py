@@ -343,6 +343,23 @@ def test_a_folder_that_cannot_be_made_is_no_error_to_anyone(tmp_path: Path) -> N
     assert store.cache_stats().files == 0
 
 
+def test_a_count_that_cannot_be_opened_is_told(
+    store: HashFS, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "count").symlink_to(tmp_path / "missing" / "count")
+    data = os.urandom(SIZE)
+    address = store.put(data)
+    for _ in range(2):
+        with store.open(address) as file:
+            assert file.read() == data
+    wait_until(lambda: not store.backend._fills._fills, "the fill has ended")  # type: ignore[attr-defined]
+    wait_until(lambda: not _fill_threads(), "its thread, too")
+    told = [getattr(record, "hashfs_kind", "") for record in caplog.records]
+    assert told == ["cache-failing"]
+    assert kept(tmp_path) == []
+
+
 def test_a_folder_that_cannot_be_written_is_no_error_to_anyone(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(0o500)
     store = cached(tmp_path)

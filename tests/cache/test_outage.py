@@ -36,7 +36,8 @@ def gated(request: pytest.FixtureRequest) -> Iterator[tuple[Gate, dict[str, Any]
 
 def end_outage(app: Site, tmp_path: Path) -> None:
     """Let ten seconds pass since the store was last found silent."""
-    app.client.backend._outage._until = 0.0
+    outage = app.client.backend._outage
+    outage._until = outage._down_until = 0.0
     past = time.time() - asking.OUTAGE - 1
     os.utime(tmp_path / "cache" / "unanswered", (past, past))
 
@@ -121,8 +122,16 @@ def test_a_store_that_fails_after_it_was_asked_is_unavailable(
     shutil.rmtree(tmp_path / "cache" / "files")
     gate.sends_nothing = True
     assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
+    gate.asked.clear()
+    for _ in range(3):  # nobody waits for it again
+        assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
+        with pytest.raises(StoreUnavailableError):
+            app.client.open(address)
+    assert gate.asked == []
+    end_outage(app, tmp_path)
     with pytest.raises(StoreUnavailableError):
         app.client.open(address)
+    end_outage(app, tmp_path)
     gate.sends_nothing = False
     assert app.ask(f"{PREFIX}/{address.relpath}").body == DATA
 
