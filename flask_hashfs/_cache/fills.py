@@ -13,6 +13,7 @@ import contextlib
 import enum
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
 from . import threads
 from .arrived import Arrived
+from .asking import WITHIN
 from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
 from .kept import Kept, KeptFiles
 from .telling import Telling
@@ -221,7 +223,7 @@ class Fills:
         telling: Logs what fails.
         damaged: Called for content whose bytes are others; returns the error for it.
         filled: Called after each fill.
-        unanswered: Called with the error of a store that has failed a fill.
+        unanswered: Called with the error of a store that a fill has waited for in vain.
     """
 
     def __init__(
@@ -406,10 +408,12 @@ class Fills:
             StoreUnavailableError: It does not answer.
             BrokenOffError: Its disk fails; each reader asks the store itself then.
         """
+        begun = time.monotonic()
         try:
             yield
         except StoreUnavailableError as error:
-            self._unanswered(error)
+            if time.monotonic() - begun >= WITHIN:  # a store that refuses at once makes nobody wait
+                self._unanswered(error)
             raise
         except OSError as error:
             raise BrokenOffError(str(error)) from error
