@@ -176,9 +176,10 @@ def _go_on(
 def _call(steps: Generator[Step, Any, Reply], next: Step | Reply) -> Step | Reply:
     """Make the calls that come next, in this thread, and return what is next then.
 
-    Whatever a call returns the flow has, and closes, even where the request is cancelled meanwhile.
+    A job that has begun runs to its end, but where the request was cancelled meanwhile nobody gets
+    what is next then. So a cleanup is never left to the caller: it is made here.
     """
-    while isinstance(next, Call) and not next.is_cleanup:
+    while isinstance(next, Call):
         try:
             result = next.function()
         except BaseException as error:

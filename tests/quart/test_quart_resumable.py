@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi import Exchange
-from resumable_faces import TUS, TUS_CONTENT, QuartFace
+from object_stores import objects_of
+from resumable_faces import TUS, TUS_CONTENT, BucketQuartFace, QuartFace
 
+from flask_hashfs._bucket.pending import BucketTaken
 from flask_hashfs._local.pending import LocalTaken, LocalUploads
+from flask_hashfs.exceptions import StoreUnavailableError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")
 
@@ -29,6 +34,41 @@ def open_below(folder: Path) -> list[str]:
     return found
 
 
+class Held:
+    """Stands for a method: it does what that does, and then waits until it is let go."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self._real = real
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def method(self) -> Callable[..., Any]:
+        def held(*args: Any, **more: Any) -> Any:
+            try:
+                return self._real(*args, **more)
+            finally:
+                self.began.set()
+                self.go_on.wait(20)
+
+        return held
+
+
+async def leave(face: QuartFace, method: str, location: str, held: Held) -> None:
+    """Send a request to an upload of four bytes, and go away while a thread is held."""
+    path = "/uploads" if method == "POST" else location
+    headers = {
+        "POST": {**TUS, "Upload-Length": "4"},
+        "PATCH": {**TUS_CONTENT, "Upload-Offset": "0", "Content-Length": "4"},
+    }.get(method, TUS)
+    async with Exchange(face.app, path, method=method, headers=headers) as exchange:
+        if method == "PATCH":
+            await exchange.send(b"four")
+        await exchange.finish()
+        await asyncio.to_thread(held.began.wait, 20)
+        await exchange.disconnect()
+        await exchange.settle()
+        held.go_on.set()
+
+
 @pytest.mark.parametrize(
     ("holder", "name", "method"),
     [
@@ -36,6 +76,8 @@ def open_below(folder: Path) -> list[str]:
         (LocalUploads, "take", "PATCH"),
         (LocalUploads, "create", "POST"),
         (LocalTaken, "end", "PATCH"),
+        (LocalTaken, "finish", "PATCH"),
+        (LocalTaken, "delete", "DELETE"),
     ],
 )
 def test_a_client_that_goes_while_a_thread_works_leaves_no_descriptor(
@@ -43,36 +85,56 @@ def test_a_client_that_goes_while_a_thread_works_leaves_no_descriptor(
 ) -> None:
     face = QuartFace(tmp_path / "root")
     location = face.create(4)
-    began, go_on = threading.Event(), threading.Event()
-    real = getattr(holder, name)
-
-    def slow(*args: Any, **more: Any) -> Any:
-        result = real(*args, **more)
-        began.set()
-        go_on.wait(20)
-        return result
-
-    async def leave() -> None:
-        path = "/uploads" if method == "POST" else location
-        headers = {"POST": {**TUS, "Upload-Length": "4"}, "HEAD": TUS}.get(
-            method, {**TUS_CONTENT, "Upload-Offset": "0", "Content-Length": "4"}
-        )
-        async with Exchange(face.app, path, method=method, headers=headers) as exchange:
-            if method == "PATCH":
-                await exchange.send(b"four")
-            await exchange.finish()
-            await asyncio.to_thread(began.wait, 20)
-            await exchange.disconnect()
-            await exchange.settle()
-            go_on.set()
-
+    held = Held(getattr(holder, name))
     with monkeypatch.context() as patch:
-        patch.setattr(holder, name, slow)
-        asyncio.run(leave())
+        patch.setattr(holder, name, held.method())
+        asyncio.run(leave(face, method, location, held))
     assert open_below(face.root) == []
     offset = face.offset(location)  # the next request does not wait for the one that is gone
+    if name == "delete":
+        assert offset is None
+        assert face.left() == []
+        return
     assert offset is not None
-    if name == "end":
-        assert [Path(path).read_bytes() for path in face.stored()] == [b"four"]
+    if name in ("end", "finish"):
+        assert face.contents() == [b"four"]
     else:
         assert face.tus(location, offset, b"four"[offset:]).status == 204
+
+
+@pytest.mark.parametrize("name", ["write", "finish"])
+def test_a_disk_that_fails_after_the_client_has_gone_holds_up_nobody(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    face = QuartFace(tmp_path / "root")
+    location = face.create(4)
+    held = Held(fails)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalTaken, name, held.method())
+        asyncio.run(leave(face, "PATCH", location, held))
+    assert open_below(face.root) == []
+    offset = face.offset(location)
+    assert offset == (0 if name == "write" else 4)
+    if name == "write":
+        assert face.tus(location, 0, b"four").status == 204
+    assert face.contents() == [b"four"]
+
+
+def test_an_object_store_that_fails_after_the_client_has_gone_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise StoreUnavailableError("the store is down")
+
+    face = BucketQuartFace(tmp_path / "root")
+    location = face.create(4)
+    held = Held(fails)
+    with monkeypatch.context() as patch:
+        patch.setattr(BucketTaken, "finish", held.method())
+        asyncio.run(leave(face, "PATCH", location, held))
+    assert objects_of(face.client).head(f".hashfs{location}/ending") is None, "no lease is held"
+    assert face.offset(location) == 4
+    assert face.contents() == [b"four"]
