@@ -160,10 +160,12 @@ class StoreUnavailableError(HashFSError, ServiceUnavailable):
     It is also raised where this machine has no temporary folder for a large upload.
 
     The reason is for the log: the response says no more than that the storage is unavailable.
+    Where ``has_answered`` is True the store has answered, and refused or failed for this one file.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, has_answered: bool = False) -> None:
         self.reason = reason
+        self.has_answered = has_answered
         super().__init__("The file storage is unavailable.", retry_after=_RETRY_AFTER)
 
     def __str__(self) -> str:

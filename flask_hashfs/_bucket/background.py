@@ -38,7 +38,7 @@ def call(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
 def _loop() -> AbstractEventLoop:
     import asyncio
 
-    entered = threading.Lock()
+    entered = threading.RLock()
 
     class Loop(asyncio.SelectorEventLoop):
         def call_soon_threadsafe(  # type: ignore[override]
@@ -52,7 +52,7 @@ def _loop() -> AbstractEventLoop:
         # the result. Before 3.14 Python aborts a process that ends meanwhile (CPython issue 87135).
         if entered.acquire(timeout=5):
             entered.release()
-        time.sleep(0.01)  # for its way from the release of the lock out of Python
+        time.sleep(0.05)  # for its way from the release of the lock out of Python
 
     loop = Loop()
     threading.Thread(target=loop.run_forever, name="hashfs-listing", daemon=True).start()

@@ -18,6 +18,7 @@ _CAUSE = re.compile(r'(?:message|error): "([^"]+)"|(InvalidCertificate)\(\s*(\w+
 # The codes of Ceph, Google and others; RFC 4918 has the status.
 _FULL = re.compile(r"\b(?:QuotaExceeded|InsufficientStorage|\w*StorageFull|status code: 507)\b")
 
+_REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")  # obstore is not imported here
 _VARIABLES = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}
 
 
@@ -36,7 +37,8 @@ def in_words(error: BaseException, scheme: str, has_worked: bool) -> HashFSError
         messages.FULL.log(scheme, error=error)  # an HTTP error is logged by nobody else
         return StoreFullError(errno.EDQUOT, _with_cause(error))
     if has_worked or not _CREDENTIALS.search(str(error)):
-        return StoreUnavailableError(_with_cause(error))
+        has_answered = type(error).__name__ in _REFUSALS
+        return StoreUnavailableError(_with_cause(error), has_answered=has_answered)
     wanted = _VARIABLES.get(scheme, "the usual environment variables")
     return ConfigError(
         f"no credentials for the object store: set {wanted}, or give them in the store's options, "

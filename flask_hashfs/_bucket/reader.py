@@ -87,13 +87,15 @@ class ObjectFile(RawReader):
     def pieces(self) -> Iterator[memoryview]:
         """Iterate over the rest as it arrives, without a copy."""
         self._reads_all = True
-        while self._position < self._size:
-            if not self._at <= self._position < self._at + len(self._left):
-                self._fetch()
-            piece = self._left[self._position - self._at :]
-            self._position += len(piece)
-            yield piece
-        self._reads_all = False
+        try:
+            while self._position < self._size:
+                if not self._at <= self._position < self._at + len(self._left):
+                    self._fetch()
+                piece = self._left[self._position - self._at :]
+                self._position += len(piece)
+                yield piece
+        finally:
+            self._reads_all = False
 
     def close(self) -> None:
         """Give up what was being read."""
@@ -114,7 +116,9 @@ class ObjectFile(RawReader):
                 assert self._stream is not None
                 piece = self._objects.next(self._stream)
                 if not piece:
-                    raise StoreUnavailableError("an object ended before it was complete")
+                    raise StoreUnavailableError(
+                        "an object ended before it was complete", has_answered=True
+                    )
                 piece = memoryview(piece)[: self._stop - self._position]  # no more than asked for
             except StoreUnavailableError:
                 self._give_up()

@@ -1,4 +1,4 @@
-"""What a fill has fetched last, in memory: who reads along closely needs no disk."""
+"""What a fill has fetched last, in memory: a reader that keeps up with it needs no disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Arrived:
         self._pieces = pieces
 
     def clear(self) -> None:
-        """Drop all pieces, since all of them have been written."""
+        """Drop all pieces: they have been written, or nobody reads them."""
         self._pieces = ()
 
     def read(self, position: int, size: int) -> bytes:

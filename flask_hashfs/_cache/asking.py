@@ -55,7 +55,13 @@ class Outage:
         return False
 
     def begin(self, error: BaseException | str) -> None:
-        """Note that the store has not answered: by its error, or by what it was too slow for."""
+        """Note that the store has not answered: by its error, or by what it was too slow for.
+
+        A store that refuses one file has answered, and nobody else waits for it in vain.
+        """
+        if isinstance(error, StoreUnavailableError) and error.has_answered:
+            self._telling.unanswered(error)
+            return
         self._until = time.monotonic() + OUTAGE
         if isinstance(error, BaseException):
             self._down_until = self._until

@@ -13,7 +13,6 @@ import contextlib
 import enum
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -23,7 +22,6 @@ from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
 from . import threads
 from .arrived import Arrived
-from .asking import WITHIN
 from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
 from .kept import Kept, KeptFiles
 from .telling import Telling
@@ -113,7 +111,7 @@ class Fill:
         if isinstance(self.error, GoneError):
             raise FileNotFoundError(self.address.relpath)
         if isinstance(self.error, StoreUnavailableError):  # while an answer may still say so
-            raise self.error
+            raise self.error.with_traceback(None)
 
     def wait(self, position: int) -> int:
         """See `FillReader.wait`."""
@@ -122,7 +120,7 @@ class Fill:
                 if self._is_right:
                     return self.size
                 if self.error is not None:
-                    raise self.error
+                    raise self.error.with_traceback(None)
                 if self._available - _held_back(self.size, self._available) > position:
                     return self._available - _held_back(self.size, self._available)
                 self._told.wait()
@@ -152,11 +150,20 @@ class Fill:
             self._told.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """Say why it ends here; who has all the bytes already does not mind."""
+        """Say why it ends here; a reader to which all bytes have been handed on reads them."""
         with self._told:
             self._state = _State.FAILED
-            self.error = error
+            self.error = _without_frames(error)
             self._told.notify_all()
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an error without tracebacks, whose frames hold what was fetched."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _held_back(size: int, available: int) -> int:
@@ -174,7 +181,7 @@ class _Reading:
         self._leave = leave
 
     def read(self, position: int, size: int) -> bytes:
-        # In this order: what leaves the memory has been written.
+        # The memory comes first: a piece leaves it only after it has been written to the file.
         return self._fill.arrived.read(position, size) or posix.read_at(self._fd, size, position)
 
     def wait_kept(self) -> None:
@@ -222,8 +229,8 @@ class Fills:
             store.
         telling: Logs what fails.
         damaged: Called for content whose bytes are others; returns the error for it.
-        filled: Called after each fill.
-        unanswered: Called with the error of a store that a fill has waited for in vain.
+        filled: Called once all bytes of a fill are there, and right.
+        unanswered: Called with the error of a store that has failed a fill.
     """
 
     def __init__(
@@ -338,6 +345,12 @@ class Fills:
     def _leave(self, fill: Fill) -> None:
         with self._turn:
             fill.readers -= 1
+            self._forget_bytes(fill)
+
+    def _forget_bytes(self, fill: Fill) -> None:
+        """Free the memory of a fill that has ended once nobody reads it."""
+        if not fill.readers and fill.closed.is_set():
+            fill.arrived.clear()
 
     # -- in the thread of a fill -----------------------------------------------------------
 
@@ -380,7 +393,9 @@ class Fills:
         fill.begin()
         state, size = self._store.layout.new_hash(), 0
         is_right = not fill.size and state.hexdigest() == fill.address.id
-        fill.advance(memoryview(b""), is_right=is_right)
+        if is_right:
+            self._filled()
+            fill.advance(memoryview(b""), is_right=True)
         with contextlib.closing(pieces):
             while piece := self._next(pieces):
                 state.update(piece)
@@ -408,12 +423,10 @@ class Fills:
             StoreUnavailableError: It does not answer.
             BrokenOffError: Its disk fails; each reader asks the store itself then.
         """
-        begun = time.monotonic()
         try:
             yield
         except StoreUnavailableError as error:
-            if time.monotonic() - begun >= WITHIN:  # a store that refuses at once makes nobody wait
-                self._unanswered(error)
+            self._unanswered(error)
             raise
         except OSError as error:
             raise BrokenOffError(str(error)) from error
@@ -462,6 +475,8 @@ class Fills:
             if posix.is_at(fill.fd, path):
                 os.unlink(path)
                 os.unlink(path + ALONG)
-        fill.closed.set()
+        with self._turn:
+            fill.closed.set()
+            self._forget_bytes(fill)
         posix.unlock(fill.fd)
         os.close(fill.fd)

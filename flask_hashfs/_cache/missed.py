@@ -156,13 +156,13 @@ class MissedFile(RawReader):
         if self._source is not None:
             while hashed < position:
                 data = self._source.read(hashed, min(_HASHED, position - hashed))
-                if not data:
-                    raise self._failed()
+                if not data:  # it broke off before it came so far
+                    break
                 state.update(data)
                 hashed += len(data)
             self._source.leave()
             self._source = None
-            self._content.will_read([(position, self._size)])
+            self._content.will_read([(hashed, self._size)])
         assert self._content.file is not None
         self._direct = VerifiedReader(
             self._content.file,
@@ -172,3 +172,11 @@ class MissedFile(RawReader):
             hashed,
             self._failed,
         )  # type: ignore[assignment]
+        self._hash_up_to(position, hashed)
+
+    def _hash_up_to(self, position: int, hashed: int) -> None:
+        """Read the store from `hashed` to `position`, so that what follows is verified."""
+        assert self._direct is not None
+        self._direct.seek(hashed)
+        while data := self._direct.read(min(_HASHED, position - hashed)):
+            hashed += len(data)

@@ -213,7 +213,7 @@ class Backend(ABC):
             size: Bytes of a piece, about.
 
         Returns:
-            A generator, which closes the file when it ends or is closed.
+            A generator, which closes the file when it ends, or is closed once it has begun.
         """
         opened = self.open(file, "rb")
         return None if opened is None else _pieces(opened, size)

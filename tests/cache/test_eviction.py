@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -404,6 +406,91 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     wait_until(lambda: not _fill_threads(), "its thread, too")
     assert ended == []
     assert os.listdir(tmp_path / "cache" / "filling") == []
+
+
+def break_off(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch, data: bytes, at: int
+) -> threading.Event:
+    """Let the store's disk fail at byte `at` of `data`, once the event is set."""
+    goes_on = threading.Event()
+
+    def pieces(*_: object) -> Iterator[memoryview]:
+        yield memoryview(data)[:at]
+        goes_on.wait(60)
+        raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(store.backend.past_cache, "pieces", pieces)
+    return goes_on
+
+
+def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_says_nothing_of_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(4_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    goes_on = break_off(store, monkeypatch, data, 200_000)
+    with store.open(address) as file:
+        assert file.read(100) == data[:100]
+        file.seek(700_000)
+        goes_on.set()
+        assert file.read() == data[700_000:]
+        file.seek(0)
+        assert file.read() == data
+    assert store.cache_stats().damaged == 0
+
+
+def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_does_not_end_its_verification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(4_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    goes_on = break_off(store, monkeypatch, b"wrong" + data[5:], 200_000)
+    with store.open(address) as file:
+        assert file.read(5) == b"wrong"
+        file.seek(700_000)
+        goes_on.set()
+        with pytest.raises(StoreUnavailableError):
+            file.read()
+    assert store.cache_stats().damaged == 1
+
+
+def test_a_fill_that_has_failed_keeps_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(4_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    goes_on = break_off(store, monkeypatch, data, 200_000)
+    fills = store.backend._fills._fills  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        with store.open(address) as file:
+            assert file.read(100) == data[:100]
+            (fill,) = fills.values()
+            goes_on.set()
+            wait_until(lambda: not _fill_threads(), "the fill has ended")
+            assert fill.arrived.read(0, 100) == data[:100]
+        assert fill.arrived.read(0, 100) == b""
+        reference = weakref.ref(fill)
+        del fill
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_a_fill_of_no_bytes_is_counted(tmp_path: Path) -> None:
+    store = cached(tmp_path)
+    address = store.put(b"")
+    drop_all(tmp_path)
+    with store.open(address) as file:
+        assert file.read() == b""
+    wait_until(lambda: kept(tmp_path) == [address.relpath], "it is kept")
+    assert store.cache_stats().fills == 1
 
 
 def _fill_threads() -> list[str]:

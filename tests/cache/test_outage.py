@@ -17,7 +17,7 @@ from cached import KINDS, PREFIX, expire, kept, opened_gate, site, wait_until
 from gate import Gate
 
 from flask_hashfs import StoreUnavailableError
-from flask_hashfs._cache import asking, fills
+from flask_hashfs._cache import asking
 
 pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
 
@@ -114,40 +114,47 @@ def test_what_is_not_kept_is_unavailable_at_once(
     assert len(gate.asked) == 1
 
 
-def test_a_store_that_fails_at_once_after_it_was_asked_is_asked_again(
+def test_a_store_that_fails_after_it_was_asked_is_unavailable(
     tmp_path: Path, gated_app: tuple[Gate, Site]
 ) -> None:
     gate, app = gated_app
     address = app.put(DATA)
-    other = app.put(DATA[1:])
     shutil.rmtree(tmp_path / "cache" / "files")
-    gate.sends_nothing = True
-    assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
-    with pytest.raises(StoreUnavailableError):
-        app.client.open(address)
-    gate.sends_nothing = False  # it may have been this one object that it refused
-    assert app.ask(f"{PREFIX}/{other.relpath}").body == DATA[1:]
-    assert app.ask(f"{PREFIX}/{address.relpath}").body == DATA
-
-
-def test_nobody_waits_for_a_store_for_which_a_fill_has_waited_in_vain(
-    tmp_path: Path, gated_app: tuple[Gate, Site], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate, app = gated_app
-    address = app.put(DATA)
-    shutil.rmtree(tmp_path / "cache" / "files")
-    monkeypatch.setattr(fills, "WITHIN", 0.0)
     gate.sends_nothing = True
     assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
     gate.asked.clear()
-    for _ in range(3):
+    for _ in range(3):  # nobody waits for it again
         assert app.ask(f"{PREFIX}/{address.relpath}").status == 503
         with pytest.raises(StoreUnavailableError):
             app.client.open(address)
     assert gate.asked == []
     end_outage(app, tmp_path)
+    with pytest.raises(StoreUnavailableError):
+        app.client.open(address)
+    end_outage(app, tmp_path)
     gate.sends_nothing = False
     assert app.ask(f"{PREFIX}/{address.relpath}").body == DATA
+
+
+@pytest.mark.parametrize("refusing", ["GET", "HEAD"])
+def test_a_store_that_refuses_one_file_is_asked_for_the_others(
+    tmp_path: Path, gated_app: tuple[Gate, Site], refusing: str
+) -> None:
+    gate, app = gated_app
+    refused, other = app.put(DATA), app.put(DATA[1:])
+    shutil.rmtree(tmp_path / "cache" / "files")
+    origin = gate.origin
+
+    def refuses(method: str, target: str, headers: Any, body: bytes) -> Any:
+        if method == refusing and target.endswith(refused.relpath):
+            return 403, {}, b"<Error><Code>InvalidObjectState</Code></Error>"
+        return origin(method, target, headers, body)
+
+    gate.origin = refuses
+    assert app.ask(f"{PREFIX}/{refused.relpath}").status == 503
+    with pytest.raises(StoreUnavailableError):
+        app.client.open(refused)
+    assert app.ask(f"{PREFIX}/{other.relpath}").body == DATA[1:]
 
 
 def test_the_health_is_degraded_while_kept_files_are_served(gated_app: tuple[Gate, Site]) -> None:
