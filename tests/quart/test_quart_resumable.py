@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from asgi import Exchange
 from object_stores import objects_of
 from resumable_faces import TUS, TUS_CONTENT, BucketQuartFace, QuartFace
 
+from flask_hashfs._app import resumable
 from flask_hashfs._bucket.pending import BucketTaken
 from flask_hashfs._local.pending import LocalTaken, LocalUploads
 from flask_hashfs.exceptions import StoreUnavailableError
@@ -138,3 +140,44 @@ def test_an_object_store_that_fails_after_the_client_has_gone_holds_up_nobody(
     assert objects_of(face.client).head(f".hashfs{location}/ending") is None, "no lease is held"
     assert face.offset(location) == 4
     assert face.contents() == [b"four"]
+
+
+def test_a_long_concatenation_gives_its_thread_back_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face = QuartFace(tmp_path / "root", HASHFS_WORKER_THREADS=1)
+    part, other = face.create(20, Upload_Concat="partial"), face.create(4)
+    assert face.tus(part, 0, b"x" * 20).status == 204
+    order: list[str] = []
+    copy = resumable._copy
+    began, others_wait = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        began.set()
+        others_wait.wait(20)
+        time.sleep(0.06)
+        order.append("copy")
+        copy(*args)
+
+    async def look() -> None:
+        answer = await face.app.test_client().head(other, headers=TUS)
+        order.append(str(answer.status_code))
+
+    async def look_meanwhile() -> None:
+        headers = {**TUS, "Upload-Concat": f"final;{part}"}
+        post = asyncio.create_task(face.app.test_client().post("/uploads", headers=headers))
+        await asyncio.to_thread(began.wait, 20)
+        looking = asyncio.create_task(look())
+        workers = face.app.extensions["hashfs"]["workers"]
+        while not workers.count_waiting() and not looking.done():
+            await asyncio.sleep(0)
+        others_wait.set()
+        await looking
+        assert (await post).status_code == 201
+
+    monkeypatch.setattr(resumable, "_copy", slow)
+    monkeypatch.setattr(resumable, "_COPY", 1)
+    asyncio.run(look_meanwhile())
+    assert order.count("copy") == 20
+    assert order.index("200") < 20, "before the last slice was copied"
+    assert b"x" * 20 in face.contents()
