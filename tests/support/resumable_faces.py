@@ -116,9 +116,10 @@ class Face:
 
     def has_taken_content(self, location: str) -> bool:
         """Tell whether a request of this process is at work on the upload, and has taken bytes."""
-        known = (*local_pending._taken.values(), *bucket_pending._taken.values())
-        id = location.rpartition("/")[2]
-        return any(each.id == id and each.offset > 0 for each in known)
+        modules, id = (local_pending, bucket_pending), location.rpartition("/")[2]
+        # Threads change them meanwhile; only a list of the references is made at once.
+        known = [ref() for module in modules for ref in module._taken.valuerefs()]
+        return any(each is not None and each.id == id and each.offset > 0 for each in known)
 
     # -- what many tests do ------------------------------------------------------------------------
 
