@@ -362,8 +362,8 @@ class LocalTaken(Taken):
             if self.expires <= time.time():
                 raise ExpiredUploadError
             if self.record.mark is not None:
-                os.ftruncate(self._data, self.record.mark)
-                self.offset = os.fstat(self._data).st_size
+                self.offset = min(self.offset, self.record.mark)  # a power cut may leave less
+                os.ftruncate(self._data, self.offset)
                 self._replace(mark=None)
             _, synced = self._read_lock()
             self._write_lock(min(synced, self.offset))

@@ -185,6 +185,19 @@ def test_every_offset_that_is_told_is_on_the_disk(
     again.close()
 
 
+def test_a_file_that_a_power_cut_left_shorter_than_its_mark_is_not_filled_up(
+    store: HashFS,
+) -> None:
+    killed = store.backend.pending.take(begun(store))
+    append(killed, CONTENT[1000:2000], len(CONTENT), marked=True)
+    os.truncate(folder(store, killed.id) / "data", 400)  # no more had reached the disk
+    again = store.backend.pending.take(killed.id)
+    killed.close()
+    assert again.offset == again.sync() == 400
+    append(again, CONTENT[400:], len(CONTENT))
+    assert end(store, again).id == ID
+
+
 def test_looking_at_a_huge_upload_reads_none_of_it(
     store: HashFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
