@@ -481,6 +481,8 @@ class LocalTaken(Taken):
     def _counted(self) -> int:
         """Return how many bytes count now; those that a newer request's mark covers do not."""
         if self._read_lock()[0] == self._epoch:  # nobody else has written since
+            if self.record.final is None:  # else this request has removed the files itself
+                self._check_there()
             return self.offset
         with posix.locked(self._lock):
             record = self._uploads.load(self.id)

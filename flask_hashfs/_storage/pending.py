@@ -243,7 +243,11 @@ class Taken(ABC):
 
     @abstractmethod
     def sync(self) -> int:
-        """Wait until all bytes are on the disk, and return how many there are now."""
+        """Wait until all bytes are on the disk, and return how many there are now.
+
+        Raises:
+            UnknownUploadError: It has been deleted.
+        """
 
     @abstractmethod
     def end(self, *, wait: bool = True) -> Writer | None:

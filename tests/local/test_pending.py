@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -196,6 +197,25 @@ def test_a_file_that_a_power_cut_left_shorter_than_its_mark_is_not_filled_up(
     assert again.offset == again.sync() == 400
     append(again, CONTENT[400:], len(CONTENT))
     assert end(store, again).id == ID
+
+
+def test_no_offset_is_told_of_an_upload_whose_folder_somebody_has_deleted(store: HashFS) -> None:
+    taken = store.backend.pending.take(begun(store))
+    append(taken, CONTENT[1000:2000], len(CONTENT))
+    shutil.rmtree(folder(store, taken.id))
+    with pytest.raises(UnknownUploadError):
+        taken.sync()
+    taken.close()
+
+
+def test_an_upload_that_has_ended_still_tells_its_size(store: HashFS) -> None:
+    with contextlib.closing(store.backend.pending.take(begun(store, CONTENT))) as taken:
+        writer = taken.end()
+        assert writer is not None
+        with writer:
+            store.commit(writer)
+        taken.finish(FINAL)
+        assert taken.sync() == len(CONTENT)
 
 
 def test_looking_at_a_huge_upload_reads_none_of_it(
