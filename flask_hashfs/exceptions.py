@@ -102,8 +102,8 @@ class UnsupportedTypeError(HashFSError, UnsupportedMediaType):
     def __init__(self, mimetype: str, accepted: Iterable[str]) -> None:
         self.mimetype = mimetype
         self.accepted = tuple(accepted)
-        wanted = " or ".join(self.accepted)
-        super().__init__(f"The content is {mimetype}; only {wanted} is accepted.")
+        wanted = ", ".join(self.accepted)
+        super().__init__(f"The content is {mimetype}; accepted is only {wanted}.")
 
     def __reduce__(self) -> tuple[type[UnsupportedTypeError], tuple[str, tuple[str, ...]]]:
         return type(self), (self.mimetype, self.accepted)
