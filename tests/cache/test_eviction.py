@@ -20,7 +20,7 @@ from cached import drop_all, expire, kept, wait_until
 from file_systems import small_disk
 from permissions import permissions_hold
 
-from flask_hashfs import HashFS, StoreUnavailableError
+from flask_hashfs import HashAddress, HashFS, StoreUnavailableError
 from flask_hashfs._cache.backend import CachedBackend
 from flask_hashfs._cache.fills import Fill, Fills
 from flask_hashfs._storage import posix
@@ -408,6 +408,15 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     assert os.listdir(tmp_path / "cache" / "filling") == []
 
 
+def missed(tmp_path: Path) -> tuple[HashFS, HashAddress, bytes]:
+    """Return a store with a cache, and a file that is not kept."""
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(4_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    return store, address, data
+
+
 def break_off(
     store: HashFS, monkeypatch: pytest.MonkeyPatch, data: bytes, at: int
 ) -> threading.Event:
@@ -426,10 +435,7 @@ def break_off(
 def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_says_nothing_of_the_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = cached(tmp_path, limit=2**30)
-    data = os.urandom(4_000_000)
-    address = store.put(data)
-    drop_all(tmp_path)
+    store, address, data = missed(tmp_path)
     goes_on = break_off(store, monkeypatch, data, 200_000)
     with store.open(address) as file:
         assert file.read(100) == data[:100]
@@ -444,10 +450,7 @@ def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_says_nothing_o
 def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_does_not_end_its_verification(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = cached(tmp_path, limit=2**30)
-    data = os.urandom(4_000_000)
-    address = store.put(data)
-    drop_all(tmp_path)
+    store, address, data = missed(tmp_path)
     goes_on = break_off(store, monkeypatch, b"wrong" + data[5:], 200_000)
     with store.open(address) as file:
         assert file.read(5) == b"wrong"
@@ -461,10 +464,7 @@ def test_a_fill_that_breaks_off_before_a_reader_that_has_moved_on_does_not_end_i
 def test_a_fill_that_has_failed_keeps_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = cached(tmp_path, limit=2**30)
-    data = os.urandom(4_000_000)
-    address = store.put(data)
-    drop_all(tmp_path)
+    store, address, data = missed(tmp_path)
     goes_on = break_off(store, monkeypatch, data, 200_000)
     fills = store.backend._fills._fills  # type: ignore[attr-defined]
     gc.disable()

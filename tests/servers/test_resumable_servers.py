@@ -47,14 +47,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.fixture(scope="module")
-def server(name: str, root: Path) -> Iterator[Server]:
-    kind, framework, options = KINDS[name]
-    env = {
-        "FLASK_HASHFS_ROOT_FOLDER": str(root / name),
+def settings(root: Path) -> dict[str, str]:
+    """Return the environment of a server that does not wait for the disk."""
+    return {
+        "FLASK_HASHFS_ROOT_FOLDER": str(root),
         "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
         "FLASK_HASHFS_FSYNC": "false",
     }
+
+
+@pytest.fixture(scope="module")
+def server(name: str, root: Path) -> Iterator[Server]:
+    kind, framework, options = KINDS[name]
+    env = settings(root / name)
     with serve(kind, f"resumable_app:{framework}_app()", env=env, options=options) as running:
         yield running
 
@@ -216,13 +221,7 @@ def test_a_connection_that_hangs_never_stands_in_the_way(server: Server) -> None
 @pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi", "uvicorn"])
 def test_a_silent_client_is_given_up_and_what_it_sent_is_kept(kind: str, tmp_path: Path) -> None:
     worker, framework, _ = KINDS[kind]
-    env = {
-        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path),
-        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
-        "FLASK_HASHFS_FSYNC": "false",
-        "FLASK_BODY_TIMEOUT": "1",
-        "SILENCE": "1",
-    }
+    env = {**settings(tmp_path), "FLASK_BODY_TIMEOUT": "1", "SILENCE": "1"}
     with serve(worker, f"resumable_app:{framework}_app()", env=env) as server:
         location = create(server)
         with begin(server, location, 0, SIZE) as silent:
@@ -237,11 +236,7 @@ def test_a_silent_client_is_given_up_and_what_it_sent_is_kept(kind: str, tmp_pat
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_256_uploads_that_broke_off_at_once_all_end(kind: str, tmp_path: Path) -> None:
     worker, framework, options = KINDS[kind]
-    env = {
-        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path),
-        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
-        "FLASK_HASHFS_FSYNC": "false",
-    }
+    env = settings(tmp_path)
     contents = [random.Random(seed).randbytes(30_000) for seed in range(256)]
     app = f"resumable_app:{framework}_app()"
     with serve(worker, app, env=env, options=options) as server:
@@ -369,11 +364,7 @@ def test_a_client_that_stalls_loses_at_most_64_kib_when_its_worker_is_killed(
 def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> None:
     # hypercorn ends with a worker that was killed, and granian does not start another one.
     worker, framework, options = KINDS.get(kind, ("gunicorn", "flask", ["--workers", "2"]))
-    env = {
-        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "root"),
-        "FLASK_HASHFS_UPLOADS_PATH": "/uploads",
-        "FLASK_HASHFS_FSYNC": "false",
-    }
+    env = settings(tmp_path / "root")
     app = f"resumable_app:{framework}_app()"
     with serve(worker, app, env=env, options=options) as server:
         for number in range(KILLED):
