@@ -95,11 +95,11 @@ def append(server: Server, location: str, offset: int, body: bytes) -> Answer:
 
 def resume(server: Server, location: str, content: bytes, *, after: int) -> int:
     """Append what is missing, again each time that the answer is `after`; return the last one."""
-    for _ in range(20):
+    status, tries = after, 0
+    while status == after and tries < 20:
         offset = offset_of(server, location)
         status = append(server, location, offset, content[offset:]).status
-        if status != after:
-            break
+        tries += 1
     return status
 
 
