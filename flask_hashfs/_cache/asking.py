@@ -57,10 +57,9 @@ class Outage:
     def begin(self, error: BaseException | str) -> None:
         """Note that the store has not answered: by its error, or by what it was too slow for.
 
-        A store that refuses one file has answered, and nobody else waits for it in vain.
+        A store that refuses one file has answered, and is asked for the others.
         """
         if isinstance(error, StoreUnavailableError) and error.has_answered:
-            self._telling.unanswered(error)
             return
         self._until = time.monotonic() + OUTAGE
         if isinstance(error, BaseException):

@@ -55,10 +55,6 @@ class Accepted:
     def __bool__(self) -> bool:
         return bool(self.lists)
 
-    def allows(self, mimetype: str) -> bool:
-        """Tell whether a type is accepted."""
-        return _allow(self.lists, mimetype)
-
     def check(self, mimetype: str) -> None:
         """Refuse a type that is not accepted.
 
@@ -76,7 +72,7 @@ class Accepted:
         Raises:
             UnsupportedTypeError: It is not accepted, whatever follows.
         """
-        if mimetype != ZIP or not any(self.allows(each) for each in ZIP_TYPES):
+        if mimetype != ZIP or not any(_allow(self.lists, each) for each in ZIP_TYPES):
             self.check(mimetype)
 
 
