@@ -50,6 +50,15 @@ def put(store: HashFS, count: int, size: int = SIZE) -> list[Any]:
     return [store.put(os.urandom(size)) for _ in range(count)]
 
 
+def missed(tmp_path: Path) -> tuple[HashFS, HashAddress, bytes]:
+    """Return a store with a cache, and a file that is not kept."""
+    store = cached(tmp_path, limit=2**30)
+    data = os.urandom(4_000_000)
+    address = store.put(data)
+    drop_all(tmp_path)
+    return store, address, data
+
+
 def is_kept(store: HashFS, address: Any) -> bool:
     return os.path.exists(f"{store.backend.folder}/files/{address.relpath}")  # type: ignore[attr-defined]
 
@@ -316,13 +325,8 @@ def test_what_a_full_disk_did_not_take_is_verified_with_the_rest(
     shutil.rmtree(disk / "cache" / "filling", ignore_errors=True)
 
 
-def test_a_reader_far_behind_a_fill_reads_what_its_memory_has_no_more(
-    store: HashFS, tmp_path: Path
-) -> None:
-    store = cached(tmp_path, limit=2**30)
-    data = os.urandom(5_000_000)
-    address = store.put(data)
-    drop_all(tmp_path)
+def test_a_reader_far_behind_a_fill_reads_what_its_memory_has_no_more(tmp_path: Path) -> None:
+    store, address, data = missed(tmp_path)
     with store.open(address) as first, store.open(address) as second:
         assert first.read(100) == data[:100]
         assert second.read() == data
@@ -406,15 +410,6 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     wait_until(lambda: not _fill_threads(), "its thread, too")
     assert ended == []
     assert os.listdir(tmp_path / "cache" / "filling") == []
-
-
-def missed(tmp_path: Path) -> tuple[HashFS, HashAddress, bytes]:
-    """Return a store with a cache, and a file that is not kept."""
-    store = cached(tmp_path, limit=2**30)
-    data = os.urandom(4_000_000)
-    address = store.put(data)
-    drop_all(tmp_path)
-    return store, address, data
 
 
 def break_off(

@@ -53,6 +53,12 @@ class Answer:
         return self.headers.get(name.lower())
 
 
+def answer_of(response: Any, body: bytes) -> Answer:
+    """Return what a client of Flask or Quart has received."""
+    headers = {name.lower(): value for name, value in response.headers}
+    return Answer(response.status_code, headers, body)
+
+
 class Face:
     """An app and its client."""
 
@@ -227,8 +233,7 @@ class FlaskFace(Face):
             more = {"environ_overrides": {"CONTENT_LENGTH": headers["Content-Length"]}}
         more.setdefault("environ_overrides", {})["SCRIPT_NAME"] = self.mount
         response = self.app.test_client().open(path, method=method, headers=dict(headers), **more)
-        found = {name.lower(): value for name, value in response.headers}
-        return Answer(response.status_code, found, response.data)
+        return answer_of(response, response.data)
 
     def send_with_break(
         self,
@@ -240,8 +245,7 @@ class FlaskFace(Face):
         body = {"wsgi.input": _InTwo(pieces, between), "CONTENT_LENGTH": headers["Content-Length"]}
         client = self.app.test_client()
         response = client.patch(location, headers=dict(headers), environ_overrides=body)
-        found = {name.lower(): value for name, value in response.headers}
-        return Answer(response.status_code, found, response.data)
+        return answer_of(response, response.data)
 
     def fs_call(self, name: str, *args: Any) -> Any:
         with self.app.app_context():
@@ -282,8 +286,7 @@ class QuartFace(Face):
                 await connection.send_complete()
             response = await connection.as_response()
             data = await response.get_data(as_text=False)
-        found = {name.lower(): value for name, value in response.headers}
-        return Answer(response.status_code, found, data)
+        return answer_of(response, data)
 
     def send_with_break(
         self,
@@ -292,30 +295,24 @@ class QuartFace(Face):
         pieces: tuple[bytes, bytes | None],
         between: Callable[[], None],
     ) -> Answer:
-        return asyncio.run(self._send_with_break(location, headers, pieces, between))
-
-    async def _send_with_break(
-        self,
-        location: str,
-        headers: Mapping[str, str],
-        pieces: tuple[bytes, bytes | None],
-        between: Callable[[], None],
-    ) -> Answer:
         first, second = pieces
         client = self.app.test_client()
-        with NOTHING_BLOCKS():
-            async with client.request(location, method="PATCH", headers=dict(headers)) as sent:
-                await sent.send(first)
-                while not self.has_taken_content(location):
-                    await asyncio.sleep(0.01)
-                await asyncio.to_thread(between)
-                if second is not None:
-                    await sent.send(second)
-                await sent.send_complete()  # too soon where it breaks off
-            response = await sent.as_response()
-            data = await response.get_data(as_text=False)
-        found = {name.lower(): value for name, value in response.headers}
-        return Answer(response.status_code, found, data)
+
+        async def send() -> Answer:
+            with NOTHING_BLOCKS():
+                async with client.request(location, method="PATCH", headers=dict(headers)) as sent:
+                    await sent.send(first)
+                    while not self.has_taken_content(location):
+                        await asyncio.sleep(0.01)
+                    await asyncio.to_thread(between)
+                    if second is not None:
+                        await sent.send(second)
+                    await sent.send_complete()  # too soon where it breaks off
+                response = await sent.as_response()
+                data = await response.get_data(as_text=False)
+            return answer_of(response, data)
+
+        return asyncio.run(send())
 
     def fs_call(self, name: str, *args: Any) -> Any:
         async def call() -> Any:
