@@ -173,8 +173,8 @@ def _held_back(size: int, available: int) -> int:
 class _Reading:
     """One reader of a fill of its own process."""
 
-    def __init__(self, fill: Fill, leave: Callable[[Fill], None]) -> None:
-        self._fd = os.dup(fill.fd)
+    def __init__(self, fill: Fill, path: str, leave: Callable[[Fill], None]) -> None:
+        self._fd = posix.open_again(fill.fd, path)
         self.wait_begun = fill.wait_begun
         self.wait = fill.wait
         self._fill = fill
@@ -291,7 +291,7 @@ class Fills:
             elif fill.size != size:
                 return None
             else:
-                reading = _Reading(fill, self._leave)
+                reading = self._reading(fill)
             fill.goes_on = fill.goes_on or goes_on
             fill.readers += 1
         if is_new:
@@ -301,12 +301,15 @@ class Fills:
     def _register(self, fill: Fill) -> _Reading:
         """Let others find a fill that has been begun, and return its first reader."""
         try:
-            reading = _Reading(fill, self._leave)
+            reading = self._reading(fill)
         except OSError:  # too many files are open
             self._close(fill)
             raise
         self._fills[fill.key] = fill
         return reading
+
+    def _reading(self, fill: Fill) -> _Reading:
+        return _Reading(fill, os.path.join(self._kept.filling, fill.name), self._leave)
 
     def _start(self, fill: Fill, reading: _Reading) -> None:
         """Start the thread of a fill, or end the fill.
@@ -318,9 +321,9 @@ class Fills:
             threads.begin("hashfs-fill", self._run, fill)
         except OSError as error:
             reading.leave()
-            fill.fail(BrokenOffError(str(error)))
             self._forget(fill)
             self._close(fill)
+            fill.fail(BrokenOffError(str(error)))
             raise
 
     def _begin(self, address: HashAddress, size: int) -> Fill | Following | None:
@@ -355,24 +358,28 @@ class Fills:
     # -- in the thread of a fill -----------------------------------------------------------
 
     def _run(self, fill: Fill) -> None:
+        failure: Exception | None = None
         try:
-            try:
-                self._fetch(fill)
-                self._seal(fill)
-            except (BrokenOffError, StoreUnavailableError) as error:
-                fill.fail(error)
-                return
-            except BaseException as error:
-                fill.fail(BrokenOffError(str(error)))
-                raise
+            self._fetch(fill)
+            self._seal(fill)
             fill.arrived.clear()
-            try:
-                self._keep(fill.fd, fill.name, fill.address.relpath)
-            except OSError as failure:
-                self._telling.failing(failure)
+            self._keep_filled(fill)
+        except (BrokenOffError, StoreUnavailableError) as error:
+            failure = error
+        except BaseException as error:
+            failure = BrokenOffError(str(error))
+            raise
         finally:
             self._forget(fill)
             self._close(fill)
+            if failure is not None:  # said last: who joins again now begins another one
+                fill.fail(failure)
+
+    def _keep_filled(self, fill: Fill) -> None:
+        try:
+            self._keep(fill.fd, fill.name, fill.address.relpath)
+        except OSError as error:
+            self._telling.failing(error)
 
     def _forget(self, fill: Fill) -> None:
         with self._turn:

@@ -14,14 +14,16 @@ from .following import BrokenOffError
 
 _AHEAD = 1024 * 1024  # bytes that a reader waits for, where it does not read on
 _HASHED = 256 * 1024  # bytes at a time
+_JOINED = 3  # fills that a reader joins again after one that gave it nothing: each may be killed
 
 
 class MissedFile(RawReader):
     """A stored file that is not kept.
 
-    All of it is read along its fill, and verified. Where there can be no fill, or it breaks off,
-    the store is read, and that is verified as well. A range of it comes from the store as it is,
-    and has the file filled beside.
+    All of it is read along its fill, and verified. A fill that breaks off before anything of it
+    was read is followed by another one, once for all who read along. Where there can be no fill,
+    or it breaks off later, the store is read, and that is verified as well. A range of it comes
+    from the store as it is, and has the file filled beside.
 
     Args:
         content: Of the store, open.
@@ -46,6 +48,7 @@ class MissedFile(RawReader):
         self._direct: BinaryIO | None = None
         self._begun = False
         self._at = 0  # where the last read ended
+        self._joined = 0  # after the first fill
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Announce what will be read; see `Content.will_read`."""
@@ -96,12 +99,14 @@ class MissedFile(RawReader):
     def wait_kept(self) -> None:
         """Have the file filled, and wait until it is kept, or cannot be."""
         self.expect([(0, self._size)])
-        if self._source is not None:
+        while self._source is not None:
             try:
                 self._source.wait(max(0, self._size - 1))
                 self._source.wait_kept()
+                return
             except BrokenOffError:
-                pass
+                if not self._join_again():
+                    return
 
     def close(self) -> None:
         """Read along no more."""
@@ -121,16 +126,38 @@ class MissedFile(RawReader):
             self._begin(False)  # far ahead: not worth waiting for
         if self._source is None:
             return b""
-        try:
-            there = self._source.wait(position)
-            data = self._source.read(position, min(size, there - position))
-        except BrokenOffError:
-            data = b""
+        data = self._arrived(position, size)
         if data:
             self._at = position + len(data)
         else:
             self._go_on_directly(position)
         return data
+
+    def _arrived(self, position: int, size: int) -> bytes:
+        """Return what there is from `position` on, once there is any; nothing if it broke off."""
+        while True:
+            assert self._source is not None
+            try:
+                there = self._source.wait(position)
+                return self._source.read(position, min(size, there - position))
+            except BrokenOffError:
+                if not self._join_again():
+                    return b""
+
+    def _join_again(self) -> bool:
+        """Join the fill that comes after one which broke off; tell whether there is one.
+
+        It has to be the first whose bytes are read, since they are verified with the rest.
+        """
+        if self._fills is None or self._source is None or self._at or self._joined == _JOINED:
+            return False
+        self._joined += 1
+        source = self._fills.join(self._content.address, self._size)
+        if source is None:
+            return False
+        self._source.leave()
+        self._source = source
+        return True
 
     def _begin(self, is_whole: bool) -> None:
         self._begun = True

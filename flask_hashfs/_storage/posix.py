@@ -265,6 +265,16 @@ def read_at(fd: int, size: int, position: int) -> bytes:
     return os.read(fd, size)
 
 
+def open_again(fd: int, path: str) -> int:
+    """Return another descriptor of an open file, for `read_at` while somebody writes to it.
+
+    Args:
+        fd: Of the file.
+        path: Of the file; opened where reading at a position would move the one of the writer.
+    """
+    return os.dup(fd) if hasattr(os, "pread") else os.open(path, os.O_RDONLY | BINARY)
+
+
 def read_into(fd: int, buffer: memoryview, position: int) -> int:
     """Read bytes of a file from byte `position` on into a buffer, and return how many."""
     if hasattr(os, "preadv"):

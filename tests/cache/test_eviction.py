@@ -400,9 +400,12 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     drop_all(tmp_path)
     ended: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", ended.append)
-    failing = open("/proc/self/mem", "rb")  # noqa: SIM115  # whose first byte is an error to read
+
+    def failing(*_: object) -> Any:
+        return open("/proc/self/mem", "rb")  # whose first byte is an error to read
+
     behind = store.backend.past_cache
-    monkeypatch.setattr(behind, "open", lambda *_: failing)
+    monkeypatch.setattr(behind, "open", failing)
     monkeypatch.setattr(behind, "pieces", partial(Backend.pieces, behind))  # as a folder has them
     with store.open(address) as file:
         assert file.read() == data
