@@ -162,7 +162,8 @@ class LocalUploads(PendingUploads):
         if not self._owners.get(id, (None, False))[1]:
             return False
         with contextlib.suppress(UnknownUploadError):
-            return self.load(id).length == state.st_size
+            record = self.load(id)
+            return record.length == _offset(state, record)
         return True
 
     def _owner(self, id: str) -> str | None:
@@ -205,8 +206,9 @@ class LocalUploads(PendingUploads):
         expires = state.st_mtime + self.limits.expire
         if expires <= time.time():
             raise ExpiredUploadError
-        offset = state.st_size if record.final is None else record.length or 0
-        return Listed(id, record, offset, expires)
+        if record.final is not None:
+            return Listed(id, record, record.length or 0, expires)
+        return Listed(id, record, _offset(state, record), expires)
 
     def take(self, id: str) -> LocalTaken:
         """Take an upload over."""
@@ -362,7 +364,7 @@ class LocalTaken(Taken):
             if self.expires <= time.time():
                 raise ExpiredUploadError
             if self.record.mark is not None:
-                self.offset = min(self.offset, self.record.mark)  # a power cut may leave less
+                self.offset = _offset(state, self.record)
                 os.ftruncate(self._data, self.offset)
                 self._replace(mark=None)
             _, synced = self._read_lock()
@@ -488,8 +490,7 @@ class LocalTaken(Taken):
             record = self._uploads.load(self.id)
             if record.final is not None:
                 return record.length or 0
-            size = os.fstat(self._data).st_size
-            return size if record.mark is None else min(size, record.mark)
+            return _offset(os.fstat(self._data), record)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -552,6 +553,12 @@ class LocalTaken(Taken):
         for fd in (data, lock):
             if fd >= 0:
                 os.close(fd)
+
+
+def _offset(data: os.stat_result, record: Record) -> int:
+    """Return how many bytes of an unfinished upload count: those that a mark covers do not."""
+    size = data.st_size
+    return size if record.mark is None else min(size, record.mark)  # a power cut may leave less
 
 
 def _new_epoch() -> str:

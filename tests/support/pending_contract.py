@@ -330,6 +330,17 @@ class PendingContract:
         second.close()
         assert end(store, store.backend.pending.take(first.id)).id == ID
 
+    def test_content_that_has_a_mark_is_not_told(self, store: HashFS) -> None:
+        uploads = store.backend.pending
+        taken = uploads.take(begun(store))
+        append(taken, CONTENT[1000:], len(CONTENT), marked=True)
+        assert uploads.find(taken.id).offset == 1000
+        assert [listed.offset for listed in uploads.listed()] == [1000]
+        taken.keep()
+        assert uploads.find(taken.id).offset == len(CONTENT)
+        assert [listed.offset for listed in uploads.listed()] == [len(CONTENT)]
+        taken.close()
+
     def test_an_upload_with_a_mark_does_not_end(self, store: HashFS) -> None:
         taken = store.backend.pending.take(begun(store))
         append(taken, CONTENT[1000:], len(CONTENT), marked=True)
