@@ -37,6 +37,11 @@ class Batch:
         else:
             self._pieces[-1] = bytearray(last) + data
 
+    def extend(self, other: Batch) -> None:
+        """Add what another batch has; that one must not be used any more."""
+        self._pieces += other._pieces
+        self.size += other.size
+
     def __len__(self) -> int:
         return self.size
 

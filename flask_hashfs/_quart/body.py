@@ -170,6 +170,13 @@ class UploadBody(Body):
         self.clear()
         return batch
 
+    def give_back(self, batch: Batch) -> None:
+        """Take back what `take` has returned, as nobody has read it: it comes first again."""
+        self._taken -= batch.size
+        batch.extend(self._unread)
+        self._unread = batch
+        self._count()
+
     def clear(self) -> None:
         self._is_begun = self._is_begun or bool(self._unread.size)
         self._unread = Batch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -95,6 +96,7 @@ class _Driver:
         self._inspect = inspect
         self._body = cast(UploadBody, request.body)
         self._body.lift_limit()
+        self._loop = asyncio.get_running_loop()
         self._worth = READ_SIZE  # bytes that are worth a call: more and more, while they come fast
 
     async def run(self, steps: Generator[Step, Any, Reply]) -> Reply:
@@ -106,15 +108,30 @@ class _Driver:
         next = _go_on(steps)
         while not isinstance(next, Reply):
             try:
-                if isinstance(next, Call) and not next.is_cleanup:
-                    next = await self._workers.run(_call, steps, next)
-                elif isinstance(next, Receive):
-                    next = await self._receive(steps, next)
+                if isinstance(next, Receive):
+                    has_arrived = bool(await self._body.prompt_batch(self._worth))
+                    next = await self._work(steps, next) if has_arrived else _go_on(steps, False)
+                elif isinstance(next, Call) and not next.is_cleanup:
+                    next = await self._work(steps, next)
                 else:
                     next = _go_on(steps, await self._carry_out(next))
             except BaseException as error:
                 next = _go_on(steps, error=error)
         return next
+
+    async def _work(self, steps: Generator[Step, Any, Reply], next: Step) -> Step | Reply:
+        """Let a worker go on with a flow, and take with it what has arrived of the body."""
+        work = _Work(steps, self._watch)
+        step = await self._workers.run(work, next, late_argument=self._take)
+        if work.batch.size:
+            self._body.give_back(work.batch)
+        return step
+
+    def _take(self) -> tuple[Batch, bool]:
+        batch = self._body.take()
+        if batch.size >= self._worth:
+            self._worth = min(16 * self._worth, _WORTH_AT_MOST)
+        return batch, self._body.ended
 
     async def _carry_out(self, step: Step) -> Any:
         match step:
@@ -140,17 +157,9 @@ class _Driver:
             case Pause(seconds):
                 return await asyncio.sleep(seconds)
 
-    async def _receive(self, steps: Generator[Step, Any, Reply], receive: Receive) -> Step | Reply:
-        if not await self._body.prompt_batch(self._worth):
-            return _go_on(steps, False)
-        self._worth = min(16 * self._worth, _WORTH_AT_MOST)
-        return await self._workers.run(_receive, steps, receive, late_argument=self._take)
-
-    def _take(self) -> tuple[Batch, bool]:
-        return self._body.take(), self._body.ended
-
     def _watch(self, taken: Taken) -> None:
-        loop, body = asyncio.get_running_loop(), self._body
+        """Have a request that is taken over told so; in any thread."""
+        loop, body = self._loop, self._body
 
         def interrupt() -> None:
             try:
@@ -177,41 +186,56 @@ def _go_on(
         return reply
 
 
-def _call(steps: Generator[Step, Any, Reply], next: Step | Reply) -> Step | Reply:
-    """Make the calls that come next, in this thread, and return what is next then.
+class _Work:
+    """What a worker does for a flow, until the flow needs something else than a worker.
 
     The thread is given back between two calls once they have taken `_KEPT_FOR` seconds.
 
     A job that has begun runs to its end, but where the request was cancelled meanwhile nobody gets
     what is next then. So a cleanup is never left to the caller: it is made here.
+
+    Attributes:
+        batch: What is left of the bytes that have arrived.
     """
-    until = time.monotonic() + _KEPT_FOR
-    is_first = True
-    while isinstance(next, Call) and (is_first or next.is_cleanup or time.monotonic() < until):
-        is_first = False
-        try:
-            result = next.function()
-        except BaseException as error:
-            next = _go_on(steps, error=error)
-        else:
-            next = _go_on(steps, result)
-    return next
 
+    def __init__(self, steps: Generator[Step, Any, Reply], watch: Callable[[Taken], None]) -> None:
+        self._steps = steps
+        self._watch = watch
+        self._ended = False
+        self.batch = Batch()
 
-def _receive(
-    steps: Generator[Step, Any, Reply], receive: Receive, taken: tuple[Batch, bool]
-) -> Step | Reply:
-    """Hand a piece of the body on; after the last one, make the calls that follow, too."""
-    piece, is_last = taken
-    try:
-        receive.function(piece)
-    except BaseException as error:
-        next = _go_on(steps, error=error)
-    else:
-        next = _go_on(steps, True)
-    if is_last and isinstance(next, Receive):
-        next = _go_on(steps, False)
-    return _call(steps, next)
+    def __call__(self, next: Step | Reply, arrived: tuple[Batch, bool]) -> Step | Reply:
+        self.batch, self._ended = arrived
+        until = time.monotonic() + _KEPT_FOR
+        is_first = True
+        while function := self._function(next):
+            is_cleanup = isinstance(next, Call) and next.is_cleanup
+            if not (is_first or is_cleanup or time.monotonic() < until):
+                break
+            is_first = False
+            try:
+                result = function()
+            except BaseException as error:
+                next = _go_on(self._steps, error=error)
+            else:
+                next = _go_on(self._steps, result)
+        return next
+
+    def _function(self, step: Step | Reply) -> Callable[[], Any] | None:
+        """Return what carries a step out in this thread, or None where nothing here does."""
+        if isinstance(step, Call):
+            return step.function
+        if isinstance(step, Watch):
+            return partial(self._watch, step.taken)
+        if isinstance(step, Receive) and (self.batch.size or self._ended):
+            return partial(self._receive, step.function)
+        return None
+
+    def _receive(self, function: Callable[[Batch], None]) -> bool:
+        batch, self.batch = self.batch, Batch()
+        if batch.size:
+            function(batch)
+        return batch.size > 0
 
 
 async def _answer(value: Any) -> Answer:

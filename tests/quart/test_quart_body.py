@@ -364,6 +364,18 @@ async def test_a_body_that_breaks_off_gives_what_has_come_and_then_its_error() -
         await body.prompt_batch(len(PIECE))
 
 
+async def test_bytes_that_were_given_back_come_first_again() -> None:
+    body = fed(b"1", b"2" * 5000, expected=5004)
+    taken = body.take()
+    body.append(b"3")
+    body.give_back(taken)
+    body.append(b"45")
+    body.set_complete()
+    assert await body.prompt_batch(len(PIECE)) == 5004
+    assert bytes(body.take()) == b"1" + b"2" * 5000 + b"345"
+    assert body.ended
+
+
 async def test_a_prompt_batch_at_the_end_is_empty_and_one_beyond_the_limit_an_error() -> None:
     body = fed()
     body.set_complete()

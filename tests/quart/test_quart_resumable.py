@@ -18,6 +18,7 @@ from resumable_faces import TUS, TUS_CONTENT, BucketQuartFace, QuartFace
 from flask_hashfs._app import resumable
 from flask_hashfs._bucket.pending import BucketTaken
 from flask_hashfs._local.pending import LocalTaken, LocalUploads
+from flask_hashfs._quart.workers import Workers
 from flask_hashfs.exceptions import StoreUnavailableError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")
@@ -181,3 +182,57 @@ def test_a_long_concatenation_gives_its_thread_back_now_and_then(
     assert order.count("copy") == 20
     assert order.index("200") < 20, "before the last slice was copied"
     assert b"x" * 20 in face.contents()
+
+
+async def patch(face: QuartFace, location: str, *pieces: bytes, offset: int = 0) -> int | None:
+    """Append pieces that have all arrived when the request begins; return the status."""
+    size = sum(map(len, pieces))
+    headers = {**TUS_CONTENT, "Upload-Offset": str(offset), "Content-Length": str(size)}
+    async with Exchange(face.app, location, method="PATCH", headers=headers) as exchange:
+        for piece in pieces:
+            await exchange.send(piece)
+        await exchange.finish()
+    return exchange.status
+
+
+def test_a_worker_takes_with_it_what_has_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face = QuartFace(tmp_path / "root")
+    location = face.create(12)
+    calls: list[object] = []
+    run = Workers.run
+
+    async def note_and_run(self: Workers, call: Any, *args: Any, **more: Any) -> Any:
+        calls.append(call)
+        return await run(self, call, *args, **more)
+
+    monkeypatch.setattr(Workers, "run", note_and_run)
+    assert asyncio.run(patch(face, location, b"one ", b"call")) == 204
+    assert len(calls) == 1, "the upload is taken, written and left by one call"
+    assert face.offset(location) == 8
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_what_arrives_while_a_hook_is_asked_comes_in_its_order(tmp_path: Path, offset: int) -> None:
+    face = QuartFace(tmp_path / "root")
+    asked: list[str] = []
+
+    @face.fs.before_upload
+    def plain(upload: Any) -> None:
+        asked.append(upload.action)
+
+    @face.fs.before_upload
+    async def coroutine(upload: Any) -> None:
+        await asyncio.sleep(0.01)
+
+    location = face.create(12)
+    pieces = (b"first, ", b"then ", b"")
+    status = asyncio.run(patch(face, location, *pieces, offset=offset))
+    assert asked[:2] == ["create", "append"]
+    if offset:
+        assert status == 409
+        assert face.offset(location) == 0
+    else:
+        assert status == 204
+        assert face.contents() == [b"first, then "]
