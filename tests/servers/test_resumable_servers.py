@@ -22,6 +22,7 @@ from servers import ANSWER_TIMEOUT, Answer, Server, serve
 CONTENT = random.Random(11).randbytes(700_000)
 ID = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)
+MIB = 1024 * 1024
 TUS = [("Tus-Resumable", "1.0.0")]
 TUS_CONTENT = [*TUS, ("Content-Type", "application/offset+octet-stream")]
 DRAFT_CONTENT = [("Content-Type", "application/partial-upload")]
@@ -278,6 +279,49 @@ def test_two_clients_never_mix_bytes(server: Server) -> None:
         client.join(120)
     assert errors == []
     assert final_answer(server, location)["id"] == ID
+
+
+def usage_of(server: Server) -> dict[str, int]:
+    """Return what the one worker uses: memory, now and at most since the last call, and reads."""
+    found: dict[str, int] = json.loads(send(server, "GET", "/usage", []).body)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="looks at /proc")
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi", "uvicorn", "hypercorn", "granian"])
+def test_the_memory_does_not_grow_with_the_upload(kind: str, tmp_path: Path) -> None:
+    worker, framework, _ = KINDS[kind]
+    piece = random.Random(5).randbytes(4 * MIB)
+
+    def upload(server: Server, count: int) -> None:
+        location = create(server, count * len(piece))
+        for number in range(count):
+            assert append(server, location, number * len(piece), piece).status == 204
+
+    with serve(worker, f"resumable_app:{framework}_app()", env=settings(tmp_path)) as server:
+        upload(server, 4)  # what is loaded and kept by the first requests
+        usage_of(server)
+        before = usage_of(server)["now"]
+        upload(server, 24)
+        assert usage_of(server)["peak"] - before <= 24 * MIB, "of 96 MiB"
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="looks at /proc")
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_a_question_reads_no_byte_of_the_upload(kind: str, tmp_path: Path) -> None:
+    worker, framework, _ = KINDS[kind]
+    reads = []
+    with serve(worker, f"resumable_app:{framework}_app()", env=settings(tmp_path)) as server:
+        for size in (10 * 1024, 10 * 1024 * MIB):
+            location = create(server, 20 * 1024 * MIB)
+            os.truncate(data_of(tmp_path, location), size)
+            offset_of(server, location)
+            before = usage_of(server)["read"]
+            for _ in range(10):
+                assert offset_of(server, location) == size
+            reads.append(usage_of(server)["read"] - before)
+    small, large = reads
+    assert large < small + MIB, "whether 10 KiB or 10 GiB of it are there"
 
 
 def test_an_early_answer_reaches_the_client(server: Server) -> None:

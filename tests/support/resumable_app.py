@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
+
+
+def _usage() -> dict[str, int]:
+    """Return the memory used now, and at most since this was last called, and bytes read."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = {line.split()[0]: line.split()[1:] for line in lines}
+    Path("/proc/self/clear_refs").write_text("5")
+    read = int(Path("/proc/self/io").read_text().split()[1])
+    now, peak = (int(used[name][0]) * 1024 for name in ("VmRSS:", "VmHWM:"))
+    return {"now": now, "peak": peak, "read": read}
 
 
 def _prepare(app: Any, fs: Any) -> None:
@@ -24,6 +35,7 @@ def flask_app() -> Any:
     app.config.from_prefixed_env("FLASK")
     fs = FlaskHashFS(app)
     _prepare(app, fs)
+    app.get("/usage")(_usage)
 
     @app.post("/put")
     def put() -> Any:
@@ -43,6 +55,7 @@ def quart_app() -> Any:
     app.config.from_prefixed_env("FLASK")
     fs = QuartHashFS(app)
     _prepare(app, fs)
+    app.get("/usage")(_usage)
 
     @app.post("/put")
     async def put() -> Any:
