@@ -367,13 +367,21 @@ def test_104_tells_where_the_upload_is_before_its_content_is_sent(
         assert fields[b"upload-draft-interop-version"] == str(version).encode()
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a server's process has started."""
+def workers_of(server: Server) -> list[int]:
+    """Return the processes that answer requests."""
+    pid = server.process.pid
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(each) for each in text.split()]
+    return [each for each in map(int, text.split()) if _is_worker(each)]
 
 
-@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi"])
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return False
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-asgi", "uvicorn"])
 def test_a_client_that_stalls_loses_at_most_64_kib_when_its_worker_is_killed(
     kind: str, tmp_path: Path
 ) -> None:
@@ -390,7 +398,7 @@ def test_a_client_that_stalls_loses_at_most_64_kib_when_its_worker_is_killed(
         with begin(server, location, 0, SIZE) as stalled:
             stalled.sendall(CONTENT[:600_000])
             wait_until_written(tmp_path, location, least)
-            for pid in children(server.process.pid):
+            for pid in workers_of(server):
                 os.kill(pid, signal.SIGKILL)
         while True:
             try:
@@ -415,16 +423,8 @@ def test_what_was_told_survives_killed_workers(kind: str, tmp_path: Path) -> Non
             _upload_through_a_kill(server, number)
 
 
-def _is_worker(pid: int) -> bool:
-    try:
-        return b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has just ended
-        return False
-
-
 def _kill_worker(server: Server, rng: random.Random) -> None:
-    workers = [pid for pid in children(server.process.pid) if _is_worker(pid)]
-    if workers:
+    if workers := workers_of(server):
         os.kill(rng.choice(workers), signal.SIGKILL)
 
 
