@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 from both_apps import FRAMEWORKS, Site
 from file_systems import exfat, small_disk, sshfs
-from object_stores import objects_of
-from odd_s3 import CREDENTIALS, OddS3, odd_store, page
+from odd_s3 import CREDENTIALS, OddS3, odd_endpoint, odd_store, page
 from permissions import permissions_hold
 from runners import make_runner
 
@@ -528,8 +527,7 @@ def test_credentials_that_are_missing() -> None:
 @pytest.mark.usefixtures("without_credentials")
 def test_where_the_credentials_were_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(**options: Any) -> str:
-        with odd_store(OddS3) as store:
-            endpoint = objects_of(store)._store.config["endpoint"]
+        with odd_endpoint(OddS3) as endpoint:
             own = {"endpoint": endpoint, "region": "us-east-1", **options}
             return found("s3://bucket", HASHFS_STORE_OPTIONS=own)["credentials"].message
 

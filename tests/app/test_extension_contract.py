@@ -47,53 +47,53 @@ class Store:
 
 class FlaskStore(Store):
     def __init__(self, root: Path, **options: Any) -> None:
-        self._app = Flask(__name__)
-        self._app.config.update(config_of(root, options))
-        self._fs = FlaskHashFS(self._app)
-        super().__init__(self._app.extensions["hashfs"]["client"])
+        self.app = Flask(__name__)
+        self.app.config.update(config_of(root, options))
+        self.fs = FlaskHashFS(self.app)
+        super().__init__(self.app.extensions["hashfs"]["client"])
 
     def __contains__(self, file: Any) -> bool:
-        with self._app.app_context():
-            return file in self._fs
+        with self.app.app_context():
+            return file in self.fs
 
 
 class QuartStore(Store):
     def __init__(self, portal: BlockingPortal, root: Path, **options: Any) -> None:
-        self._portal = portal
-        self._app = Quart(__name__)
-        self._app.config.update(config_of(root, options))
-        self._fs = QuartHashFS(self._app)
-        super().__init__(self._app.extensions["hashfs"]["client"])
+        self.portal = portal
+        self.app = Quart(__name__)
+        self.app.config.update(config_of(root, options))
+        self.fs = QuartHashFS(self.app)
+        super().__init__(self.app.extensions["hashfs"]["client"])
 
     def __contains__(self, file: Any) -> bool:
         return bool(self.exists(file))
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         async def call() -> Any:
-            async with self._app.app_context():
-                return (await self._fs.open(*args, **kwargs))._file
+            async with self.app.app_context():
+                return (await self.fs.open(*args, **kwargs))._file
 
-        return self._portal.call(call)
+        return self.portal.call(call)
 
 
 def awaited(name: str) -> Callable[..., Any]:
     def method(store: QuartStore, *args: Any, **kwargs: Any) -> Any:
         async def call() -> Any:
-            async with store._app.app_context():
-                result = getattr(store._fs, name)(*args, **kwargs)
+            async with store.app.app_context():
+                result = getattr(store.fs, name)(*args, **kwargs)
                 if isinstance(result, AsyncIterator):
                     return [item async for item in result]
                 return await result
 
-        return store._portal.call(call)
+        return store.portal.call(call)
 
     return method
 
 
 def in_context(name: str) -> Callable[..., Any]:
     def method(store: FlaskStore, *args: Any, **kwargs: Any) -> Any:
-        with store._app.app_context():
-            result = getattr(store._fs, name)(*args, **kwargs)
+        with store.app.app_context():
+            result = getattr(store.fs, name)(*args, **kwargs)
             return list(result) if isinstance(result, Iterator) and name != "open" else result
 
     return method

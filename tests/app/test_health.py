@@ -36,8 +36,9 @@ def site(framework: str, root: object, **config: Any) -> Site:
 
 
 def ask(site: Site) -> tuple[int, Any]:
-    site.app.extensions["hashfs"]["health"]._latest = None  # as if a second had passed
-    reply = site.ask(PATH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "INTERVAL", 0.0)  # as if a second had passed
+        reply = site.ask(PATH)
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["Cache-Control"] == "no-store"
     return reply.status, json.loads(reply.body)
@@ -245,9 +246,8 @@ def test_a_probe_that_hangs_is_not_joined_by_another(
     assert ask_once(app) == failing("timeout")  # at once: its time is up
     assert probe.begun == 1
     probe.go_on.set()
-    while app.app.extensions["hashfs"]["health"]._latest.future.done() is False:
+    while ask_once(app) != OK:  # until the thread has told that its probe is over
         time.sleep(0.01)
-    assert ask_once(app) == OK
     assert probe.begun == 2
 
 
@@ -303,17 +303,19 @@ def test_a_change_is_logged_once(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_its_parents_probe(framework: str, tmp_path: Path) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     store = HashFS(tmp_path)
     parent = os.getpid()
 
     def probe() -> None:
         if os.getpid() == parent:
+            begun.set()
             go_on.wait(30)
         store.backend.probe()
 
     told = Health("x", probe)
-    told._current()
+    threading.Thread(target=told.condition, daemon=True).start()
+    assert begun.wait(30)
     child = os.fork()
     if child == 0:
         os._exit(0 if told.condition() == Condition() else 1)

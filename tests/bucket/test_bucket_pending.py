@@ -11,13 +11,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from object_stores import KINDS, backend_of, keys, object_store, objects_of, options
+from object_stores import (
+    KINDS,
+    backend_of,
+    keys,
+    object_store,
+    objects_of,
+    options,
+    uploads_elsewhere,
+)
 from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun, content_of, end
 
 from flask_hashfs import HashFS
 from flask_hashfs._bucket import lease
 from flask_hashfs._bucket.client import ExistsError, Found
-from flask_hashfs._bucket.pending import PIECE, BucketUploads
+from flask_hashfs._bucket.pending import PIECE
 from flask_hashfs._storage.pending import (
     BusyUploadError,
     Listed,
@@ -39,12 +47,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 def key(id: str, name: str | int) -> str:
     return f".hashfs/uploads/{id}/{name}"
-
-
-def elsewhere(store: ObjectStore) -> BucketUploads:
-    """Return the same uploads as another machine has them, which shares no memory with this one."""
-    backend = backend_of(store)
-    return BucketUploads(backend._objects, backend.layout, "elsewhere", backend._puts.go_on)
 
 
 def make_older(
@@ -170,7 +172,7 @@ def test_bytes_of_a_slow_client_do_not_wait_for_long(
     taken = store.backend.pending.take(begun(store))
     taken.begin(len(CONTENT), True, marked=False, brings=None)
     taken.write(CONTENT[1000:1500])
-    assert elsewhere(store).find(taken.id).offset == 1500
+    assert uploads_elsewhere(store).find(taken.id).offset == 1500
     taken.close()
 
 
@@ -187,7 +189,7 @@ def test_what_came_is_sent_when_the_request_ends_in_whatever_way(store: ObjectSt
 
 
 def test_another_machine_goes_on(store: ObjectStore) -> None:
-    id, other = begun(store), elsewhere(store)
+    id, other = begun(store), uploads_elsewhere(store)
     taken = other.take(id)
     append(taken, CONTENT[1000:], len(CONTENT))
     taken.close()
@@ -196,7 +198,7 @@ def test_another_machine_goes_on(store: ObjectStore) -> None:
 
 def test_a_request_that_another_machine_took_over_goes_stale(store: ObjectStore) -> None:
     first = store.backend.pending.take(begun(store))
-    second = elsewhere(store).take(first.id)
+    second = uploads_elsewhere(store).take(first.id)
     first.write(b"stale")
     with pytest.raises(StaleUploadError):
         first.keep()
@@ -213,7 +215,7 @@ def test_the_first_writer_of_an_offset_wins(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = store.backend.pending.take(begun(store))
-    second = elsewhere(store).take(first.id)
+    second = uploads_elsewhere(store).take(first.id)
     monkeypatch.setattr(first, "_check_owned", lambda: None)  # it looked just before
     append(first, CONTENT[1000:3000], len(CONTENT))
     second.begin(len(CONTENT), True, marked=False, brings=2000)
@@ -247,7 +249,7 @@ def test_a_state_that_has_changed_is_not_replaced(
 ) -> None:
     first = store.backend.pending.take(begun(store, CONTENT))
     monkeypatch.setattr(first, "_check_owned", lambda: None)  # it looked just before
-    end(store, elsewhere(store).take(first.id))
+    end(store, uploads_elsewhere(store).take(first.id))
     with pytest.raises(StaleUploadError):
         first.begin(77, True, marked=False, brings=1)
     first.close()
@@ -258,7 +260,7 @@ def test_one_machine_at_a_time_brings_about_the_end(store: ObjectStore) -> None:
     first = store.backend.pending.take(begun(store, CONTENT))
     writer = first.end()
     assert writer is not None
-    second = elsewhere(store).take(first.id)
+    second = uploads_elsewhere(store).take(first.id)
     for call in (second.end, second.delete):
         with pytest.raises(BusyUploadError):
             call(wait=False)
@@ -279,7 +281,7 @@ def test_an_end_whose_machine_died_is_brought_about_by_another(
     first = store.backend.pending.take(begun(store, CONTENT))
     assert first.end() is not None
     make_older(monkeypatch, store, "/ending", 31)  # it has not been renewed
-    assert end(store, elsewhere(store).take(first.id)).id == ID
+    assert end(store, uploads_elsewhere(store).take(first.id)).id == ID
     first.close()
 
 
@@ -358,7 +360,7 @@ def expired(monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> Taken:
 def test_an_upload_that_gets_bytes_while_it_is_swept_stays(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploads, taken = elsewhere(store), expired(monkeypatch, store)
+    uploads, taken = uploads_elsewhere(store), expired(monkeypatch, store)
     find, looked = uploads.find, list[str]()
 
     def find_and_be_late(id: str) -> Listed:
@@ -379,7 +381,7 @@ def test_an_upload_that_gets_bytes_while_it_is_swept_stays(
 def test_bytes_that_come_too_late_for_a_sweep_do_not_count(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploads, taken = elsewhere(store), expired(monkeypatch, store)
+    uploads, taken = uploads_elsewhere(store), expired(monkeypatch, store)
     create: Any = taken._create_piece  # type: ignore[attr-defined]
 
     def sweep_and_create(data: bytes) -> None:

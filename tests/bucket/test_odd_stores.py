@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 from object_stores import objects_of
-from odd_s3 import CREDENTIALS, OddS3, odd_store, page
+from odd_s3 import CREDENTIALS, OddS3, odd_endpoint, odd_store, page
 
 from flask_hashfs import FlaskHashFS, StoreFullError, StoreUnavailableError
 from flask_hashfs._bucket import backend, client
@@ -73,9 +73,9 @@ def test_bytes_that_were_not_asked_for_are_not_read() -> None:
 
 
 def test_they_spoil_no_part_of_an_answer() -> None:
-    with odd_store(SendsMore) as store:
+    with odd_endpoint(SendsMore) as endpoint:
         app = Flask(__name__)
-        options = {**CREDENTIALS, "endpoint": objects_of(store)._store.config["endpoint"]}
+        options = {**CREDENTIALS, "endpoint": endpoint}
         app.config.update(HASHFS_ROOT_FOLDER="s3://bucket", HASHFS_STORE_OPTIONS=options)
         fs = FlaskHashFS(app)
         app.get("/")(lambda: fs.send_file(KEY))

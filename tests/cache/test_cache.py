@@ -24,6 +24,7 @@ from cached import (
     kept,
     opened_gate,
     site,
+    wait_for_fills,
     wait_until,
 )
 from gate import Gate
@@ -212,7 +213,7 @@ def test_a_reader_that_leaves_early_ends_the_fill_and_the_next_one_begins_it_aga
     assert file.read(10) == LARGE[:10]
     file.close()
     gate.held.set()
-    wait_until(lambda: not app.client.backend._fills._fills, "the fill has ended")
+    wait_for_fills(app.client)
     with app.client.open(address) as file:
         assert file.read() == LARGE
     wait_until(lambda: kept(tmp_path) == [address.relpath], "the file is kept")
@@ -407,7 +408,7 @@ def test_a_delete_while_a_file_is_filled_keeps_nothing(
         app.call(app.fs.delete, address.id)
         gate.held.set()
         assert file.read() == LARGE[10:]
-    wait_until(lambda: not app.client.backend._fills._fills, "the fill has ended")
+    wait_for_fills(app.client)
     assert kept(tmp_path) == []
     assert app.ask(f"{PREFIX}/{address.relpath}").status == 404
     assert os.listdir(tmp_path / "cache" / "filling") == []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cached import drop_all, expire, kept, wait_until
+from cached import drop_all, expire, fills_of, kept, wait_for_fills, wait_until
 from file_systems import small_disk
 from permissions import permissions_hold
 
@@ -359,7 +359,7 @@ def test_a_count_that_cannot_be_opened_is_told(
     for _ in range(2):
         with store.open(address) as file:
             assert file.read() == data
-    wait_until(lambda: not store.backend._fills._fills, "the fill has ended")  # type: ignore[attr-defined]
+    wait_for_fills(store)
     wait_until(lambda: not _fill_threads(), "its thread, too")
     told = [getattr(record, "hashfs_kind", "") for record in caplog.records]
     assert told == ["cache-failing"]
@@ -409,7 +409,7 @@ def test_a_fill_whose_store_cannot_be_read_breaks_off(
     monkeypatch.setattr(behind, "pieces", partial(Backend.pieces, behind))  # as a folder has them
     with store.open(address) as file:
         assert file.read() == data
-    wait_until(lambda: not store.backend._fills._fills, "the fill has ended")  # type: ignore[attr-defined]
+    wait_for_fills(store)
     wait_until(lambda: not _fill_threads(), "its thread, too")
     assert ended == []
     assert os.listdir(tmp_path / "cache" / "filling") == []
@@ -464,12 +464,11 @@ def test_a_fill_that_has_failed_keeps_no_memory(
 ) -> None:
     store, address, data = missed(tmp_path)
     goes_on = break_off(store, monkeypatch, data, 200_000)
-    fills = store.backend._fills._fills  # type: ignore[attr-defined]
     gc.disable()
     try:
         with store.open(address) as file:
             assert file.read(100) == data[:100]
-            (fill,) = fills.values()
+            (fill,) = fills_of(store).values()
             goes_on.set()
             wait_until(lambda: not _fill_threads(), "the fill has ended")
             assert fill.arrived.read(0, 100) == data[:100]

@@ -161,8 +161,9 @@ def test_the_health_is_degraded_while_kept_files_are_served(gated_app: tuple[Gat
     gate, app = gated_app
 
     def health() -> tuple[int, Any]:
-        app.app.extensions["hashfs"]["health"]._latest = None  # as if a second had passed
-        reply = app.ask(HEALTH)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("flask_hashfs._app.health.INTERVAL", 0.0)  # as if a second had passed
+            reply = app.ask(HEALTH)
         return reply.status, json.loads(reply.body)
 
     assert health() == (200, {"status": "ok"})

@@ -85,7 +85,7 @@ async def test_a_file_is_served_while_uploads_have_all_their_threads(
         stored = await fs.put(b"answered")
         with pipes(THREADS + 1) as files:
             puts = [asyncio.create_task(fs.put(reader)) for reader, _ in files]
-            await until_all_are_taken(fs._workers)
+            await until_all_are_taken(app.extensions["hashfs"]["workers"])
             assert await fs.exists(stored.id)
             assert await fs.get(stored.id) is not None
             async with fs.open(stored.id) as file:
@@ -113,7 +113,7 @@ async def test_an_upload_is_taken_while_look_ups_have_all_their_threads(
             asyncio.create_task(fs.exists(Blocking(stored.id, go_on))) for _ in range(THREADS + 1)
         ]
         try:
-            await until_all_are_taken(fs._reading)
+            await until_all_are_taken(app.extensions["hashfs"]["reading"])
             response = await app.test_client().post("/", data=b"taken" * 100_000)
             assert response.status_code == 200
             assert not any(look.done() for look in looks)
@@ -125,15 +125,16 @@ async def test_an_upload_is_taken_while_look_ups_have_all_their_threads(
 async def test_a_request_has_one_thread_whatever_it_does_at_once(
     app: Quart, fs: QuartHashFS
 ) -> None:
+    limiter = app.extensions["hashfs"]["workers"].limiter
     async with app.test_request_context("/"):
         with pipes(3) as files:
             puts = [asyncio.create_task(fs.put(reader)) for reader, _ in files]
-            while not fs._workers.limiter.borrowed_tokens:
+            while not limiter.borrowed_tokens:
                 await asyncio.sleep(0.01)
             for _ in range(20):
                 await asyncio.sleep(0)
-            assert fs._workers.limiter.borrowed_tokens == 1
-            assert not fs._workers.limiter.statistics().tasks_waiting
+            assert limiter.borrowed_tokens == 1
+            assert not limiter.statistics().tasks_waiting
             for _, writer in files:
                 await asyncio.to_thread(finish, writer, b"same")
             assert len({address.id for address in await asyncio.gather(*puts)}) == 1

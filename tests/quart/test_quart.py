@@ -390,18 +390,19 @@ class TestPut:
         self, app: Quart, fs: QuartHashFS
     ) -> None:
         calls = 0
+        workers = app.extensions["hashfs"]["workers"]
 
         @app.post("/")
         async def view() -> str:
             nonlocal calls
-            original = fs._workers.run
+            original = workers.run
 
             async def counted(*args: Any, **kwargs: Any) -> Any:
                 nonlocal calls
                 calls += 1
                 return await original(*args, **kwargs)
 
-            fs._workers.run = counted  # type: ignore[method-assign]
+            workers.run = counted
             await fs.put(request.body)
             return ""
 
@@ -491,7 +492,7 @@ class TestLookUp:
         async with app.app_context():
             address = await fs.put(b"content")
             before = await in_thread(descriptors)
-            executor, go_on = fs._reading.executor, threading.Event()
+            reading, go_on = app.extensions["hashfs"]["reading"], threading.Event()
 
             async def leave(how: str) -> None:
                 if how == "plain":
@@ -506,8 +507,8 @@ class TestLookUp:
             for how in ("direct", "awaited", "plain"):
                 go_on.clear()
                 # Every thread is busy, so that the close has to wait and can be cancelled.
-                for _ in range(fs._reading.threads):
-                    executor.submit(go_on.wait, 30)
+                for _ in range(reading.threads):
+                    reading.executor.submit(go_on.wait, 30)
                 reached = asyncio.Event()
                 task = asyncio.create_task(leave(how))
                 await reached.wait()
@@ -655,13 +656,13 @@ class TestServing:
         async with app.app_context():
             address = await fs.put(LARGE)
         exchange = Exchange(app, f"/files/{address.id}", method="GET")
-        send = exchange._send
+        send = exchange.deliver
 
         async def slow(message: dict[str, Any]) -> None:
             await asyncio.sleep(0.05)
             await send(message)
 
-        exchange._send = slow  # type: ignore[method-assign]
+        exchange.deliver = slow  # type: ignore[method-assign]
         async with exchange:
             await exchange.finish()
         assert exchange.body == LARGE
@@ -671,14 +672,14 @@ class TestServing:
         async with app.app_context():
             address = await fs.put(LARGE)
         exchange = Exchange(app, f"/files/{address.id}", method="GET")
-        send = exchange._send
+        send = exchange.deliver
 
         async def delete_first(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 await in_thread(os.unlink, address.abspath)
             await send(message)
 
-        exchange._send = delete_first  # type: ignore[method-assign]
+        exchange.deliver = delete_first  # type: ignore[method-assign]
         async with exchange:
             await exchange.finish()
         assert exchange.body == LARGE
@@ -721,7 +722,7 @@ class TestServing:
                     await exchange.disconnect()
                     await gone.wait()
 
-            exchange._send = stop_reading  # type: ignore[method-assign]
+            exchange.deliver = stop_reading  # type: ignore[method-assign]
             async with exchange:
                 await exchange.finish()
             assert await in_thread(descriptors) == before
@@ -857,8 +858,12 @@ class TestCancelling:
         async with app.app_context():
             address = await fs.put(LARGE)
             before = await in_thread(descriptors)
+
+            async def opened() -> Any:
+                return await fs.open(address)
+
             for n in range(40):
-                task = asyncio.ensure_future(fs.open(address)._open())
+                task = asyncio.create_task(opened())
                 for _ in range(n % 10):
                     await asyncio.sleep(0)
                 task.cancel()

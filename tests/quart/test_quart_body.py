@@ -152,7 +152,7 @@ async def test_an_answer_that_does_not_depend_on_the_body_lets_the_rest_of_it_pa
         return b"long answer"
 
     exchange = Exchange(app)
-    send = exchange._send
+    send = exchange.deliver
     blocked = asyncio.Event()
 
     async def send_when_all_is_received(message: dict[str, Any]) -> None:
@@ -161,7 +161,7 @@ async def test_an_answer_that_does_not_depend_on_the_body_lets_the_rest_of_it_pa
         blocked.set()
         await send(message)
 
-    exchange._send = send_when_all_is_received  # type: ignore[method-assign]
+    exchange.deliver = send_when_all_is_received  # type: ignore[method-assign]
     async with exchange:
         await exchange.send(*[PIECE] * count)
         await exchange.finish()

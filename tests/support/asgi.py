@@ -50,7 +50,7 @@ class Exchange:
         self.task: asyncio.Task[None]
 
     async def __aenter__(self) -> Exchange:
-        self.task = asyncio.create_task(self._app(self.scope, self._receive, self._send))
+        self.task = asyncio.create_task(self._app(self.scope, self._receive, self.deliver))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -96,7 +96,7 @@ class Exchange:
         self.received += message["type"] == "http.request"
         return message
 
-    async def _send(self, message: Message) -> None:
+    async def deliver(self, message: Message) -> None:
         self.sent.append(message)
         await asyncio.sleep(0)
         if message["type"] != "http.response.start" and not message.get("more_body"):

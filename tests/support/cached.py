@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from both_apps import Site
 from gate import Gate, gate
 from object_stores import BUCKET, ENDPOINT, needs_s3, new_url
+
+from flask_hashfs import HashFS
+from flask_hashfs._cache.backend import CachedBackend
+from flask_hashfs._cache.fills import Fill
 
 KINDS = ["bucket", pytest.param("s3", marks=needs_s3)]
 ALL_KINDS = ["memory", "folder", *KINDS]
@@ -81,6 +85,16 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
+
+
+def fills_of(store: HashFS) -> dict[Any, Fill]:
+    """Return what is being fetched into the cache of `store` now."""
+    return cast(CachedBackend, store.backend)._fills._fills
+
+
+def wait_for_fills(store: HashFS) -> None:
+    """Wait until nothing is being fetched into the cache of `store`."""
+    wait_until(lambda: not fills_of(store), "the fill has ended")
 
 
 def drop_all(tmp_path: Path) -> None:

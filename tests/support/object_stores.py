@@ -19,6 +19,7 @@ import pytest
 from flask_hashfs import HashFS
 from flask_hashfs._bucket.backend import BucketBackend
 from flask_hashfs._bucket.client import Objects
+from flask_hashfs._bucket.pending import BucketUploads
 from flask_hashfs._store.object_store import ObjectStore
 
 ENDPOINT = os.environ.get("HASHFS_TEST_S3")
@@ -70,6 +71,12 @@ def backend_of(store: HashFS) -> BucketBackend:
 def objects_of(store: HashFS) -> Objects:
     """Return the client of the bucket, to look past the store and to disturb it."""
     return backend_of(store)._objects
+
+
+def uploads_elsewhere(store: HashFS) -> BucketUploads:
+    """Return the same uploads as another machine has them, which shares no memory with this one."""
+    backend = backend_of(store)
+    return BucketUploads(objects_of(store), backend.layout, "elsewhere", backend._puts.go_on)
 
 
 def empty(store: ObjectStore) -> None:

@@ -115,15 +115,21 @@ def page(keys: list[str], more: str | None = None) -> bytes:
 
 
 @contextmanager
-def odd_store(handler: type[OddS3], **options: Any) -> Iterator[ObjectStore]:
-    """Serve a bucket by `handler`, and make a store in it."""
+def odd_endpoint(handler: type[OddS3]) -> Iterator[str]:
+    """Serve a bucket by `handler`, and give the URL of the endpoint."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = False  # so that closing the server waits for them
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        given = {"endpoint": endpoint, "retry_config": {"max_retries": 0}, **CREDENTIALS, **options}
         try:
-            yield ObjectStore("s3://bucket", options=given)
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+@contextmanager
+def odd_store(handler: type[OddS3], **options: Any) -> Iterator[ObjectStore]:
+    """Serve a bucket by `handler`, and make a store in it."""
+    with odd_endpoint(handler) as endpoint:
+        given = {"endpoint": endpoint, "retry_config": {"max_retries": 0}, **CREDENTIALS, **options}
+        yield ObjectStore("s3://bucket", options=given)

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from guards import LoopGuard
-from object_stores import backend_of, objects_of
+from object_stores import objects_of, uploads_elsewhere
 
 from flask_hashfs import HashFS
 from flask_hashfs._bucket import pending as bucket_pending
-from flask_hashfs._bucket.pending import BucketUploads
 from flask_hashfs._local import pending as local_pending
 from flask_hashfs._local.pending import LocalUploads
 from flask_hashfs._storage.pending import PendingUploads
@@ -333,8 +332,7 @@ class BucketFace(Face):
         return objects_of(self.client)
 
     def elsewhere(self) -> PendingUploads:
-        backend = backend_of(self.client)
-        return BucketUploads(backend._objects, backend.layout, "elsewhere", backend._puts.go_on)
+        return uploads_elsewhere(self.client)
 
     def left(self) -> list[str]:
         return sorted({found.key.split("/")[2] for found in self._objects.list(".hashfs/uploads")})
