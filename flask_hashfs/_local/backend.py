@@ -22,6 +22,10 @@ from . import listing
 from .lookup import Tree
 from .probe import Probe
 
+_EXPECTS_NEW = 8
+"""New contents in a row after which a put lists the folder at once, as it has to for new content,
+and does not try to renew the content first."""
+
 _FOLLOW = os.utime not in os.supports_follow_symlinks  # where it cannot do otherwise
 
 
@@ -38,6 +42,7 @@ class LocalBackend(Tree):
     ) -> None:
         super().__init__(root, layout, fmode, dmode, fsync)
         self._synced = posix.SyncedFolders()
+        self._new_in_a_row = 0  # puts; threads may miscount, since it only decides what is faster
         self._probe = Probe(self.temporary)
 
     # -- putting ---------------------------------------------------------------------------
@@ -77,11 +82,13 @@ class LocalBackend(Tree):
         for _ in range(posix.ATTEMPTS):
             try:
                 is_duplicate = self._place(writer, id, path, is_new_folder, sync)
+                self._new_in_a_row = 0 if is_duplicate else self._new_in_a_row + 1
                 if sync:
                     self._sync(path, is_duplicate)
                 return is_duplicate
             except FileExistsError:  # another put was first, or damage: look again
                 is_new_folder = False
+                self._new_in_a_row = 0
             except FileNotFoundError:  # no folder yet, or a delete has just taken it
                 is_new_folder = self._make_folder(os.path.dirname(path))
         raise FileNotFoundError(errno.ENOENT, "This folder does not stay", path)
@@ -97,14 +104,20 @@ class LocalBackend(Tree):
             FileExistsError: Something else was done first: look again.
             FileNotFoundError: The folder does not exist, or a delete was first.
         """
-        try:
-            state = None if is_new_folder else self._renewed(path)
-        except FileNotFoundError:
-            state = None
+        state = None
+        if not is_new_folder and self._new_in_a_row < _EXPECTS_NEW:
+            try:
+                state = self._renewed(path)
+            except FileNotFoundError:
+                pass
         if state is None:
-            self._check_inside(self._folder_of(path))
-            others = [] if is_new_folder else self._paths_of(id)
-            return self._place_new(writer, id, path, others, sync)
+            folder, name = self._split(path)
+            self._check_inside(folder)
+            leaf = name.partition(os.extsep)[0]
+            others = [] if is_new_folder else self._paths_in(folder, leaf)
+            if path not in others:
+                return self._place_new(writer, id, path, others, sync)
+            state = self._renewed(path)
         if self._leads_elsewhere(state):
             self._check_inside(os.path.dirname(path))
         if stat.S_ISREG(state.st_mode):

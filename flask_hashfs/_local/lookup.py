@@ -20,6 +20,7 @@ from . import set_aside
 from .pending import LocalUploads
 from .walk import folders_below
 
+_UP = os.sep + os.pardir
 # A path that ends so is a folder's.
 _FOLDER_ENDINGS = (os.sep, os.sep + os.curdir, os.sep + os.pardir)
 _NOT_THERE = {
@@ -30,7 +31,8 @@ _NOT_THERE = {
     errno.ENOENT,
     errno.ENOTDIR,
 }
-
+# A look that raises no error where there is nothing, as nearly always, costs half.
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 T = TypeVar("T")
 
@@ -77,6 +79,7 @@ class Tree(Backend):
         self.reads_cached = False  # until a file of a local device has been opened
         self.temporary = TemporaryFolder(self.root)
         self.pending = LocalUploads(self, self.temporary)
+        self._aside = os.path.join(self.root, set_aside.ASIDE)
         self._home: os.stat_result | None = None
 
     # -- looking up ------------------------------------------------------------------------
@@ -262,8 +265,8 @@ class Tree(Backend):
             FileNotFoundError: It does not exist.
         """
         levels = folder.count(os.sep, len(self.prefix)) + 1 if folder != self.root else 0
-        up = os.stat(folder + (os.sep + os.pardir) * levels)
-        if self._home is not None and os.path.samestat(up, self._home):
+        up, home = os.stat(folder + _UP * levels), self._home
+        if home is not None and up.st_ino == home.st_ino and up.st_dev == home.st_dev:
             return  # as many steps up from there as down to it end in the root
         self._home = os.stat(self.root)
         if os.path.samestat(up, self._home):
@@ -273,10 +276,10 @@ class Tree(Backend):
                 errno.ENOTDIR, "A symbolic link leads out of the store here", folder
             )
 
-    def _folder_of(self, path: str) -> str:
-        """Return the folder that a path of this tree lies in; ``dirname`` looks for more cases."""
-        folder = path.rpartition(os.sep)[0]
-        return folder if len(folder) > len(self.root) else self.root
+    def _split(self, path: str) -> tuple[str, str]:
+        """Return folder and name of a path of this tree; ``os.path`` looks for more cases."""
+        folder, _, name = path.rpartition(os.sep)
+        return folder if len(folder) > len(self.root) else self.root, name
 
     def _leads_elsewhere(self, state: os.stat_result) -> bool:
         """Tell whether a file is on another device than the root, as by a symbolic link."""
@@ -288,14 +291,15 @@ class Tree(Backend):
 
     def _paths_of(self, id: str) -> list[str]:
         """Return the absolute paths of a content, sorted: one for each extension."""
-        path = self.path_of(id)
-        folder = self._folder_of(path)
-        leaf = path.rpartition(os.sep)[2]
+        return self._paths_in(*self._split(self.path_of(id)))
+
+    def _paths_in(self, folder: str, leaf: str) -> list[str]:
+        """Return what `_paths_of` does, of the content that is called `leaf` in `folder`."""
         try:
             found = [name for name in os.listdir(folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [
+        return found and [
             path
             for name in sorted(found)
             if name == leaf or name.startswith(os.extsep, len(leaf))
@@ -304,7 +308,7 @@ class Tree(Backend):
 
     def _restore(self, id: str | None) -> bool:
         """Restore what a prune has set aside of a content; tell whether there was anything."""
-        if id is None:
+        if id is None or not os.access(self._aside, os.F_OK, effective_ids=_EFFECTIVE):
             return False
         try:
             restored = [aside.restore() for aside in set_aside.all_set_aside(self, id)]

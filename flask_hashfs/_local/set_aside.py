@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from .._storage import messages, posix
 from .._storage.backend import Backend
 
-_ASIDE = os.path.join(posix.HIDDEN, "aside")
+ASIDE = os.path.join(posix.HIDDEN, "aside")
+"""Where the folders of what is set aside lie, below the root."""
+
 _STEM = "content"  # of a file that is set aside; the extension follows
 _MARK = "~"
 
@@ -37,7 +39,7 @@ class SetAside:
     @classmethod
     def make(cls, backend: Backend, id: str) -> SetAside:
         """Make an empty folder for the paths of the content `id`."""
-        folder = os.path.join(backend.root, _ASIDE)
+        folder = os.path.join(backend.root, ASIDE)
         aside = cls(backend, id, os.path.join(folder, id + _MARK + secrets.token_hex(8)))
         backend.makepath(aside.path)
         return aside
@@ -130,14 +132,14 @@ def keep_folder(backend: Backend) -> Iterator[None]:
 def all_set_aside(backend: Backend, id: str | None = None) -> Iterator[SetAside]:
     """Yield all that is set aside, or what is of one content."""
     try:
-        with os.scandir(os.path.join(backend.root, _ASIDE)) as entries:
+        with os.scandir(os.path.join(backend.root, ASIDE)) as entries:
             found = [entry.name for entry in entries if id is None or entry.name.startswith(id)]
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in found:
         owner, mark, _ = name.partition(_MARK)
         if mark and owner.isalnum() and id in (None, owner):
-            yield SetAside(backend, owner, os.path.join(backend.root, _ASIDE, name))
+            yield SetAside(backend, owner, os.path.join(backend.root, ASIDE, name))
 
 
 def _as_young(root: str, path: str, target: str) -> bool:

@@ -78,16 +78,20 @@ def copy(source: object, writer: Writer) -> None:
         ValueError: A path that names no file.
         TypeError: Nothing of the kind.
     """
-    once = source if type(source) is not bytes and isinstance(source, ReadOnce) else None
-    if once is not None:
+    whole, once = _whole(source), None
+    if whole is None and isinstance(source, ReadOnce):
+        once = source
         source = once.unread()
         writer.count_as_upload()
-    whole = _whole(source)
-    if whole is not None and len(whole) <= max(LARGE, writer.memory_limit):
-        # It is in memory and stays there: nothing is written before it turns out to be new.
-        writer.memory_limit = max(len(whole), writer.memory_limit)
-        writer.write(whole)
-        return
+        whole = _whole(source)
+    if whole is not None:
+        size = len(whole)
+        if size > writer.memory_limit and size <= LARGE:
+            # It is in memory and stays there: nothing is written before it turns out to be new.
+            writer.memory_limit = size
+        if size <= writer.memory_limit:
+            writer.write(whole)
+            return
     pump = _Pump(writer)
     try:
         _copy(source, pump)

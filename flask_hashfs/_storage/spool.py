@@ -20,6 +20,7 @@ TEMPORARY = os.path.join(posix.HIDDEN, "tmp")
 """Where temporary files lie that have to have a name."""
 
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
+_HAS_FCHMOD = hasattr(os, "fchmod")
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _PRIVATE_ATTEMPTS = 20  # to find a folder that no other thread removes
 _NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
@@ -306,7 +307,7 @@ class TemporaryFolder:
             mode: Exact.
         """
         try:
-            if fd is not None and hasattr(os, "fchmod"):
+            if fd is not None and _HAS_FCHMOD:
                 os.fchmod(fd, mode)
             elif path is not None:
                 os.chmod(path, mode)

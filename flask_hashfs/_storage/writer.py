@@ -122,7 +122,10 @@ class Writer:
                 and (self._shared is None or self._shared.grow(len(data)))
             ):
                 self._hash.update(data)
-                self._remember(self._memory, data)
+                if not self._memory and type(data) is bytes:
+                    self._memory = data  # the whole content, most of the time: not copied
+                else:
+                    self._remember(self._memory, data)
             else:
                 self._write_through(data, beside)
         except BaseException as error:
@@ -188,9 +191,6 @@ class Writer:
         return bytes(buffer[:position])
 
     def _remember(self, memory: bytes | bytearray, data: Bytes) -> None:
-        if not memory and type(data) is bytes:
-            self._memory = data  # the whole content, most of the time: not copied
-            return
         if not isinstance(memory, bytearray):
             memory = bytearray(memory)
         memory += data
@@ -247,6 +247,9 @@ class Writer:
             ValueError: The writer is closed.
             OSError: The file cannot be made.
         """
+        return self._ready_file()
+
+    def _ready_file(self) -> TemporaryFile:
         if self.closed:
             raise ValueError("this content was given up")
         if self._file is None:
@@ -369,7 +372,7 @@ class Writer:
             FileExistsError: `path` exists, and this is not to replace it.
             FileNotFoundError: Its folder does not.
         """
-        file = self.file()
+        file = self._ready_file()
         if file.orphaned:
             file = self._copied()
         try:

@@ -351,6 +351,83 @@ def test_an_unnamed_file_needs_no_name_before_it_is_whole(plain: HashFS, tmp_pat
         plain.commit(writer)
 
 
+# -- after many new contents, when a put lists the folder before it tries to renew the content ----
+
+
+@pytest.fixture
+def expecting(store: HashFS) -> HashFS:
+    """A store whose last puts were all of new content."""
+    for number in range(20):
+        assert not store.put(str(number).encode()).is_duplicate
+    return store
+
+
+def put_many(store: HashFS) -> None:
+    for number in range(20):
+        store.put(b"more %d" % number)
+
+
+def test_a_duplicate_after_many_new_contents_is_one_and_is_renewed(expecting: HashFS) -> None:
+    address = expecting.put(b"hello")
+    os.utime(address.abspath, (0, 0))
+    put_many(expecting)
+    assert expecting.put(b"hello") == address._replace(is_duplicate=True)
+    assert os.stat(address.abspath).st_mtime > 0
+    assert [name for name in expecting.files() if read(expecting, name) == b"hello"] == [
+        address.abspath
+    ]
+
+
+def test_another_extension_after_many_new_contents_is_a_duplicate(expecting: HashFS) -> None:
+    address = expecting.put(b"hello", "txt")
+    put_many(expecting)
+    assert expecting.put(b"hello", "md").is_duplicate
+    assert expecting.put(b"hello").is_duplicate
+    expecting.delete(address.id)
+    assert not any(HELLO[4:] in name for name in expecting.files())
+
+
+@pytest.mark.parametrize("damage", [b"", b"hell", b"longer than it was"])
+def test_damaged_content_is_healed_after_many_new_contents(
+    expecting: HashFS, damage: bytes
+) -> None:
+    addresses = [expecting.put(b"hello", extension) for extension in ("", "txt")]
+    for address in addresses:
+        os.unlink(address.abspath)
+        Path(address.abspath).write_bytes(damage)
+    put_many(expecting)
+    assert expecting.put(b"hello").is_duplicate
+    assert [Path(address.abspath).read_bytes() for address in addresses] == [b"hello"] * 2
+
+
+def test_a_folder_at_an_address_is_an_error_after_many_new_contents(expecting: HashFS) -> None:
+    path = Path(expecting.root, ADDRESS)
+    path.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        expecting.put(b"hello")
+    os.removedirs(path)
+
+
+def test_a_link_at_an_address_is_replaced_after_many_new_contents(expecting: HashFS) -> None:
+    path = Path(expecting.root, ADDRESS)
+    path.parent.mkdir(parents=True)
+    path.symlink_to("nowhere")
+    assert not expecting.put(b"hello").is_duplicate
+    assert read(expecting, HELLO) == b"hello"
+
+
+def test_what_a_killed_prune_has_set_aside_is_found_after_many_new_contents(
+    expecting: HashFS,
+) -> None:
+    from flask_hashfs._local.set_aside import SetAside
+
+    address = expecting.put(b"hello")
+    put_many(expecting)
+    SetAside.make(expecting.backend, address.id).move_in(address.abspath)
+    assert expecting.put(b"hello").is_duplicate
+    assert read(expecting, HELLO) == b"hello"
+
+
 # -- healing -----------------------------------------------------------------------------------
 
 
