@@ -18,12 +18,12 @@ from resumable_faces import (
     FACES,
     TUS,
     TUS_CONTENT,
-    TUS_TYPE,
     Face,
     FlaskFace,
     QuartFace,
     encoded,
 )
+from resumable_rules import BAD_APPENDS, BAD_CREATIONS, UNKNOWN_IDS
 from werkzeug.exceptions import ServiceUnavailable, abort
 
 from flask_hashfs import AUTO, ConfigError, RejectedError, StoredFile, Upload, file_stored
@@ -347,25 +347,7 @@ def test_either_protocol_goes_on_with_any_upload(face: Face) -> None:
 # --- hostile input -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "headers", "status"),
-    [
-        ("POST", {}, 412),
-        ("POST", {"Tus-Resumable": "0.9", "Upload-Length": "1"}, 412),
-        ("POST", {**TUS_CONTENT, "Upload-Length": "x"}, 400),
-        ("POST", {**TUS_CONTENT, "Upload-Length": "-1"}, 400),
-        ("POST", {**TUS_CONTENT, "Upload-Length": "9" * 500}, 400),
-        ("POST", {**TUS_CONTENT}, 400),
-        ("POST", {**TUS_CONTENT, "Upload-Length": "4", "Upload-Metadata": "a b c"}, 400),
-        ("POST", {**TUS_CONTENT, "Upload-Length": "3"}, 413),
-        ("POST", {**TUS, "Upload-Length": "1", "Content-Type": "text/plain"}, 415),
-        ("POST", {"Upload-Complete": "maybe"}, 400),
-        ("POST", {"Upload-Complete": "?1", "Repr-Digest": "sha-256=:YQ==:"}, 400),
-        ("POST", {"Upload-Complete": "?1", "Upload-Length": "7"}, 400),
-        ("PUT", {**TUS, "Upload-Length": "1"}, 405),
-        ("GET", TUS, 405),
-    ],
-)
+@pytest.mark.parametrize(("method", "headers", "status"), BAD_CREATIONS)
 def test_a_bad_creation_leaves_nothing(
     face: Face, method: str, headers: dict[str, str], status: int
 ) -> None:
@@ -374,9 +356,7 @@ def test_a_bad_creation_leaves_nothing(
     assert face.stored() == []
 
 
-@pytest.mark.parametrize(
-    "id", ["x", "0" * 32, "0" * 31, "A" * 32, "..", "%00", "%2e%2e%2fx", "a" * 999]
-)
+@pytest.mark.parametrize("id", UNKNOWN_IDS)
 @pytest.mark.parametrize("method", ["HEAD", "GET", "PATCH", "DELETE"])
 def test_an_unknown_upload_is_404(face: Face, method: str, id: str) -> None:
     headers = {**TUS_CONTENT, "Upload-Offset": "0"}
@@ -385,24 +365,7 @@ def test_an_unknown_upload_is_404(face: Face, method: str, id: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({**TUS, "Upload-Offset": "0"}, 415),
-        ({**TUS, "Upload-Offset": "0", "Content-Type": "text/plain"}, 415),
-        (TUS_CONTENT, 400),
-        ({**TUS_CONTENT, "Upload-Offset": "0x1"}, 400),
-        ({**TUS_CONTENT, "Upload-Offset": "\u00b2"}, 400),
-        ({**TUS_CONTENT, "Upload-Offset": "1"}, 409),
-        ({**TUS_CONTENT, "Upload-Offset": "9" * 40}, 409),
-        ({**TUS_CONTENT, "Upload-Offset": "0", "Upload-Checksum": "sha1 x"}, 400),
-        ({"Content-Type": TUS_TYPE, "Upload-Offset": "0"}, 412),
-        ({"Upload-Offset": "0", "Upload-Complete": "?0"}, 415),
-        ({**DRAFT_CONTENT, "Upload-Offset": "0"}, 400),
-        ({**DRAFT_CONTENT, "Upload-Complete": "?0"}, 400),
-        ({**DRAFT_CONTENT, "Upload-Complete": "?0", "Upload-Offset": "1.5"}, 400),
-    ],
-)
+@pytest.mark.parametrize(("headers", "status"), BAD_APPENDS)
 def test_a_bad_append_changes_nothing(face: Face, headers: dict[str, str], status: int) -> None:
     location = face.create(SIZE)
     assert face.send("PATCH", location, headers, CONTENT[:9]).status == status

@@ -10,22 +10,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from resumable_faces import DRAFT_CONTENT, TUS, TUS_CONTENT
+from resumable_rules import BAD_APPENDS, BAD_CREATIONS, UNKNOWN_IDS
 from servers import ANSWER_TIMEOUT, Answer, Server, serve
 
 CONTENT = random.Random(11).randbytes(700_000)
 ID = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)
 MIB = 1024 * 1024
-TUS = [("Tus-Resumable", "1.0.0")]
-TUS_CONTENT = [*TUS, ("Content-Type", "application/offset+octet-stream")]
-DRAFT_CONTENT = [("Content-Type", "application/partial-upload")]
 KILLED = int(os.environ.get("HASHFS_TEST_KILLED_UPLOADS", "4"))
 """Uploads during which a worker is killed."""
 KINDS = {
@@ -66,17 +65,17 @@ def server(name: str, root: Path) -> Iterator[Server]:
 
 
 def send(
-    server: Server, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b""
+    server: Server, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Answer:
     """Send one request on a connection of its own, so that any worker may get it."""
     if method in ("POST", "PATCH") and not body:
-        headers = [*headers, ("Content-Length", "0")]
+        headers = {**headers, "Content-Length": "0"}
     with server.connect() as client:
-        return client.request(method, path, headers, body)
+        return client.request(method, path, headers.items(), body)
 
 
 def create(server: Server, length: int = SIZE) -> str:
-    answer = send(server, "POST", "/uploads", [*TUS, ("Upload-Length", str(length))])
+    answer = send(server, "POST", "/uploads", {**TUS, "Upload-Length": str(length)})
     assert answer.status == 201, answer
     location = answer.get("Location")
     assert location is not None
@@ -90,7 +89,7 @@ def offset_of(server: Server, location: str) -> int:
 
 
 def append(server: Server, location: str, offset: int, body: bytes) -> Answer:
-    headers = [*TUS_CONTENT, ("Upload-Offset", str(offset))]
+    headers = {**TUS_CONTENT, "Upload-Offset": str(offset)}
     return send(server, "PATCH", location, headers, body)
 
 
@@ -106,7 +105,7 @@ def resume(server: Server, location: str, content: bytes, *, after: int) -> int:
 
 def final_answer(server: Server, location: str) -> Any:
     """Ask the draft's way for the answer of the app."""
-    headers = [*DRAFT_CONTENT, ("Upload-Offset", str(SIZE)), ("Upload-Complete", "?1")]
+    headers = {**DRAFT_CONTENT, "Upload-Offset": str(SIZE), "Upload-Complete": "?1"}
     answer = send(server, "PATCH", location, headers)
     assert answer.status == 200, answer
     return json.loads(answer.body)
@@ -156,7 +155,7 @@ def test_an_upload_in_pieces_over_the_workers(server: Server) -> None:
 
 
 def test_an_upload_in_one_request_of_the_draft(server: Server) -> None:
-    answer = send(server, "POST", "/uploads", [("Upload-Complete", "?1")], CONTENT)
+    answer = send(server, "POST", "/uploads", {"Upload-Complete": "?1"}, CONTENT)
     assert (answer.status, answer.get("Upload-Complete")) == (200, "?1")
     assert json.loads(answer.body)["id"] == ID
 
@@ -283,7 +282,7 @@ def test_two_clients_never_mix_bytes(server: Server) -> None:
 
 def usage_of(server: Server) -> dict[str, int]:
     """Return what the one worker uses: memory, now and at most since the last call, and reads."""
-    found: dict[str, int] = json.loads(send(server, "GET", "/usage", []).body)
+    found: dict[str, int] = json.loads(send(server, "GET", "/usage", {}).body)
     return found
 
 
@@ -322,6 +321,27 @@ def test_a_question_reads_no_byte_of_the_upload(kind: str, tmp_path: Path) -> No
             reads.append(usage_of(server)["read"] - before)
     small, large = reads
     assert large < small + MIB, "whether 10 KiB or 10 GiB of it are there"
+
+
+def test_hostile_input_gets_its_status_and_leaves_nothing(
+    server: Server, name: str, root: Path
+) -> None:
+    uploads = root / name / ".hashfs" / "uploads"
+    before = sorted(uploads.iterdir()) if uploads.exists() else []
+    for method, headers, status in BAD_CREATIONS:
+        answer = send(server, method, "/uploads", headers, b"body")
+        assert answer.status == status, (method, headers)
+    for id in UNKNOWN_IDS:
+        for method in ("HEAD", "GET", "PATCH", "DELETE"):
+            headers = {**TUS_CONTENT, "Upload-Offset": "0"}
+            answer = send(server, method, f"/uploads/{id}", headers)
+            assert answer.status == 404, (method, id)
+    assert (sorted(uploads.iterdir()) if uploads.exists() else []) == before
+    location = create(server)
+    for headers, status in BAD_APPENDS:
+        answer = send(server, "PATCH", location, headers, CONTENT[:9])
+        assert answer.status == status, headers
+    assert offset_of(server, location) == 0
 
 
 def test_an_early_answer_reaches_the_client(server: Server) -> None:
@@ -456,7 +476,7 @@ def _upload_through_a_kill(server: Server, number: int) -> None:
     while True:
         assert time.monotonic() < deadline
         try:
-            headers = [*DRAFT_CONTENT, ("Upload-Offset", str(told)), ("Upload-Complete", "?1")]
+            headers = {**DRAFT_CONTENT, "Upload-Offset": str(told), "Upload-Complete": "?1"}
             answer = send(server, "PATCH", str(location), headers)
             assert (answer.status, json.loads(answer.body)["id"]) == (200, id)
             return
