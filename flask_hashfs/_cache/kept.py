@@ -278,8 +278,10 @@ class KeptFiles:
                 fd = os.open(path, os.O_RDWR | posix.BINARY)
                 try:
                     if posix.lock(fd, wait=False):
-                        os.unlink(path)
-                        posix.unlock(fd)
+                        try:
+                            os.unlink(path)
+                        finally:
+                            posix.unlock(fd)
                 finally:
                     os.close(fd)
 

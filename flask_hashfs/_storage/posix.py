@@ -34,7 +34,6 @@ SETTLED = 3_000_000_000
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Flags for every open."""
 
-_NO_FLOCK = threading.RLock()
 _MOST_KNOWN = 10_000
 _SMALL = 64 * 1024
 PROC = "/proc/self/fd"
@@ -43,6 +42,43 @@ PROC = "/proc/self/fd"
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}  # of a folder
 _ERRNOS_NOT_REGULAR = {errno.ELOOP, errno.ENXIO, errno.ENODEV}  # link, socket, absent device
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class _LocksHere:
+    """What stands for ``flock`` where the system has none: it holds within this process only.
+
+    A lock belongs to a descriptor, not to a thread: who begins a work may leave its end to another.
+    """
+
+    def __init__(self) -> None:
+        self._holders: dict[tuple[int, int], int] = {}
+        self._told = threading.Condition()
+
+    def take(self, fd: int, wait: bool) -> bool:
+        """See `lock`."""
+        file = self._file(fd)
+        with self._told:
+            while self._holders.setdefault(file, fd) != fd:
+                if not wait:
+                    return False
+                self._told.wait()
+            return True
+
+    def let_go(self, fd: int) -> None:
+        """See `unlock`; it must come before the descriptor is closed."""
+        file = self._file(fd)
+        with self._told:
+            if self._holders.get(file) == fd:
+                del self._holders[file]
+                self._told.notify_all()
+
+    @staticmethod
+    def _file(fd: int) -> tuple[int, int]:
+        state = os.fstat(fd)
+        return state.st_dev, state.st_ino
+
+
+_NO_FLOCK = _LocksHere()
 
 
 def refuses_links(error: OSError) -> bool:
@@ -200,7 +236,7 @@ def locked(fd: int) -> Iterator[None]:
 def lock(fd: int, wait: bool = True) -> bool:
     """Take the lock of an open file; False where another one has it and this is not to wait."""
     if fcntl is None:
-        return _NO_FLOCK.acquire(blocking=wait)
+        return _NO_FLOCK.take(fd, wait)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -217,7 +253,7 @@ def lock_shared(fd: int) -> None:
 def unlock(fd: int) -> None:
     """Let go of the lock of an open file."""
     if fcntl is None:
-        _NO_FLOCK.release()
+        _NO_FLOCK.let_go(fd)
     else:
         fcntl.flock(fd, fcntl.LOCK_UN)
 

@@ -135,33 +135,3 @@ def test_what_is_warmed_is_kept_though_its_fill_has_failed(
     assert store.backend.warm_cache(address)
     assert (tmp_path / "cache" / "files" / address.relpath).read_bytes() == DATA
     assert len(begun) == 2
-
-
-def test_a_reader_far_behind_reads_beside_the_writer_where_there_are_no_reads_at_a_position(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("pread", "preadv", "pwrite"):  # as on Windows
-        monkeypatch.delattr(os, name)
-    store = ObjectStore("memory://")
-    behind = store.backend
-    store.backend = CachedBackend(behind, str(tmp_path / "cache"), 10**9, 10**9, 300)
-    data = os.urandom(6_000_000)
-    address = store.put(data)
-    os.unlink(tmp_path / "cache" / "files" / address.relpath)
-    goes_on = threading.Event()
-
-    def pieces(relpath: str, size: int) -> Iterator[memoryview]:
-        yield memoryview(data)[:4_000_000]
-        goes_on.wait(60)
-        yield memoryview(data)[4_000_000:]
-
-    monkeypatch.setattr(behind, "pieces", pieces)
-    filling = tmp_path / "cache" / "filling" / address.id
-    with store.open(address) as file:
-        wait_until(lambda: filling.exists() and filling.stat().st_size > 3_000_000, "it is written")
-        assert file.read(100_000) == data[:100_000]  # of the file: its memory has moved on
-        goes_on.set()
-        assert file.read() == data[100_000:]
-    kept = tmp_path / "cache" / "files" / address.relpath
-    wait_until(kept.exists, "it is kept")
-    assert kept.read_bytes() == data
