@@ -64,7 +64,7 @@ def test_the_metrics_section_compares_with_a_process_without_them(tmp_path: Path
     written = report_of("metrics", tmp_path)
     assert [table["key"] for table in written["tables"]] == ["metrics-put", "metrics-serve"]
     for table in written["tables"]:
-        assert len(table["rows"]) == 4
+        assert len(table["rows"]) == 5
         for samples in table["rows"].values():
             assert all({"ratio", "more"} <= sample.keys() for sample in samples)
     assert written["left_out"] == []

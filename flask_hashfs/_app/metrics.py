@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
@@ -171,6 +171,13 @@ _instruments = functools.cache(_Instruments)
 _all_metrics: weakref.WeakSet[Metrics] = weakref.WeakSet()
 
 
+class _Attributes(NamedTuple):
+    """The same attributes as a measured value and a span have them."""
+
+    of_value: dict[str, str]
+    of_span: dict[str, str]
+
+
 class Running:
     """Counts what runs within it now; a context that any number of threads may be in at once."""
 
@@ -204,7 +211,7 @@ class Metrics:
         self.waiting: Callable[[], int] | None = None
         self.cache: Callable[[], CacheStats] | None = None
         self.resumable = Running()
-        self._with: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        self._with: dict[tuple[tuple[str, str], ...], _Attributes] = {}
         _all_metrics.add(self)
 
     def put(self) -> MeasuredPut:
@@ -219,11 +226,13 @@ class Metrics:
         """Record how long a call waited for a worker thread."""
         self.instruments.wait.record(seconds, self.attributes)
 
-    def having(self, *more: tuple[str, str]) -> dict[str, str]:
+    def having(self, more: tuple[tuple[str, str], ...]) -> _Attributes:
         """Return the attributes of the store with some more, of which there are few."""
         found = self._with.get(more)
         if found is None:
-            found = self._with[more] = {**self.attributes, **dict(more)}
+            attributes = {**self.attributes, **dict(more)}
+            of_span = {f"hashfs.{name}": value for name, value in attributes.items()}
+            found = self._with[more] = _Attributes(attributes, of_span)
         return found
 
 
@@ -270,15 +279,14 @@ class _Measured:
         instruments.detach(self._token)
         if error is not None:
             self.more = self._of_error(error)
-        attributes = self._metrics.having(*self.more)
+        attributes, of_span = self._metrics.having(self.more)
         instruments.durations[self._kind].record(seconds, attributes)
         instruments.counts[self._kind].add(1, attributes)
         if self.size is not None and error is None:
             instruments.sizes[self._kind].record(self.size, attributes)
         if span.is_recording():
-            span.set_attributes({f"hashfs.{name}": value for name, value in attributes.items()})
-            if self.size is not None:
-                span.set_attribute("hashfs.size", self.size)
+            size = {} if self.size is None else {"hashfs.size": self.size}
+            span.set_attributes({**of_span, **size})
             if error is not None and not _is_of_the_client(error):
                 span.set_status(instruments.failed)
         span.end()
