@@ -130,16 +130,13 @@ def _feed(form: FormUpload[Writer], batch: Batch) -> None:
 
 
 async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:
-    """Drop what was never put: freeing a large file may take the disk a while."""
-    if any(_frees_much(writer) for writer in writers):
-        await finished(workers.run(_close_all, writers))
-    else:
-        _close_all(writers)
+    """Close what the files of a form were written to, and drop what was never put.
 
-
-def _frees_much(writer: Writer) -> bool:
-    file = writer.spilled
-    return file is not None and (not file.placed or file.path is not None)
+    A worker closes what the event loop would have to wait for.
+    """
+    left = [writer for writer in writers if not writer.close_at_once()]
+    if left:
+        await finished(workers.run(_close_all, left))
 
 
 def _close_all(writers: Iterable[Writer]) -> None:

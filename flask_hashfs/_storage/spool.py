@@ -163,6 +163,17 @@ class TemporaryFile:
             if path is not None:
                 self._folder.remove(path)
 
+    def close_at_once(self) -> bool:
+        """Close the file where nothing has to be waited for; tell whether it is closed.
+
+        To free a file that no name leads to, or to remove the name of one, may take the disk a
+        while; to close one that an address keeps does not.
+        """
+        if self.path is not None or not self._placed or os.fstat(self.fd).st_nlink == 0:
+            return False
+        TemporaryFile.close(self)
+        return True
+
     def _link(self, target: str) -> None:
         if self.path is not None:
             os.link(self.path, target)

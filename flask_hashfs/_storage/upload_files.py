@@ -360,6 +360,18 @@ class UploadFile(TemporaryFile):
             else:
                 super().close()
 
+    def close_at_once(self) -> bool:
+        """Close the file where neither the disk nor another thread has to be waited for."""
+        if not self._turn.acquire(blocking=False):
+            return False  # another thread may be linking it
+        try:
+            if self._is_parked or not super().close_at_once():
+                return False
+            self._files.closed(self)
+            return True
+        finally:
+            self._turn.release()
+
 
 FILES = UploadFiles(default_limit())
 """The files of this process."""

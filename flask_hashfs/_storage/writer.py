@@ -319,6 +319,15 @@ class Writer:
         if self._file is not None:
             self._drop_file()
 
+    def close_at_once(self) -> bool:
+        """Close the writer if that waits for nothing; tell whether it is closed."""
+        if self._file is not None:
+            if not self._file.close_at_once():
+                return False
+            self._file = None
+        self.close()
+        return True
+
     def _drop_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import random
+import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ from werkzeug.exceptions import BadRequest
 
 from flask_hashfs import QuartHashFS
 from flask_hashfs._quart.batch import BATCH, Batch
+from flask_hashfs._storage.upload_files import UploadFile
 from flask_hashfs._storage.writer import UploadStream
 
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -274,6 +276,55 @@ class TestStreaming:
         assert all(writer.closed for writer in writers)
         (stored,) = await in_thread(inventory, root)
         assert await in_thread(stored.read_bytes) == b"put"
+
+    async def test_a_file_that_was_put_and_deleted_is_freed_by_a_worker(
+        self, app: Quart, fs: QuartHashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its last descriptor frees its blocks, which may take the disk a while."""
+        close, loop_thread, frees_on_loop = os.close, threading.current_thread(), list[bool]()
+
+        def watched_close(fd: int) -> None:
+            state = os.fstat(fd)
+            if stat.S_ISREG(state.st_mode) and not state.st_nlink:
+                frees_on_loop.append(threading.current_thread() is loop_thread)
+            close(fd)
+
+        @view(app)
+        async def put_and_delete() -> str:
+            address = await fs.put((await request.files)["f"])
+            await fs.delete(address)
+            monkeypatch.setattr(os, "close", watched_close)
+            return ""
+
+        await post(app, body_of(file_part(LARGE)))
+        assert frees_on_loop == [False]
+
+    async def test_a_file_that_another_thread_is_naming_keeps_the_loop_from_nothing(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        is_held, loop_goes_on, was_set = threading.Event(), threading.Event(), list[bool]()
+
+        @view(app)
+        async def put() -> str:
+            file = (await request.files)["f"]
+            await fs.put(file)
+            assert isinstance(file.stream, UploadStream)
+            spilled = file.stream.writer.spilled
+            assert isinstance(spilled, UploadFile)
+
+            def hold() -> None:
+                with spilled._turn:  # as while it is closed to make room for another
+                    is_held.set()
+                    was_set.append(loop_goes_on.wait(20))
+
+            thread = threading.Thread(target=hold)
+            thread.start()
+            await in_thread(is_held.wait)
+            asyncio.get_running_loop().call_later(0.1, loop_goes_on.set)
+            return ""
+
+        await post(app, body_of(file_part(LARGE)))
+        assert was_set == [True]
 
     async def test_a_view_that_raises_leaves_nothing(self, app: Quart, fs: QuartHashFS) -> None:
         app.config["PROPAGATE_EXCEPTIONS"] = False

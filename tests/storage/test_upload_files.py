@@ -237,3 +237,23 @@ def test_many_threads_use_many_files_and_no_byte_is_lost(folder: TemporaryFolder
         file.close()
     assert (files.open, files.waiting) == (0, 0)
     assert not inventory(Path(folder.root))
+
+
+def test_only_a_file_that_an_address_keeps_is_closed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target = folder_of("of a root", tmp_path / "root", monkeypatch), tmp_path / "target"
+    files = UploadFiles(2)
+    file = create(files, folder)
+    if file.path is not None:
+        file.close()
+        pytest.skip("files of this file system have names from the start")
+    assert not file.close_at_once()  # no address keeps it
+    file.publish(str(target), 0o644, DMODE, False)
+    target.unlink()
+    assert not file.close_at_once()  # none does any more
+    file.close()
+    file = create(files, folder)
+    file.publish(str(target), 0o644, DMODE, False)
+    assert file.close_at_once()
+    assert (file.fd, files.open) == (-1, 0)
