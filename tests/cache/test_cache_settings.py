@@ -128,8 +128,14 @@ def test_a_store_without_a_cache_has_no_commands_for_it(framework: str, tmp_path
 # -- past the cache ----------------------------------------------------------------------------
 
 
-def test_verify_and_sync_read_what_is_stored(app: Site, tmp_path: Path) -> None:
+def test_verify_sync_and_inspect_read_what_is_stored(app: Site, tmp_path: Path) -> None:
     address = app.put(DATA)
+    seen = []
+
+    @app.fs.inspector
+    def look(file: Any, address: Any) -> None:
+        seen.append(file.read())
+
     key = address.relpath
     objects_of(app.client).put(key, DATA[::-1], {}, create=False)
     assert app.ask(f"{PREFIX}/{key}").body == DATA
@@ -138,6 +144,8 @@ def test_verify_and_sync_read_what_is_stored(app: Site, tmp_path: Path) -> None:
     assert address.id in result.output
     target = str(tmp_path / "target")
     assert run(app, "sync", "default", target).exit_code == 1
+    run(app, "inspect")
+    assert seen == [DATA[::-1]]
 
 
 # -- the server in front -----------------------------------------------------------------------
