@@ -112,7 +112,7 @@ def hits(
         [Metric("rate", "throughput"), Metric("cpu", "CPU")],
         goals=[Goal("as from a local disk", "rate", HIT, LOCAL, 0.95, False)],
     )
-    much = scale.pick(80, 50, 2) if title == "1 KiB" else scale.pick(12, 4, 1)
+    much = scale.pick(60, 50, 2) if title == "1 KiB" else scale.pick(6, 4, 1)
     less = {DIRECT: max(1, much // 6)}  # it takes so much longer
 
     @contextmanager
@@ -124,7 +124,7 @@ def hits(
                 for row, each in running.items()
             }
 
-    run_sessions(report, table, session, scale.pick(4, 1, 1), scale.rounds)
+    run_sessions(report, table, session, scale.pick(3, 1, 1), scale.rounds)
 
 
 def fetch(generator: Generator, server: Server, path: str, clients: int, requests: int) -> Sample:
@@ -259,7 +259,7 @@ def puts(report: Report, workspace: Workspace, scale: Scale) -> None:
 
         contenders = {row: partial(one, store) for row, store in stores.items()}
         # Short ones: beside the disks of the gateway, whose pace changes all the time.
-        run_rounds(report, table, contenders, scale.pick(4, 1, 1) * scale.rounds)
+        run_rounds(report, table, contenders, scale.pick(2, 1, 1) * scale.rounds)
     for path in list(stores[DIRECT].files()):
         stores[DIRECT].delete(path)
 
