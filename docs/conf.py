@@ -16,6 +16,7 @@ copybutton_prompt_text = "$ "  # of a console, whose output is left out too
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # the default underlines each imported module
 html_title = f"Flask-HashFS {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
