@@ -479,6 +479,29 @@ def test_all_uploads_are_cancelled_at_once(page: Page, gallery: Gallery, tmp_pat
     wait_until(lambda: gallery.stored() == [], "an end of the uploads at the server")
 
 
+def test_all_uploads_that_were_cancelled_can_be_tried_again_at_once(
+    page: Page, gallery: Gallery, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(3)]
+    for file in files:
+        file.write_bytes(os.urandom(1_000_000))
+    (large := tmp_path / "large.bin").write_bytes(bytes(MAX_FILE_SIZE + 1))
+    network = slow_down(page, CRAWL)
+    page.locator("#files").set_input_files([large, *files])
+    expect(page.locator("#summary")).to_have_text("0 of 4 stored, 1 failed")
+    again = page.get_by_role("button", name="Try all again")
+    expect(again).to_be_hidden()
+    page.get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".transfer[data-state=cancelled]")).to_have_count(3)
+    assert not Axe().run(page).response["violations"]
+    again.press("Enter")
+    expect(page.get_by_role("button", name="Cancel all")).to_be_focused()
+    set_speed(network, -1)
+    expect(page.locator("#summary")).to_have_text("3 of 4 stored, 1 failed")
+    expect(page.locator(".transfer[data-state=failed]")).to_have_count(1)  # the one over the limit
+    expect(again).to_be_hidden()
+
+
 def test_the_panel_of_uploads_can_be_folded(page: Page, gallery: Gallery, tmp_path: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     files = [tmp_path / f"{number}.bin" for number in range(12)]

@@ -11,6 +11,7 @@ const picker = document.getElementById("files");
 const panel = document.getElementById("transfers");
 const list = panel.querySelector("ul");
 const clear = document.getElementById("clear");
+const againAll = document.getElementById("again-all");
 const cancelAll = document.getElementById("cancel-all");
 const fold = document.getElementById("fold");
 const whole = document.getElementById("whole");
@@ -193,9 +194,13 @@ const next = () => {
   for (const transfer of inState("waiting").slice(0, Math.max(free, 0))) transfer.start();
 };
 
+const unfinished = () => [...transfers].filter(({ isActive, again }) => !isActive && !again.hidden);
+
 const tidy = () => {
+  const failed = inState("failed").length;
   document.getElementById("summary").textContent =
-    `${stored().length} of ${transfers.size} stored`;
+    `${stored().length} of ${transfers.size} stored` + (failed ? `, ${failed} failed` : "");
+  againAll.hidden = active().length > 0 || unfinished().length < 2;
   clear.hidden = active().length > 0 || ended().length < 2;
   cancelAll.hidden = active().length < 2;
   panel.hidden = !transfers.size;
@@ -223,6 +228,10 @@ clear.addEventListener("click", () => {
   for (const transfer of ended()) transfer.remove();
   tidy();
   picker.focus();
+});
+againAll.addEventListener("click", () => {
+  for (const transfer of unfinished()) transfer.wait();
+  cancelAll.focus();
 });
 cancelAll.addEventListener("click", () => {
   // Those that wait first, so that none of them begins in between.
