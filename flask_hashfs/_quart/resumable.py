@@ -102,6 +102,7 @@ class _Driver:
     async def run(self, steps: Generator[Step, Any, Reply]) -> Reply:
         # A client that goes away is told by its body, as what has arrived of it is kept.
         with self._body.reading():
+            await asyncio.sleep(0)  # the body takes what has arrived together with the head
             return await self._run(steps)
 
     async def _run(self, steps: Generator[Step, Any, Reply]) -> Reply:
