@@ -320,7 +320,7 @@ class Writer:
             self._drop_file()
 
     def close_at_once(self) -> bool:
-        """Close the writer if that waits for nothing; tell whether it is closed."""
+        """Tell whether the writer is closed now: it is left open where closing may take a while."""
         if self._file is not None:
             if not self._file.close_at_once():
                 return False
