@@ -45,7 +45,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from quart.wrappers import Body
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import HTTPException, RequestTimeout
 
 from .._http.body_rules import BodyRules, BodyState, read_already
 from .._storage.upload_memory import BASE, MEMORY, MOST, Share
@@ -100,6 +100,7 @@ class UploadBody(Body):
         self._unread_since = 0.0
         self._last_arrival = 0.0
         self._loss: Exception | None = None
+        self._told: weakref.ref[HTTPException] | None = None
         self._taken = 0  # bytes that a reader works on
         self._share: Share | None = None
         self._room = asyncio.Event()
@@ -367,6 +368,11 @@ class UploadBody(Body):
         return self._state in (Arrival.BROKEN, Arrival.LOST)
 
     @property
+    def error(self) -> HTTPException | None:
+        """What the last reader that failed was told, if anybody still has it."""
+        return None if self._told is None else self._told()
+
+    @property
     def is_read(self) -> bool:
         """Whether somebody is reading, and so will be told how the body ended."""
         return self._readers > 0
@@ -413,7 +419,7 @@ class UploadBody(Body):
             patience: Seconds of silence after which the client is given up, or None.
             spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
         """
-        with self.reading():
+        with self.reading(), self._noting_error():
             if self._taken:
                 self._free_taken()
             self._check(spares_rest)
@@ -423,6 +429,14 @@ class UploadBody(Body):
                 self._room.set()  # others may have given back what this body was short of
                 await self._end_or(wanted, patience)
                 self._check(spares_rest)
+
+    @contextmanager
+    def _noting_error(self) -> Iterator[None]:
+        try:
+            yield
+        except HTTPException as error:
+            self._told = weakref.ref(error)
+            raise
 
     @property
     def _waits(self) -> bool:

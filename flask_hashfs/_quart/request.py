@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -92,7 +93,21 @@ class UploadRequest(Request):
         if self._writers:
             # Quart would make an error of a cancellation that ends the teardown of its context.
             await undisturbed(close_writers(self.workers, self._writers))
+        if sys.exception() is None:  # an error that is on its way needs its traceback
+            self._let_go_of_frames()
         await super().close()
+
+    def _let_go_of_frames(self) -> None:
+        """Let the errors of the body keep nothing of this request, once they have been answered.
+
+        An error refers to the frames that it came through, and they to the error: Quart's has it
+        as the answer. The uploads of thousands of clients that vanish would be left to the garbage
+        collector, which stops the event loop for as long as it takes to look at them all.
+        """
+        told = self.body.error if isinstance(self.body, UploadBody) else None
+        for error in (self._form_error, told):
+            if error is not None:
+                error.__traceback__ = None
 
 
 def upload_request_class(base: type[Request], workers: Workers) -> type[Request]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import io
 import os
 import random
 import stat
 import threading
+import traceback
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,13 +30,13 @@ from multipart_cases import (
     body_of,
     file_part,
 )
-from quart import Quart, Request, request
+from quart import Quart, Request, Response, request
 from quart.datastructures import FileStorage
 from quart.formparser import FormDataParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest
 
-from flask_hashfs import QuartHashFS
+from flask_hashfs import IncompleteUploadError, QuartHashFS
 from flask_hashfs._quart.batch import BATCH, Batch
 from flask_hashfs._storage.upload_files import UploadFile
 from flask_hashfs._storage.writer import UploadStream
@@ -534,6 +537,89 @@ class TestMalformed:
             return ""
 
         assert (await post(app, MALFORMED["no final boundary"], "/twice")).status == 200
+
+
+class TestAfterAnError:
+    """What an upload that breaks off held is freed at once, with no help of the collector."""
+
+    requests: list[weakref.ref[Request]]
+
+    @pytest.fixture(autouse=True)
+    def take_uploads(self, app: Quart, fs: QuartHashFS) -> None:
+        self.requests = []
+
+        @app.before_request
+        def remember() -> None:
+            asked: Any = request
+            self.requests.append(weakref.ref(asked._get_current_object()))
+
+        @app.post("/raw")
+        async def raw() -> str:
+            return (await fs.put(request.body)).id
+
+        @app.post("/form")
+        async def form() -> str:
+            return (await fs.put((await request.files)["f"])).id
+
+    async def break_off(self, app: Quart, path: str) -> Exchange:
+        body = body_of(file_part(LARGE))
+        fields = {**FORM, "Content-Length": str(len(body))}
+        async with Exchange(app, path, headers=fields) as exchange:
+            await exchange.send(body[:1_000_000])
+            await exchange.settle()
+            await exchange.disconnect()
+        return exchange
+
+    @pytest.mark.parametrize("path", ["/raw", "/form"])
+    async def test_the_request_is_freed(self, app: Quart, path: str) -> None:
+        await self.break_off(app, path)  # imports what is imported late
+        gc.disable()
+        try:
+            exchange = await self.break_off(app, path)
+            assert exchange.status == 400
+            await exchange.settle()
+            del exchange
+            assert self.requests[-1]() is None
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize("path", ["/raw", "/form"])
+    async def test_a_client_that_falls_silent_leaves_nothing(self, app: Quart, path: str) -> None:
+        app.config["BODY_TIMEOUT"] = 0.01
+        fields = {**FORM, "Content-Length": "1000"}
+        gc.disable()
+        try:
+            async with Exchange(app, path, headers=fields) as exchange:
+                await exchange.send(b"--")
+                while exchange.status is None:
+                    await asyncio.sleep(0.01)
+                await exchange.disconnect()
+            assert exchange.status == 408
+            await exchange.settle()
+            del exchange
+            assert self.requests[-1]() is None
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize("path", ["/raw", "/form"])
+    async def test_an_error_that_is_raised_keeps_its_traceback(
+        self, app: Quart, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        app.config.update(TRAP_HTTP_EXCEPTIONS=True, PROPAGATE_EXCEPTIONS=True)
+        handle_request, names = app.handle_request, list[str]()
+
+        async def note_frames(asked: Request) -> Any:
+            try:
+                return await handle_request(asked)
+            except IncompleteUploadError as error:
+                passed = traceback.walk_tb(error.__traceback__)
+                names.extend(frame.f_code.co_name for frame, _ in passed)
+                return Response("noted", 500)
+
+        monkeypatch.setattr(app, "handle_request", note_frames)
+        await self.break_off(app, path)
+        assert path.strip("/") in names
+        assert names[-1] == "check"
 
 
 class TestLimits:
