@@ -109,8 +109,8 @@ class Call:
 class Receive:
     """Call a function that may block with the next piece of the body, and send back True.
 
-    The piece is what has arrived, and no less than `READ_SIZE` while a fast client sends. At the
-    end of the body the function is not called, and False is sent back.
+    The piece is what has arrived: as a rule no less than `READ_SIZE` while a fast client sends. At
+    the end of the body the function is not called, and False is sent back.
     """
 
     function: Callable[[Piece], None]

@@ -202,11 +202,12 @@ class MultipartDecoder(Generic[SinkT]):
     def finish(self) -> tuple[list[tuple[str, str]], list[FilePart[SinkT]]]:
         """Return the fields and the files, in their order; the caller now owns the files' writers.
 
+        Where it raises, the writers stay open until `close`, which may have to wait for the disk.
+
         Raises:
             IncompleteUploadError: The body ended before its final boundary.
         """
         if self._state is not State.EPILOGUE:
-            self.close()
             raise IncompleteUploadError("The multipart body ends before its final boundary.")
         files, self._files = self._files, []
         self.close()

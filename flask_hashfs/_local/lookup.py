@@ -31,8 +31,6 @@ _NOT_THERE = {
     errno.ENOENT,
     errno.ENOTDIR,
 }
-# A look that raises no error where there is nothing, as nearly always, costs half.
-_EFFECTIVE = os.access in os.supports_effective_ids
 
 T = TypeVar("T")
 
@@ -308,7 +306,7 @@ class Tree(Backend):
 
     def _restore(self, id: str | None) -> bool:
         """Restore what a prune has set aside of a content; tell whether there was anything."""
-        if id is None or not os.access(self._aside, os.F_OK, effective_ids=_EFFECTIVE):
+        if id is None or not self._has_set_aside():
             return False
         try:
             restored = [aside.restore() for aside in set_aside.all_set_aside(self, id)]
@@ -316,6 +314,16 @@ class Tree(Backend):
             messages.NOT_RESTORED.log(self.root, id=id, error=error)
             return False
         return any(restored)
+
+    def _has_set_aside(self) -> bool:
+        """Tell whether there may be content that was set aside; it is asked by nearly every put."""
+        try:
+            os.stat(self._aside)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # whoever looks into it says so
+            pass
+        return True
 
     # -- deleting --------------------------------------------------------------------------
 

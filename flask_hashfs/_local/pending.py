@@ -196,19 +196,24 @@ class LocalUploads(PendingUploads):
 
     def find(self, id: str) -> Listed:
         """Look at an upload, and leave it to whoever owns it."""
-        record = self.load(id)
-        state = posix.lstat(self.path(id, "state" if record.final is not None else "data"))
-        if state is None:
-            record = self.load(id)  # it has ended, or been deleted, at this moment
-            state = posix.lstat(self.path(id, "state"))
-            if state is None or record.final is None:
-                raise UnknownUploadError
+        record, state = self._look(id)
         expires = state.st_mtime + self.limits.expire
         if expires <= time.time():
             raise ExpiredUploadError
         if record.final is not None:
             return Listed(id, record, record.length or 0, expires)
         return Listed(id, record, _offset(state, record), expires)
+
+    def _look(self, id: str) -> tuple[Record, os.stat_result]:
+        """Return what is kept of an upload, and the state of its file, of the same moment."""
+        record = self.load(id)
+        while True:
+            state = posix.lstat(self.path(id, "state" if record.final is not None else "data"))
+            seen, record = record, self.load(id)
+            if (record.final, record.mark) == (seen.final, seen.mark):
+                if state is None:
+                    raise UnknownUploadError  # it is being deleted
+                return record, state
 
     def take(self, id: str) -> LocalTaken:
         """Take an upload over."""
@@ -550,6 +555,8 @@ class LocalTaken(Taken):
             self._hash.remember()
         lock, self._lock = self._lock, -1
         data, self._data = self._data, -1
+        if self._ends and data >= 0:
+            posix.unlock(data)  # closing lets go of it only where the system has such locks
         for fd in (data, lock):
             if fd >= 0:
                 os.close(fd)

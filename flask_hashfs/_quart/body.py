@@ -102,6 +102,7 @@ class UploadBody(Body):
         self._loss: Exception | None = None
         self._told: weakref.ref[HTTPException] | None = None
         self._taken = 0  # bytes that a reader works on
+        self._taken_since = 0.0  # when the first of those taken last had arrived
         self._share: Share | None = None
         self._room = asyncio.Event()
         # Who reads.
@@ -168,12 +169,14 @@ class UploadBody(Body):
         """Return what has arrived, which makes room for more."""
         batch = self._unread
         self._taken += batch.size
+        self._taken_since = self._unread_since
         self.clear()
         return batch
 
     def give_back(self, batch: Batch) -> None:
         """Take back what `take` has returned, as nobody has read it: it comes first again."""
         self._taken -= batch.size
+        self._unread_since = self._taken_since
         batch.extend(self._unread)
         self._unread = batch
         self._count()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from quart import current_app
@@ -134,14 +134,22 @@ async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:
 
     A worker closes what the event loop would have to wait for.
     """
-    left = [writer for writer in writers if not writer.close_at_once()]
+    left = [writer for writer in writers if not _is_closed_at_once(writer)]
     if left:
         await finished(workers.run(_close_all, left))
 
 
+def _is_closed_at_once(writer: Writer) -> bool:
+    try:
+        return writer.close_at_once()
+    except OSError:  # its descriptor is gone, but the rest is to be done
+        return False
+
+
 def _close_all(writers: Iterable[Writer]) -> None:
-    for writer in writers:
-        writer.close()
+    with ExitStack() as stack:  # each of them, whatever another one raises
+        for writer in writers:
+            stack.callback(writer.close)
 
 
 def _opened(

@@ -209,20 +209,20 @@ class _Work:
         self.batch, self._ended = arrived
         until = time.monotonic() + _KEPT_FOR
         is_first = True
-        while function := self._function(next):
+        while carry_out := self._carrier(next):
             is_cleanup = isinstance(next, Call) and next.is_cleanup
             if not (is_first or is_cleanup or time.monotonic() < until):
                 break
             is_first = False
             try:
-                result = function()
+                result = carry_out()
             except BaseException as error:
                 next = _go_on(self._steps, error=error)
             else:
                 next = _go_on(self._steps, result)
         return next
 
-    def _function(self, step: Step | Reply) -> Callable[[], Any] | None:
+    def _carrier(self, step: Step | Reply) -> Callable[[], Any] | None:
         """Return what carries a step out in this thread, or None where nothing here does."""
         if isinstance(step, Call):
             return step.function

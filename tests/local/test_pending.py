@@ -55,6 +55,39 @@ class TestLocalUploads(PendingContract):
         return functools.partial(HashFS, store.root, fsync=False)
 
 
+class TestLocalUploadsWithoutFlock(TestLocalUploads):
+    """As on Windows: in one process, since other processes are not locked out there."""
+
+    @pytest.fixture(autouse=True)
+    def without_flock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(posix, "fcntl", None)
+
+    def reopening(self, store: HashFS) -> Reopen:
+        pytest.skip("takes more than one process")
+
+    def test_no_lock_is_left_of_an_upload(self, store: HashFS) -> None:
+        taken = store.backend.pending.take(begun(store, CONTENT))
+        end(store, taken)
+        assert not posix._NO_FLOCK._holders
+
+
+def test_an_offset_is_not_told_where_a_mark_is_made_meanwhile(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = store.backend.pending.take(begun(store))
+    lstat = posix.lstat
+
+    def write_and_lstat(path: str) -> os.stat_result | None:
+        monkeypatch.setattr(posix, "lstat", lstat)
+        append(taken, CONTENT[1000:2000], len(CONTENT), marked=True)
+        return lstat(path)
+
+    monkeypatch.setattr(posix, "lstat", write_and_lstat)
+    assert store.backend.pending.find(taken.id).offset == 1000
+    taken.cut()
+    taken.close()
+
+
 def test_the_content_is_the_file_that_was_written(store: HashFS) -> None:
     id = begun(store, CONTENT)
     inode = (folder(store, id) / "data").stat().st_ino

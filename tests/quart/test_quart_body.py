@@ -376,6 +376,19 @@ async def test_bytes_that_were_given_back_come_first_again() -> None:
     assert body.ended
 
 
+async def test_bytes_that_were_given_back_have_waited_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("flask_hashfs._quart.body.time.monotonic", lambda: now[0])
+    body = fed(b"1", expected=2)
+    taken = body.take()
+    now[0] += 1
+    body.append(b"2")
+    body.give_back(taken)
+    assert body._unread_since == 100
+
+
 async def test_a_prompt_batch_at_the_end_is_empty_and_one_beyond_the_limit_an_error() -> None:
     body = fed()
     body.set_complete()

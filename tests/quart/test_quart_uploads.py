@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import hashlib
 import io
@@ -38,7 +39,7 @@ from werkzeug.exceptions import BadRequest
 
 from flask_hashfs import IncompleteUploadError, QuartHashFS
 from flask_hashfs._quart.batch import BATCH, Batch
-from flask_hashfs._storage.upload_files import UploadFile
+from flask_hashfs._storage.upload_files import FILES, UploadFile
 from flask_hashfs._storage.writer import UploadStream
 
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -294,13 +295,64 @@ class TestStreaming:
 
         @view(app)
         async def put_and_delete() -> str:
-            address = await fs.put((await request.files)["f"])
+            file = (await request.files)["f"]
+            assert isinstance(file.stream, UploadStream)
+            spilled = file.stream.writer.spilled
+            assert spilled is not None
+            if spilled.path is not None:
+                pytest.skip("temporary files have names here")
+            address = await fs.put(file)
             await fs.delete(address)
             monkeypatch.setattr(os, "close", watched_close)
             return ""
 
         await post(app, body_of(file_part(LARGE)))
         assert frees_on_loop == [False]
+
+    async def test_a_file_of_a_form_without_its_end_is_freed_by_a_worker(
+        self, app: Quart, fs: QuartHashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        close, loop_thread = UploadFile.close, threading.current_thread()
+        frees_on_loop: list[bool] = []
+
+        def watched_close(file: UploadFile) -> None:
+            if file.fd >= 0:
+                frees_on_loop.append(threading.current_thread() is loop_thread)
+            close(file)
+
+        @view(app)
+        async def read() -> str:
+            await request.files
+            return ""
+
+        monkeypatch.setattr(UploadFile, "close", watched_close)
+        body = body_of(file_part(LARGE)).rpartition(b"\r\n--")[0]
+        assert (await post(app, body)).status == 400
+        assert frees_on_loop == [False]
+
+    async def test_a_file_that_cannot_be_closed_keeps_no_other_open(
+        self, app: Quart, fs: QuartHashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        close, is_broken = os.close, [False]
+
+        def close_once_in_vain(fd: int) -> None:
+            fails = is_broken[0] and stat.S_ISREG(os.fstat(fd).st_mode)
+            close(fd)
+            if fails:
+                is_broken[0] = False
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        @view(app)
+        async def put() -> str:
+            for file in (await request.files).getlist("f"):
+                await fs.put(file)
+            is_broken[0] = True
+            return ""
+
+        before = FILES.open
+        monkeypatch.setattr(os, "close", close_once_in_vain)
+        await post(app, body_of(*(file_part(LARGE + bytes([number])) for number in range(3))))
+        assert (is_broken[0], FILES.open) == (False, before)
 
     async def test_a_file_that_another_thread_is_naming_keeps_the_loop_from_nothing(
         self, app: Quart, fs: QuartHashFS
