@@ -73,7 +73,7 @@ class CachedBackend(Backend):
         self._outage = Outage(os.path.join(folder, "unanswered"), telling)
         self._asking = Asking(store, kept, trust, self._outage, telling)
         self._fills = Fills(
-            store, kept, self._keep, telling, self._damaged, self._filled, self._outage.begin
+            store, kept, self._keep, telling, self._damaged, self._filled, self._outage
         )
         self._reads_cached = False  # until a kept file on a local device has been opened
         self._numbers: dict[str, int] = dict.fromkeys(

@@ -22,7 +22,8 @@ from .._storage.predecessor import HashAddress
 from ..exceptions import StoreUnavailableError
 from . import threads
 from .arrived import Arrived
-from .following import ALONG, HELD_BACK, BrokenOffError, Following, is_followed
+from .asking import Outage
+from .following import ALONG, HELD_BACK, BrokenOffError, FinalError, Following, is_followed
 from .kept import Kept, KeptFiles
 from .telling import Telling
 
@@ -31,7 +32,7 @@ _LARGEST_PIECE = 2 * _PIECE
 _MOST = 64  # fills of one process at a time
 
 
-class GoneError(BrokenOffError):
+class GoneError(FinalError):
     """The store has the content no more."""
 
 
@@ -230,7 +231,7 @@ class Fills:
         telling: Logs what fails.
         damaged: Called for content whose bytes are others; returns the error for it.
         filled: Called once all bytes of a fill are there, and right.
-        unanswered: Called with the error of a store that has failed a fill.
+        outage: What is known of a store that does not answer.
     """
 
     def __init__(
@@ -241,7 +242,7 @@ class Fills:
         telling: Telling,
         damaged: Callable[[HashAddress], StoreUnavailableError],
         filled: Callable[[], None],
-        unanswered: Callable[[StoreUnavailableError], None],
+        outage: Outage,
     ) -> None:
         self._store = store
         self._kept = kept
@@ -249,7 +250,7 @@ class Fills:
         self._telling = telling
         self._damaged = damaged
         self._filled = filled
-        self._unanswered = unanswered
+        self._outage = outage
         self._fills: dict[tuple[int, str], Fill] = {}
         self._turn = threading.RLock()  # a reader may be collected, and so leave, while it is held
 
@@ -269,6 +270,10 @@ class Fills:
         except OSError as error:
             self._telling.failing(error)
             return None
+
+    def join_again(self, address: HashAddress, size: int) -> FillReader | None:
+        """Join the fill after one that broke off; None while the store does not answer."""
+        return None if self._outage.lasts() else self.join(address, size)
 
     def _join(self, address: HashAddress, size: int, goes_on: bool) -> FillReader | None:
         key = os.getpid(), address.id
@@ -371,9 +376,11 @@ class Fills:
             raise
         finally:
             self._forget(fill)
-            self._close(fill)
-            if failure is not None:  # said last: who joins again now begins another one
-                fill.fail(failure)
+            try:
+                self._close(fill)
+            finally:  # said last: who joins again now begins another one
+                if failure is not None:
+                    fill.fail(failure)
 
     def _keep_filled(self, fill: Fill) -> None:
         try:
@@ -433,7 +440,7 @@ class Fills:
         try:
             yield
         except StoreUnavailableError as error:
-            self._unanswered(error)
+            self._outage.begin(error)
             raise
         except OSError as error:
             raise BrokenOffError(str(error)) from error
@@ -453,7 +460,7 @@ class Fills:
                 written += os.write(fill.fd, data[written:])
         except OSError as error:
             self._telling.failing(error)
-            raise BrokenOffError(str(error)) from error
+            raise FinalError(str(error)) from error
 
     def _check_wanted(self, fill: Fill) -> None:
         if fill.readers or fill.goes_on or fill.is_half:
@@ -473,7 +480,7 @@ class Fills:
             self._kept.seal(fill.fd)
         except OSError as error:
             self._telling.failing(error)
-            raise BrokenOffError(str(error)) from error
+            raise FinalError(str(error)) from error
 
     def _close(self, fill: Fill) -> None:
         """Let go of the file, which readers of this process have descriptors of."""

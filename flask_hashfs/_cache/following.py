@@ -20,6 +20,10 @@ class BrokenOffError(Exception):
     """A fill has ended early; the store may still be read."""
 
 
+class FinalError(BrokenOffError):
+    """So would another fill of it."""
+
+
 class Following:
     """One reader of a fill of another process; see `fills.FillReader`.
 

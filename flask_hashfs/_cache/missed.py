@@ -10,7 +10,7 @@ from .._storage.raw_reader import RawReader
 from .._storage.records import Content
 from .._storage.verified import VerifiedReader
 from .fills import FillReader, Fills
-from .following import BrokenOffError
+from .following import BrokenOffError, FinalError
 
 _AHEAD = 1024 * 1024  # bytes that a reader waits for, where it does not read on
 _HASHED = 256 * 1024  # bytes at a time
@@ -104,8 +104,8 @@ class MissedFile(RawReader):
                 self._source.wait(max(0, self._size - 1))
                 self._source.wait_kept()
                 return
-            except BrokenOffError:
-                if not self._join_again():
+            except BrokenOffError as error:
+                if isinstance(error, FinalError) or not self._join_again():
                     return
 
     def close(self) -> None:
@@ -140,8 +140,8 @@ class MissedFile(RawReader):
             try:
                 there = self._source.wait(position)
                 return self._source.read(position, min(size, there - position))
-            except BrokenOffError:
-                if not self._join_again():
+            except BrokenOffError as error:
+                if isinstance(error, FinalError) or not self._join_again():
                     return b""
 
     def _join_again(self) -> bool:
@@ -152,7 +152,7 @@ class MissedFile(RawReader):
         if self._fills is None or self._source is None or self._at or self._joined == _JOINED:
             return False
         self._joined += 1
-        source = self._fills.join(self._content.address, self._size)
+        source = self._fills.join_again(self._content.address, self._size)
         if source is None:
             return False
         self._source.leave()

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from cache_crowd import open_store
 from cached import opened_gate, wait_until
 from gate import Gate
 
-from flask_hashfs import HashAddress, HashFS
+from flask_hashfs import HashAddress, HashFS, StoreUnavailableError
 from flask_hashfs._cache.backend import CachedBackend
-from flask_hashfs._cache.fills import Fill
+from flask_hashfs._cache.fills import Fill, Fills
+from flask_hashfs._storage.backend import Backend
 from flask_hashfs._store.object_store import ObjectStore
 
 pytest.importorskip("obstore", reason="obstore is not installed: no object store has a cache")
@@ -80,58 +82,112 @@ def test_one_get_follows_a_fill_that_was_killed_however_many_processes_read_alon
     assert gate.count("GET") == 2
 
 
+@dataclass
+class Ending:
+    """A store with a cache whose first fill fails with `error`, once `goes_on` is set."""
+
+    store: HashFS
+    behind: Backend
+    folder: Path
+    address: HashAddress
+    goes_on: threading.Event = field(default_factory=threading.Event)
+    begun: list[str] = field(default_factory=list)
+    error: Exception = field(default_factory=lambda: OSError(errno.EIO, "the disk fails"))
+
+    def another(self) -> HashFS:
+        """Return the store as another process has it."""
+        store: HashFS = ObjectStore("memory://")
+        store.backend = CachedBackend(self.behind, str(self.folder), 10**9, 10**9, 300)
+        return store
+
+    def read_by(self, count: int) -> list[bytes]:
+        """Let so many readers read along the first fill, and return what each was given."""
+        files = [self.store.open(self.address) for _ in range(count)]
+        self.goes_on.set()
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(_read, files))
+
+
+def _read(file: Any) -> bytes:
+    with file:
+        data: bytes = file.read()
+        return data
+
+
 @pytest.fixture
-def ending(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[HashFS, HashAddress, threading.Event, list[object]]:
-    """Return a store whose first fill fails at once, when the event is set; and a list of fills."""
+def ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ending:
     store: HashFS = ObjectStore("memory://")
-    behind = store.backend
-    store.backend = CachedBackend(behind, str(tmp_path / "cache"), 10**9, 10**9, 300)
+    behind, folder = store.backend, tmp_path / "cache"
+    store.backend = CachedBackend(behind, str(folder), 10**9, 10**9, 300)
     address = store.put(DATA)
-    os.unlink(tmp_path / "cache" / "files" / address.relpath)
-    goes_on = threading.Event()
-    begun: list[object] = []
+    os.unlink(folder / "files" / address.relpath)
+    it = Ending(store, behind, folder, address)
     right = behind.pieces
 
     def pieces(relpath: str, size: int) -> Iterator[memoryview] | None:
-        begun.append(relpath)
-        return failing() if len(begun) == 1 else right(relpath, size)
+        it.begun.append(relpath)
+        return failing() if len(it.begun) == 1 else right(relpath, size)
 
     def failing() -> Iterator[memoryview]:
-        goes_on.wait(60)
+        it.goes_on.wait(60)
         yield from ()
-        raise OSError(errno.EIO, "the disk fails")
+        raise it.error
 
     monkeypatch.setattr(behind, "pieces", pieces)
-    return store, address, goes_on, begun
+    return it
 
 
-def test_one_fetch_follows_a_fill_that_has_failed_however_many_read_along(
-    ending: tuple[HashFS, HashAddress, threading.Event, list[object]],
+def test_one_fetch_follows_a_fill_that_has_failed_however_many_read_along(ending: Ending) -> None:
+    assert ending.read_by(8) == [DATA] * 8
+    assert len(ending.begun) == 2
+
+
+def test_what_is_warmed_is_kept_though_its_fill_has_failed(ending: Ending) -> None:
+    ending.goes_on.set()
+    assert ending.store.backend.warm_cache(ending.address)
+    assert (ending.folder / "files" / ending.address.relpath).read_bytes() == DATA
+    assert len(ending.begun) == 2
+
+
+def test_a_store_that_does_not_answer_is_not_asked_for_another_fill(ending: Ending) -> None:
+    """So nobody waits for its time-out again and again."""
+    ending.error = StoreUnavailableError("it hangs")
+    first = ending.store.open(ending.address)
+    follower = ending.another().open(ending.address)
+    ending.goes_on.set()
+    with first, pytest.raises(StoreUnavailableError, match="it hangs"):
+        first.read()
+    assert _read(follower) == DATA, "the store answers again"
+    assert len(ending.begun) == 1
+
+
+def test_what_a_full_disk_cannot_keep_is_not_fetched_for_it_again(
+    ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, address, goes_on, begun = ending
-    fills: dict[object, Fill] = store.backend._fills._fills  # type: ignore[attr-defined]
+    ending.begun.append("none fails")
+    write = os.write
 
-    def read(file: Any) -> bytes:
-        with file:
-            data: bytes = file.read()
-            return data
+    def write_in_vain(fd: int, data: Any) -> int:
+        if threading.current_thread().name == "hashfs-fill":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data)
 
-    with ThreadPoolExecutor(8) as pool:
-        reading = [pool.submit(read, store.open(address)) for _ in range(8)]
-        (fill,) = fills.values()
-        assert fill.readers == 8
-        goes_on.set()
-        assert all(each.result() == DATA for each in reading)
-    assert len(begun) == 2
+    monkeypatch.setattr(os, "write", write_in_vain)
+    monkeypatch.setattr(os, "pwrite", write_in_vain)
+    assert ending.read_by(1) == [DATA]
+    assert len(ending.begun) == 2
 
 
-def test_what_is_warmed_is_kept_though_its_fill_has_failed(
-    ending: tuple[HashFS, HashAddress, threading.Event, list[object]], tmp_path: Path
+def test_nobody_waits_for_a_fill_whose_file_cannot_be_closed(
+    ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, address, goes_on, begun = ending
-    goes_on.set()
-    assert store.backend.warm_cache(address)
-    assert (tmp_path / "cache" / "files" / address.relpath).read_bytes() == DATA
-    assert len(begun) == 2
+    close = Fills._close
+
+    def close_in_vain(fills: Fills, fill: Fill) -> None:
+        monkeypatch.setattr(Fills, "_close", close)
+        close(fills, fill)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Fills, "_close", close_in_vain)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    assert ending.read_by(3) == [DATA] * 3

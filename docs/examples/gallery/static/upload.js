@@ -149,6 +149,7 @@ class Transfer {
   cancel() {
     this.show("cancelled", "Cancelled");
     this.upload?.cancel();
+    this.upload = null; // so that a creation that still ends tells nothing of a later attempt
     this.again.hidden = false;
     this.end("cancelled", "Cancelled");
   }
