@@ -21,7 +21,7 @@ class BrokenOffError(Exception):
 
 
 class FinalError(BrokenOffError):
-    """So would another fill of it."""
+    """A fill has ended early, and another one of the same content would end so, too."""
 
 
 class Following:
