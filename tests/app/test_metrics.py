@@ -60,7 +60,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry.")])
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def sdk() -> None:
     """Install the SDK, as whoever starts an app does: once, and for all of the process."""
     metrics.set_meter_provider(MeterProvider([READER]))
