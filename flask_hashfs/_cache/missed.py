@@ -105,7 +105,7 @@ class MissedFile(RawReader):
                 self._source.wait_kept()
                 return
             except BrokenOffError as error:
-                if isinstance(error, FinalError) or not self._join_again():
+                if not self._join_again(error):
                     return
 
     def close(self) -> None:
@@ -141,15 +141,17 @@ class MissedFile(RawReader):
                 there = self._source.wait(position)
                 return self._source.read(position, min(size, there - position))
             except BrokenOffError as error:
-                if isinstance(error, FinalError) or not self._join_again():
+                if not self._join_again(error):
                     return b""
 
-    def _join_again(self) -> bool:
+    def _join_again(self, error: BrokenOffError) -> bool:
         """Join the fill that comes after one which broke off; tell whether there is one.
 
         It has to be the first whose bytes are read, since they are verified with the rest.
         """
-        if self._fills is None or self._source is None or self._at or self._joined == _JOINED:
+        if isinstance(error, FinalError) or self._at or self._joined == _JOINED:
+            return False
+        if self._fills is None or self._source is None:
             return False
         self._joined += 1
         source = self._fills.join_again(self._content.address, self._size)

@@ -422,21 +422,17 @@ class UploadBody(Body):
             patience: Seconds of silence after which the client is given up, or None.
             spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
         """
-        with self.reading(), self._noting_error():
-            if self._taken:
-                self._free_taken()
-            self._check(spares_rest)
-            while self._unread.size < (wanted := count()) and self._waits:
-                limit = self._limit()
-                self._limit_awaited = math.inf if limit is None else limit
-                self._room.set()  # others may have given back what this body was short of
-                await self._end_or(wanted, patience)
-                self._check(spares_rest)
-
-    @contextmanager
-    def _noting_error(self) -> Iterator[None]:
         try:
-            yield
+            with self.reading():
+                if self._taken:
+                    self._free_taken()
+                self._check(spares_rest)
+                while self._unread.size < (wanted := count()) and self._waits:
+                    limit = self._limit()
+                    self._limit_awaited = math.inf if limit is None else limit
+                    self._room.set()  # others may have given back what this body was short of
+                    await self._end_or(wanted, patience)
+                    self._check(spares_rest)
         except HTTPException as error:
             self._told = weakref.ref(error)
             raise

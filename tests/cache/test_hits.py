@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi import Exchange
 from both_apps import FRAMEWORKS, Site
 from cached import IN_MEMORY, KINDS, PREFIX, expire, kept, opened_gate, site, wait_until
 from werkzeug.test import create_environ, run_wsgi_app
@@ -45,41 +46,15 @@ def test_a_wsgi_server_gets_the_kept_file_to_send_it_by_itself(tmp_path: Path) -
 def test_an_asgi_server_is_told_the_path_of_the_kept_file(tmp_path: Path) -> None:
     app = site("quart", tmp_path, IN_MEMORY)
     address = app.put(LARGE, ".bin")
-    path = f"{PREFIX}/{address.relpath}"
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"localhost")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-        "extensions": {"http.response.pathsend": {}},
-    }
-    sent: list[Any] = []
 
-    async def ask() -> None:
-        ended = asyncio.Event()
-        received = [{"type": "http.request", "body": b"", "more_body": False}]
+    async def ask() -> Exchange:
+        path = f"{PREFIX}/{address.relpath}"
+        takes: dict[str, Any] = {"http.response.pathsend": {}}
+        async with Exchange(app.app, path, method="GET", extensions=takes) as exchange:
+            await exchange.finish()
+        return exchange
 
-        async def receive() -> Any:
-            if received:
-                return received.pop()
-            await ended.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app.app(scope, receive, send)
-        ended.set()
-
-    asyncio.run(ask())
+    sent = asyncio.run(ask()).sent
     assert sent[-1] == {"type": "http.response.pathsend", "path": path_of(tmp_path, address)}
 
 
