@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Generic
 
 from .multipart import FilePart, Limits, MultipartDecoder, SinkT
@@ -70,6 +71,11 @@ class FormUpload(Generic[SinkT]):
         """
         self._begun().feed(data)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing more of the body matters to the form."""
+        return self._decoder is not None and self._decoder.is_complete
+
     def finish(self) -> tuple[list[tuple[str, str]], list[FilePart[SinkT]]]:
         """Return the fields and the files, in their order; a request without a body has none.
 
@@ -89,11 +95,16 @@ class FormUpload(Generic[SinkT]):
     def _begun(self) -> MultipartDecoder[SinkT]:
         if self._decoder is None:
             self._decoder = MultipartDecoder(
-                self._boundary, self._open_writer, self._limits, self._beside
+                self._boundary,
+                # A method of this form would make a cycle, which only the garbage collector frees.
+                partial(_kept, self._new_writer, self._writers),
+                self._limits,
+                self._beside,
             )
         return self._decoder
 
-    def _open_writer(self) -> SinkT:
-        writer = self._new_writer()
-        self._writers.append(writer)
-        return writer
+
+def _kept(new_writer: Callable[[], SinkT], writers: list[SinkT]) -> SinkT:
+    writer = new_writer()
+    writers.append(writer)
+    return writer

@@ -35,8 +35,12 @@ from flask_hashfs._http.multipart import (
     MAX_PART_HEADER_BYTES,
     Limits,
     MultipartDecoder,
+    checked_headers,
+    disposition,
+    plain_headers,
     with_boundary,
 )
+from flask_hashfs._http.parameters import parse_parameters
 from flask_hashfs._storage.writer import Writer
 
 
@@ -362,6 +366,65 @@ def test_parts_without_a_name_are_passed_over(writers: Writers) -> None:
     for pieces in ([NAMELESS], one_by_one(NAMELESS)):
         assert decode(pieces, writers) == Form([("a", "shown")], [])
     assert writers.made == []
+
+
+LINES = [
+    b"Content-Type: text/plain",
+    b"X:  two spaces  ",
+    b"X: a: b",
+    "X: \u00e9".encode(),
+    b"X: \xff",
+    b"X: a\tb",
+    b"X: \x01",
+    b"X:none",
+    b"X: ",
+    b"X:",
+    b"X-\xe9: a",
+    b"X_Y: a",
+    b"X: a\r\n folded",
+    b": a",
+    b"no colon",
+    b"X: a\nb",
+    b"X: a\rb",
+]
+
+
+@pytest.mark.parametrize("others", [0, 1, 7, 8])
+@pytest.mark.parametrize("line", LINES)
+def test_plain_headers_are_what_python_multipart_finds(line: bytes, others: int) -> None:
+    block = line + b"\r\n" + b"Name: value\r\n" * others + b"\r\n"
+    plain = plain_headers(block)
+    assert plain is None or plain == checked_headers(block)
+
+
+def test_what_browsers_send_is_plain() -> None:
+    block = 'Content-Disposition: form-data; name="f"; filename="\u00e9.jpg"\r\n'.encode()
+    assert plain_headers(block + b"Content-Type: image/jpeg\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'name="a"',
+        'name=""',
+        'name="a"; filename=""',
+        'name="a"; filename="b;c=d.txt"',
+        'name="a"; filename="\u00e9 b"',
+        'name="a"; filename="b%22c"',
+        r'name="a"; filename="b\"c"',
+        'name="a"; filename="b" ',
+        "name=\"a\"; filename*=UTF-8''b%20c",
+        'name="a"; filename="b"; filename*=UTF-8\'\'c',
+        'filename="b"; name="a"',
+        "name=a",
+        'name="a',
+        "",
+    ],
+)
+@pytest.mark.parametrize("start", ["form-data; ", "form-data;", "Form-Data; "])
+def test_a_disposition_is_what_its_parameters_are(start: str, parameters: str) -> None:
+    found = parse_parameters(start + parameters)
+    assert disposition(start + parameters) == (found.get("name"), found.get("filename"))
 
 
 @pytest.mark.parametrize(
