@@ -541,11 +541,12 @@ class BaseHashFS(Generic[AppT]):
             response: To it, whoever made it.
             added: What the flow of the request has added.
         """
-        from .._http.resumable import VERSION
-
-        headers, endpoint = request.headers, cast(Any, request).endpoint
         fields: list[tuple[str, str]] = []
+        endpoint = cast(Any, request).endpoint
         if self._is_upload_route(settings.uploads_path or "", endpoint, request.path):
+            from .._http.resumable import VERSION
+
+            headers = request.headers
             if "Tus-Resumable" in headers:
                 fields.append(("Tus-Resumable", VERSION))
             fields += cors(request.method, headers, settings.uploads_origins)

@@ -484,7 +484,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
-            self._head_upload(settings, request, response, added_headers(g))
+            current = cast(Any, request)._get_current_object()
+            self._head_upload(settings, current, response, added_headers(g))
             return response
 
     def _current_app(self) -> Flask:

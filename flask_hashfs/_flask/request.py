@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, TypeVar, cast
 
-from flask import current_app
+from flask import Flask, current_app
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
@@ -67,11 +67,11 @@ class _Uploads(Request):
     @property
     def mimetype_params(self) -> dict[str, str]:
         """Parameters of the Content-Type, with a boundary that needs no quotes."""
-        return with_boundary(super().mimetype_params, self.headers.get("Content-Type", ""))
+        return with_boundary(super().mimetype_params, self.environ.get("CONTENT_TYPE", ""))
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()
-        new_writer = UploadWriters.of(cast(Any, current_app)) if current_app else None
+        new_writer = UploadWriters.of(_app()) if current_app else None
         if new_writer is None or not _is_stock(parser):
             return parser
         if self._writers is None:
@@ -130,7 +130,8 @@ class _UploadParser(FormDataParser):
     def _parse_upload(
         self, stream: Any, content_length: int | None, options: dict[str, str]
     ) -> tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]:
-        if isinstance(stream, Body) and stream.tell():  # the app has read it itself
+        body = stream if isinstance(stream, Body) else None
+        if body is not None and body.tell():  # the app has read it itself
             return [], []
         beside = None
         if content_length is None or content_length >= LARGE:
@@ -147,12 +148,19 @@ class _UploadParser(FormDataParser):
         try:
             while data := stream.read(_HEAD_READ if form.awaits_head else READ_SIZE):
                 form.feed(data)
+                if body is not None and body.is_exhausted and form.is_complete:
+                    break  # so that the server is not asked for nothing more
             fields, parts = form.finish()
         finally:
             form.close()
             if beside is not None:
                 beside.shutdown()
         return fields, [(part.name, _file_storage(part)) for part in parts]
+
+
+def _app() -> Flask:
+    app: Flask = cast(Any, current_app)._get_current_object()  # the proxy is slow
+    return app
 
 
 def _is_stock(parser: FormDataParser) -> bool:

@@ -1142,6 +1142,19 @@ def test_raw_bodies_are_put_whole_or_not_at_all(app: Flask, fs: FlaskHashFS, roo
     assert len(inventory(root)) == 1
 
 
+@pytest.mark.parametrize("length_known", [True, False])
+def test_the_server_is_asked_for_nothing_behind_a_whole_form(
+    app: Flask, fs: FlaskHashFS, length_known: bool
+) -> None:
+    body = body_of(FILE + b"\r\nhello")
+    source = Source(body)
+    environ = {"wsgi.input": source, "wsgi.input_terminated": True, "CONTENT_TYPE": FORM}
+    environ["CONTENT_LENGTH"] = str(len(body)) if length_known else ""
+    with app.test_request_context("/", method="POST", environ_overrides=environ):
+        assert request.files
+    assert source.reads == (1 if length_known else 2)
+
+
 class TestABodyReadBefore:
     """What a hook has read is stored from what it kept, or not at all; never as the empty file."""
 
