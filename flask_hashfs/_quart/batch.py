@@ -28,9 +28,13 @@ class Batch:
 
     def append(self, data: bytes) -> None:
         """Add a piece."""
-        self.size += len(data)
-        last = self._pieces[-1] if self._pieces else b""
-        if len(data) >= _TINY or len(last) >= _TINY or not last:
+        size = len(data)
+        self.size += size
+        if size >= _TINY or not self._pieces:
+            self._pieces.append(data)
+            return
+        last = self._pieces[-1]
+        if len(last) >= _TINY or not last:
             self._pieces.append(data)
         elif isinstance(last, bytearray):  # many tiny pieces would need many times their memory
             last += data

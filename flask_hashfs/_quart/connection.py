@@ -77,7 +77,7 @@ class UploadConnection(ASGIHTTPConnection):
 
     _body: UploadBody | None = None
     _phase = Phase.VIEWING
-    _length_is_told = False
+    _start: HTTPResponseStartEvent | None = None
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
@@ -163,11 +163,11 @@ class UploadConnection(ASGIHTTPConnection):
         async def send_and_note(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
                 self._phase = Phase.ANSWERING
-                self._length_is_told = _tells_its_end(message)
+                self._start = message
             elif _is_last(message):
                 # hypercorn ends a stream only when it is rid of the messages it has queued.
                 self._phase = Phase.ENDING
-                if body.abandon() and self._length_is_told and not message.get("body"):
+                if body.abandon() and _tells_its_end(self._start) and not message.get("body"):
                     await _linger(body)
             await send(message)
 
@@ -226,9 +226,11 @@ async def _linger(body: UploadBody) -> None:
             await body.drain(SILENCE)
 
 
-def _tells_its_end(start: HTTPResponseStartEvent) -> bool:
+def _tells_its_end(start: HTTPResponseStartEvent | None) -> bool:
     """Tell whether the client sees where the answer ends before its formal end."""
-    return any(name.lower() == b"content-length" for name, _ in start["headers"])
+    return start is not None and any(
+        name.lower() == b"content-length" for name, _ in start["headers"]
+    )
 
 
 def _is_last(message: Mapping[str, Any]) -> bool:

@@ -524,7 +524,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     async def _tell(self, signal: NamedSignal, **what: Any) -> None:
         if signal.receivers:
-            app: Quart = cast(Any, current_app)._get_current_object()
+            app = self._current_app()
             wrap = cast("Callable[..., Any]", app.ensure_async)
             await signal.send_async(app, _sync_wrapper=wrap, extension=self, **what)
 
@@ -698,11 +698,14 @@ class QuartHashFS(BaseHashFS[Quart]):
 
         @app.after_request
         async def add_upload_headers(response: Any) -> Any:
-            self._head_upload(settings, request, response, added_headers(g))
+            # The objects themselves, as every response of the app comes by here.
+            asked, kept = (cast(Any, each)._get_current_object() for each in (request, g))
+            self._head_upload(settings, asked, response, added_headers(kept))
             return response
 
     def _current_app(self) -> Quart:
-        return current_app
+        app: Quart = cast(Any, current_app)._get_current_object()
+        return app
 
     def _has_app(self) -> bool:
         return has_app_context()
@@ -736,16 +739,26 @@ def _take(step: Put, file: Any) -> HashAddress | None:
 
 async def _receive(step: Put, workers: Workers, source: Any) -> HashAddress | None:
     """Take and check what has to be awaited; see `_finish` for what is returned."""
+    if isinstance(source, UploadBody):
+        source.check_unread()
+        with source.reading():
+            return await _receive_batches(step, workers, source)
     async with sources.opened(source) as batches:
-        writer = step.begin()
-        if isinstance(batches, UploadBody):
-            writer.count_as_upload()
-        while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
-            if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
-                _write(writer, batches.take())
-            else:
-                await workers.run(_write, writer, late_argument=batches.take)
-        return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
+        return await _receive_batches(step, workers, batches)
+
+
+async def _receive_batches(
+    step: Put, workers: Workers, batches: UploadBody | sources.Gathered
+) -> HashAddress | None:
+    writer = step.begin()
+    if isinstance(batches, UploadBody):
+        writer.count_as_upload()
+    while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
+        if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
+            _write(writer, batches.take())
+        else:
+            await workers.run(_write, writer, late_argument=batches.take)
+    return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
 
 
 def _finish(step: Put, writer: Writer, last: Batch) -> HashAddress | None:

@@ -134,9 +134,14 @@ async def close_writers(workers: Workers, writers: Iterable[Writer]) -> None:
 
     A worker closes what the event loop would have to wait for.
     """
-    left = [writer for writer in writers if not _is_closed_at_once(writer)]
+    left = close_at_once(writers)
     if left:
         await finished(workers.run(_close_all, left))
+
+
+def close_at_once(writers: Iterable[Writer]) -> list[Writer]:
+    """Close those whose closing makes nobody wait, and return the others."""
+    return [writer for writer in writers if not _is_closed_at_once(writer)]
 
 
 def _is_closed_at_once(writer: Writer) -> bool:

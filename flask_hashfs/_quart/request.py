@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from quart.formparser import FormDataParser
@@ -14,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from .._http.multipart import with_boundary
 from .._storage.writer import Writer
 from .body import UploadBody
-from .forms import UploadFormParser, close_writers
+from .forms import UploadFormParser, close_at_once, close_writers
 from .workers import Workers, undisturbed
 
 T = TypeVar("T")
@@ -32,6 +31,8 @@ class UploadRequest(Request):
     """Sends an interim response, where the server takes one."""
 
     _timed = 0
+    """How many wait for the body: meanwhile `body_timeout` is None, as stock code waits for it."""
+
     _form_error: HTTPException | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,30 +54,26 @@ class UploadRequest(Request):
         """Return the seconds of silence allowed to who waits for the body now."""
         return self._body_timeout if self._timed or always else None
 
-    @contextmanager
-    def _timed_by_silence(self) -> Iterator[None]:
-        # Meanwhile `body_timeout` reads as None, which is what stock code hands to `wait_for`.
-        self._timed += 1
-        try:
-            yield
-        finally:
-            self._timed -= 1
-
     async def get_data(
         self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
     ) -> Any:
-        with self._timed_by_silence():
+        self._timed += 1
+        try:
             return await super().get_data(cache, as_text, parse_form_data)
+        finally:
+            self._timed -= 1
 
     async def _load_form_data(self) -> None:
         if self._form_error is not None:  # the rest of the body is no form
             raise self._form_error
+        self._timed += 1
         try:
-            with self._timed_by_silence():
-                await super()._load_form_data()
+            await super()._load_form_data()
         except HTTPException as error:
             self._form_error = error
             raise
+        finally:
+            self._timed -= 1
 
     @property
     def mimetype_params(self) -> dict[str, str]:
@@ -91,8 +88,10 @@ class UploadRequest(Request):
 
     async def close(self) -> None:
         if self._writers:
-            # Quart would make an error of a cancellation that ends the teardown of its context.
-            await undisturbed(close_writers(self.workers, self._writers))
+            left = close_at_once(self._writers)
+            if left:
+                # Quart would make an error of a cancellation that ends the teardown of its context.
+                await undisturbed(close_writers(self.workers, left))
         if sys.exception() is None:  # an error that is on its way needs its traceback
             self._let_go_of_frames()
         await super().close()

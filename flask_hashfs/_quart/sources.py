@@ -7,29 +7,34 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from werkzeug.datastructures import FileStorage
+
 from .._http.sniffing import HEAD_SIZE
+from .._storage.writer import UploadStream
 from .batch import BATCH, Batch
 from .body import UploadBody
 
 
 def is_async(source: object) -> bool:
     """Tell whether `source` has to be awaited for its bytes."""
+    if isinstance(source, UploadBody):
+        return True
+    stream = source.stream if isinstance(source, FileStorage) else source
+    if isinstance(stream, UploadStream):
+        return False
     return _reads(source) or isinstance(source, AsyncIterable)
 
 
 @asynccontextmanager
-async def opened(source: Any) -> AsyncIterator[UploadBody | Gathered]:
+async def opened(source: Any) -> AsyncIterator[Gathered]:
     """Give the bytes of `source` in batches.
 
     Args:
-        source: A request's body, an object with an async ``read``, or an async iterable. What
-            can be sought is read from its start, and its position restored.
+        source: An object with an async ``read``, or an async iterable; no `UploadBody`, which
+            gives batches itself. What can be sought is read from its start, and its position
+            restored.
     """
-    if isinstance(source, UploadBody):
-        source.check_unread()
-        with source.reading():
-            yield source
-    elif _reads(source):
+    if _reads(source):
         async with aclosing(_read(source)) as pieces:
             yield Gathered(pieces)
     else:
@@ -40,7 +45,7 @@ async def next_batch(batches: UploadBody | Gathered, promptly: bool) -> int:
     """Wait until there is enough to take, and return how much: nothing at the end.
 
     Args:
-        batches: From `opened`.
+        batches: A request's body, or from `opened`.
         promptly: Whether the beginning of a content is enough.
     """
     if not promptly:

@@ -41,6 +41,9 @@ class UploadMemory:
 
     Args:
         size: Of the budget, in bytes.
+
+    Attributes:
+        limit: Bytes that each upload may keep now.
     """
 
     def __init__(self, size: int = DEFAULT_SIZE) -> None:
@@ -49,7 +52,7 @@ class UploadMemory:
         self._buffered = 0
         self._aborted = 0
         self._charged = 0  # less than what is buffered by `BASE` for each upload
-        self._limit = self._told = share(size, 0)
+        self.limit = self._told = share(size, 0)
         self._shares: weakref.WeakSet[Share] = weakref.WeakSet()
         self._lock = threading.Lock()
         # A finalizer may run while this thread holds the lock, so it leaves its notes here.
@@ -92,11 +95,6 @@ class UploadMemory:
             self._aborted += 1
 
     @property
-    def limit(self) -> int:
-        """Bytes that each upload may keep now."""
-        return self._limit
-
-    @property
     def is_used_up(self) -> bool:
         """Whether nothing of the budget is left."""
         return self._charged >= self._size
@@ -124,12 +122,12 @@ class UploadMemory:
         """Set what each may keep, and return who has to be told that it is less than it holds."""
         if self._lost:
             self._settle()
-        self._limit = share(self._size, self._uploads)
-        if self._limit >= self._told * _TOLD:
-            self._told = max(self._told, self._limit)
+        self.limit = limit = share(self._size, self._uploads)
+        if limit >= self._told * _TOLD:
+            self._told = max(self._told, limit)
             return []
-        self._told = self._limit
-        return [each for each in self._shares if each.held > self._limit]
+        self._told = limit
+        return [each for each in self._shares if each.held > limit]
 
     def _settle(self) -> None:
         while self._lost:
@@ -141,20 +139,18 @@ class UploadMemory:
     # What the two below do with the counters.
 
     def _hold(self, upload: Share, size: int) -> None:
+        """Note what an upload holds; each message of a server comes by here, so it is one step."""
         with self._lock:
             if self._lost:
                 self._settle()
-            self._change(upload, size)
-
-    def _change(self, upload: Share, size: int) -> None:
-        held, upload.held = upload.held, size
-        self._buffered += size - held
-        if size > BASE or held > BASE:
-            self._charged += _charge(size) - _charge(held)
+            held, upload.held = upload.held, size
+            self._buffered += size - held
+            if size > BASE or held > BASE:
+                self._charged += max(size, BASE) - max(held, BASE)
 
     def _leave(self, upload: Share) -> None:
+        self._hold(upload, 0)
         with self._lock:
-            self._change(upload, 0)
             self._shares.discard(upload)
             self._uploads -= 1
             self._set_limit()
