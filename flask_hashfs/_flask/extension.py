@@ -485,7 +485,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
             current = cast(Any, request)._get_current_object()
-            self._head_upload(settings, current, response, added_headers(g))
+            if self._is_upload_route(settings.uploads_path or "", current.endpoint, current.path):
+                self._head_upload(settings, current, response, added_headers(g))
             return response
 
     def _current_app(self) -> Flask:

@@ -384,9 +384,10 @@ class _StreamedPart(Generic[SinkT]):
     def __init__(
         self, file: FilePart[SinkT], max_size: int | None, beside: Executor | None
     ) -> None:
-        limits = [limit for limit in (max_size, file.writer.max_size) if limit is not None]
         self._file = file
-        self._max_size = min(limits, default=None)
+        self._max_size = file.writer.max_size
+        if max_size is not None and (self._max_size is None or max_size < self._max_size):
+            self._max_size = max_size
         self._beside = beside
         self._size = 0
         self._batch = bytearray()

@@ -312,6 +312,8 @@ class Writer:
 
     def close(self) -> None:
         """Give up whatever of the content no address names; it may be called again."""
+        if self.closed and self._file is None:
+            return
         self.closed = True
         self._memory = b""
         if self._shared is not None:
