@@ -59,10 +59,11 @@ class Batch:
 
     def take_block(self) -> bytes:
         """Return the first bytes, about `BATCH` of them joined, and keep the others."""
-        size = len(self._pieces[0])
-        count = 1
-        while count < len(self._pieces) and size + len(self._pieces[count]) <= BATCH:
-            size += len(self._pieces[count])
+        size = count = 0
+        for piece in self._pieces:
+            if count and size + len(piece) > BATCH:
+                break
+            size += len(piece)
             count += 1
         block = self._pieces[:count]
         del self._pieces[:count]

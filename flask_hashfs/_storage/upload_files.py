@@ -54,7 +54,8 @@ class UploadFiles:
         self._waiting = 0
         self._changes = 0  # so that none is missed between a look and the wait for the next
         self._timer: threading.Timer | None = None
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def open(self) -> int:
@@ -93,19 +94,19 @@ class UploadFiles:
 
     def end_opening(self) -> None:
         """Let go of the room held for a file, which is counted as open by now or was not opened."""
-        with self._changed:
+        with self._lock:
             self._opening -= 1
             self._notify()
 
     def _takes_room(self, *, anyway: bool) -> bool:
-        with self._changed:
+        with self._lock:
             has_room = anyway or len(self._open) + self._opening < self.limit
             self._opening += has_room
             return has_room
 
     def _wait_for_change(self, known: int, seconds: float) -> None:
         """Wait until a file is closed or idle, unless one is since there were `known` changes."""
-        with self._changed:
+        with self._lock:
             if self._changes == known:
                 self._waiting += 1
                 try:
@@ -135,19 +136,19 @@ class UploadFiles:
 
     def opened(self, file: UploadFile) -> None:
         """Count a file as open."""
-        with self._changed:
+        with self._lock:
             self._open[file] = None
 
     def used(self, file: UploadFile) -> None:
         """Note that a file was in use until now."""
-        with self._changed:
+        with self._lock:
             if file in self._open:
                 self._open.move_to_end(file)
             self._notify()
 
     def closed(self, file: UploadFile) -> None:
         """Count a file no more."""
-        with self._changed:
+        with self._lock:
             self._open.pop(file, None)
             self._named.discard(file)
             if not self._named and self._timer is not None:
@@ -157,7 +158,7 @@ class UploadFiles:
 
     def parked(self, file: UploadFile) -> None:
         """Count a file as closed that will be opened again by its name."""
-        with self._changed:
+        with self._lock:
             self._open.pop(file, None)
             self._named.add(file)
             self._touch_later()
@@ -165,12 +166,13 @@ class UploadFiles:
 
     def forget_threads(self) -> None:
         """Go on in the child of a fork, where no other thread is."""
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._timer = None
 
     def _park_one(self) -> bool:
         """Close the file that has been idle longest, of those that can be found again."""
-        with self._changed:
+        with self._lock:
             idle_longest_first = list(self._open)
         # The disk may take a while, and the event loop, too, counts files: it waits for no lock
         # within which a file is linked.
@@ -183,7 +185,7 @@ class UploadFiles:
             self._timer.start()
 
     def _touch(self) -> None:
-        with self._changed:
+        with self._lock:
             self._timer = None
             named = list(self._named)
             if named:
@@ -207,26 +209,8 @@ class _Room:
         self._files.end_opening()
 
 
-class _Use:
-    """One use of a file, which is opened again for it where it has been closed.
-
-    Each upload has several, so it is a class: a generator would cost it twice as many calls.
-    """
-
-    __slots__ = ("_file",)
-
-    def __init__(self, file: UploadFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        self._file.begin_use()
-
-    def __exit__(self, *_: object) -> None:
-        self._file.end_use()
-
-
 class UploadFile(TemporaryFile):
-    """A temporary file that may be closed between two uses of it."""
+    """A temporary file that may be closed between two uses of it; each use is a context."""
 
     __slots__ = ("_files", "_identity", "_is_parked", "_made", "_turn")
 
@@ -238,8 +222,8 @@ class UploadFile(TemporaryFile):
         self._is_parked = False
         self._turn = threading.RLock()
 
-    def begin_use(self) -> None:
-        """Have the file open, and keep it so until `end_use`."""
+    def __enter__(self) -> None:
+        """Have the file open, opened again where it has been closed, until the use of it ends."""
         self._turn.acquire()
         try:
             if self._is_parked:
@@ -251,7 +235,7 @@ class UploadFile(TemporaryFile):
             self._turn.release()
             raise
 
-    def end_use(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let the file be closed, when others need its descriptor more."""
         try:
             self._files.used(self)
@@ -310,43 +294,43 @@ class UploadFile(TemporaryFile):
 
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
-        with _Use(self):
+        with self:
             return super().stat()
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
-        with _Use(self):
+        with self:
             self._made.fd = self.fd  # it may have been opened again since
             self._made.write(data)
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
-        with _Use(self):
+        with self:
             return super().read_into(buffer, position)
 
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to."""
-        with _Use(self):
+        with self:
             super().seal(mode, sync)
 
     def touch(self) -> None:
         """Date the file now."""
-        with _Use(self):
+        with self:
             super().touch()
 
     def link(self, target: str) -> None:
         """Name the file `target`; see `TemporaryFile.link`."""
-        with _Use(self):
+        with self:
             super().link(target)
 
     def replace(self, target: str, dmode: int) -> None:
         """Name the file `target`, in the place of whatever has that name now."""
-        with _Use(self):
+        with self:
             super().replace(target, dmode)
 
     def reopen(self) -> int:
         """Open the file once more, to read, and return the descriptor."""
-        with _Use(self), _Room(self._files):
+        with self, _Room(self._files):
             return self._files.opened_by(super().reopen)
 
     def close(self) -> None:
