@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import subprocess
+import sys
 import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from flask_hashfs._quart.workers import Workers, undisturbed
+
+number = contextvars.ContextVar[int]("number")
 
 
 class Work:
@@ -106,3 +115,171 @@ async def test_cancelled_calls_leave_no_threads_behind() -> None:
             task.cancel()
             await asyncio.wait([task])
     assert threading.active_count() <= before + 2 * workers.threads
+
+
+async def in_line(workers: Workers, *calls: Callable[[], Any]) -> list[Any]:
+    """Make the calls while all threads are taken, so that they wait; return what comes of each."""
+    held = [Work() for _ in range(workers.threads)]
+    taken = [asyncio.create_task(workers.run(work)) for work in held]
+    for work in held:
+        await asyncio.to_thread(work.begun.wait)
+    waiting = [asyncio.create_task(workers.run(call)) for call in calls]
+    while workers.count_waiting() < len(calls):
+        await asyncio.sleep(0)
+    for work in held:
+        work.go_on.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(*taken)
+    return results
+
+
+@pytest.mark.anyio
+async def test_calls_that_wait_are_answered_each_with_its_own() -> None:
+    workers = Workers(2)
+    calls = [lambda square=each: square**2 for each in range(100)]
+    assert await in_line(workers, *calls) == [each**2 for each in range(100)]
+    assert workers.count_waiting() == 0
+    assert workers.limiter.borrowed_tokens == 0
+
+
+@pytest.mark.anyio
+async def test_an_error_of_a_call_that_waits_is_its_callers_alone() -> None:
+    workers = Workers(1)
+    first, second, third = await in_line(workers, lambda: 1 / 0, int, lambda: next(iter(())))
+    assert isinstance(first, ZeroDivisionError)
+    assert second == 0
+    assert isinstance(third, RuntimeError)  # a coroutine cannot raise StopIteration
+    assert isinstance(third.__cause__, StopIteration)
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_is_made_in_the_context_of_its_task() -> None:
+    workers = Workers(1)
+
+    async def ask(value: int) -> int:
+        number.set(value)
+        return await workers.run(number.get)
+
+    work = Work()
+    held = asyncio.create_task(workers.run(work))
+    await asyncio.to_thread(work.begun.wait)
+    asked = [asyncio.create_task(ask(value)) for value in range(5)]
+    await asyncio.sleep(0.01)
+    work.go_on.set()
+    assert await asyncio.gather(*asked) == list(range(5))
+    await held
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turns", range(8))
+async def test_calls_that_wait_can_be_cancelled_at_any_moment(turns: int) -> None:
+    workers, begun, lost = Workers(2), list[int](), list[int]()
+
+    def call(value: int) -> int:
+        begun.append(value)
+        return value
+
+    for _ in range(20):
+        tasks = [
+            asyncio.create_task(workers.run(call, value, on_lost_result=lost.append))
+            for value in range(12)
+        ]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        returned = [each for each in results if isinstance(each, int)]
+        assert sorted(returned + lost) == sorted(begun)
+        assert set(range(1, 12, 2)) <= set(returned)
+        begun.clear()
+        lost.clear()
+    assert workers.limiter.borrowed_tokens == 0
+    assert workers.count_waiting() == 0
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_and_has_begun_is_awaited_when_its_task_is_cancelled() -> None:
+    workers, first, second = Workers(1), Work(), Work()
+    running = asyncio.create_task(workers.run(first))
+    await asyncio.to_thread(first.begun.wait)
+    waiting = asyncio.create_task(workers.run(second))
+    await asyncio.sleep(0.01)
+    first.go_on.set()
+    await running
+    await asyncio.to_thread(second.begun.wait)
+    for _ in range(3):
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    second.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert second.ended == 1
+
+
+@pytest.mark.anyio
+async def test_calls_fail_and_do_not_hang_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers, work = Workers(1), Work()
+    held = asyncio.create_task(workers.run(work))
+    await asyncio.to_thread(work.begun.wait)
+    waiting = [asyncio.create_task(workers.run(int)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_hashfs._quart.workers.to_thread.run_sync", no_thread)
+        work.go_on.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(each) for each in results] == ["can't start new thread"] * 5
+    await held
+    assert await workers.run(lambda: "again") == "again"
+
+
+def test_an_event_loop_that_is_gone_is_not_kept() -> None:
+    workers, loops = Workers(2), list[weakref.ref[asyncio.AbstractEventLoop]]()
+
+    async def crowd() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(workers.run(int) for _ in range(20)))
+
+    asyncio.run(crowd())
+    gc.collect()
+    assert loops[0]() is None
+
+
+CLOSING = """
+import asyncio
+from flask_hashfs._quart.workers import Workers
+
+workers = Workers(2)
+
+async def request(number):
+    try:
+        await asyncio.sleep(100)
+    finally:
+        assert await asyncio.shield(asyncio.ensure_future(workers.run(lambda: number))) == number
+
+async def main():
+    requests = [asyncio.create_task(request(number)) for number in range(20)]
+    await asyncio.sleep(0.01)
+
+asyncio.run(main())  # which cancels them
+loop = asyncio.new_event_loop()
+for _ in range(5):
+    loop.run_until_complete(asyncio.wait([loop.create_task(workers.run(int)) for _ in range(20)]))
+loop.close()
+print("closed")
+"""
+
+
+def test_a_process_ends_whose_event_loop_is_closed_at_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", CLOSING],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("closed\n", "")
