@@ -14,7 +14,6 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from anyio import CapacityLimiter, to_thread
@@ -88,22 +87,19 @@ class Workers:
         """
         async with self._turn():
             line = self._line()
-            asked = None if line.has_thread else await line.enter()
+            if line.has_thread:
+                return await line.make_now(_Job(call, args, late_argument, on_lost_result))
+            has_to_wait, asked = not line.has_idle_thread, time.perf_counter()
+            await line.enter()
             try:
-                if late_argument is not None:
-                    args = (*args, late_argument())
-                job = _Job(call, args)
+                job = _Job(call, args, late_argument, on_lost_result)
                 try:
-                    return await (line.make_now(job) if asked is None else line.make_next(job))
-                except asyncio.CancelledError:
-                    await job.let_go(on_lost_result)
-                    raise
+                    return await line.make_next(job)
                 finally:
-                    if asked is not None and job.begun is not None and self.on_wait is not None:
+                    if has_to_wait and job.begun is not None and self.on_wait is not None:
                         self.on_wait(job.begun - asked)
             finally:
-                if asked is not None:
-                    await line.leave()
+                line.leave()
 
     def _turn(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Return what only one task of the current request can be in."""
@@ -125,31 +121,38 @@ class _Line:
     """The threads of one event loop, and the calls that wait for one.
 
     A call that finds a thread free has it made for this call alone. Where calls wait, a thread goes
-    on from one to the next without asking the event loop, which has much to do in a crowd; for
-    that, those that are next, as many as there are threads, have their arguments already.
+    on from one to the next without asking the event loop, which has much to do in a crowd. For
+    that, twice as many calls as there are threads, at most, are inside: they have their arguments,
+    and are made now or next.
     """
 
     def __init__(self, threads: int) -> None:
         self.limiter = CapacityLimiter(threads)
         self._threads = threads
-        self._inside = 0  # calls that are next, and those that such threads make
-        self._places: deque[asyncio.Future[None]] = deque()
-        self._next: queue.SimpleQueue[_NextJob[Any] | None] = queue.SimpleQueue()
+        self._places: deque[asyncio.Future[None]] = deque()  # of calls that are not inside yet
+        self._outside = 0
+        self._inside = 0
+        self._next: deque[_NextJob[Any]] = deque()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each, at least
         self._made: deque[_NextJob[Any]] = deque()
-        self._is_told = False  # that calls have been made
-        self._going_on: set[asyncio.Task[None]] = set()
-        self._last_one: asyncio.Event | None = None  # waits until all threads are back
+        self._tell_is_due = False
+        self._at_work = 0  # threads that go on to the next call
+        self._pool: ThreadPoolExecutor | None = None
 
     @property
     def has_thread(self) -> bool:
-        """Whether a thread is free, and nobody waits for one."""
-        return bool(self.limiter.available_tokens) and not self._places and self._next.empty()
+        """Whether a thread is free, and no call waits for one."""
+        return bool(self.limiter.available_tokens) and not self.waiting
+
+    @property
+    def has_idle_thread(self) -> bool:
+        """Whether a thread waits for the next call."""
+        return self._inside < self._at_work
 
     @property
     def waiting(self) -> int:
         """How many calls wait for a thread."""
-        in_line = sum(not place.done() for place in self._places)
-        return in_line + self._next.qsize()
+        return self._outside + len(self._next)
 
     async def make_now(self, job: _Job[T]) -> T:
         """Return what `job` returns, made in a thread that is free."""
@@ -159,121 +162,124 @@ class _Line:
         self.limiter.acquire_on_behalf_of_nowait(place)
         try:
             return await to_thread.run_sync(job, limiter=_HELD)
+        except asyncio.CancelledError:
+            await job.let_go()
+            raise
         finally:
             self._free(place)
 
-    async def enter(self) -> float:
-        """Wait until a call is one of the next; return since when it waits, in seconds."""
-        asked = time.perf_counter()
-        self._let_last_one_go()
+    async def enter(self) -> None:
+        """Wait until a call may come inside."""
         if self._inside < 2 * self._threads:
             self._inside += 1
-            return asked
+            return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._places.append(place)
+        self._outside += 1
         try:
             await place
         except asyncio.CancelledError:
             if not place.cancelled():
-                self._let_in()
+                self.leave()
             raise
-        return asked
+        finally:
+            self._outside -= 1
 
     async def make_next(self, job: _Job[T]) -> T:
         """Return what `job` returns, made in its turn, after `enter` and before `leave`."""
         next_job = _NextJob(job, asyncio.get_running_loop().create_future())
-        self._next.put(next_job)
-        self._go_on()
+        self._next.append(next_job)
+        self._wakes.put(None)
+        self._start_thread()
         try:
             result: T = await next_job.answer
             return result
+        except asyncio.CancelledError:
+            try:
+                self._next.remove(next_job)
+            except ValueError:  # a thread has it
+                await job.let_go()
+            raise
         finally:
             del next_job  # it has the error, which has this frame
 
-    async def leave(self) -> None:
-        """Let another call in; whoever is last waits until the threads are back.
-
-        The event loop may be closed next, and a thread that had not come back would be left.
-        """
-        self._let_in()
-        if not self._inside and self._going_on:
-            for _ in self._going_on:
-                self._next.put(None)
-            self._last_one = self._last_one or asyncio.Event()
-            # A result is on its way, which a cancellation must not lose.
-            await undisturbed(self._last_one.wait())
-
-    def _let_last_one_go(self) -> None:
-        if self._last_one is not None:
-            self._last_one.set()
-            self._last_one = None
-
-    def _let_in(self) -> None:
+    def leave(self) -> None:
+        """Let another call come inside; after the last one the threads are told to end."""
         while self._places:
             place = self._places.popleft()
             if not place.done():
                 place.set_result(None)
                 return
         self._inside -= 1
+        if not self._inside:
+            for _ in range(self._at_work):
+                self._wakes.put(None)
 
     def _free(self, place: object) -> None:
         self.limiter.release_on_behalf_of(place)
-        self._go_on()
+        self._start_thread()
 
-    def _go_on(self) -> None:
+    def _start_thread(self) -> None:
         """Start a thread for the next calls, if one is free and those at work are too few."""
-        if (
-            len(self._going_on) < self._inside
-            and self.limiter.available_tokens
-            and not self._next.empty()
-        ):
-            place = object()
-            self.limiter.acquire_on_behalf_of_nowait(place)
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(
-                to_thread.run_sync(self._make_all, loop, limiter=_HELD),
-                context=contextvars.Context(),
-            )
-            self._going_on.add(task)
-            task.add_done_callback(partial(self._come_back, place))
-
-    def _come_back(self, place: object, task: asyncio.Task[None]) -> None:
-        self._going_on.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if not self._going_on:
-            self._let_last_one_go()
-            if error is not None:  # there is no thread to be had
+        if not (self._next and self.limiter.available_tokens and self._at_work < self._inside):
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, "hashfs-work")
+        place, is_started = object(), threading.Event()
+        is_started.set()
+        try:
+            self._pool.submit(self._make_all, asyncio.get_running_loop(), place, is_started)
+        except RuntimeError as error:  # no thread can be started, and the pool keeps the call
+            is_started.clear()
+            if not self._at_work:
                 self._fail(error)
-        self._free(place)
+            return
+        self.limiter.acquire_on_behalf_of_nowait(place)
+        self._at_work += 1
 
-    def _fail(self, error: BaseException) -> None:
-        while not self._next.empty():
-            job = self._next.get()
-            if job is not None:
-                job.fail(error)
-                job.tell()
+    def _fail(self, error: RuntimeError) -> None:
+        while self._next:
+            self._next.popleft().tell(RuntimeError(*error.args))
 
-    def _make_all(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make the next calls, until nobody waits for one; in a worker thread."""
-        while (job := self._next_job()) is not None:
+    def _make_all(
+        self, loop: asyncio.AbstractEventLoop, place: object, is_started: threading.Event
+    ) -> None:
+        """Make the next calls, until nobody is inside; in a worker thread."""
+        if not is_started.is_set():
+            return
+        while self._is_woken():
+            try:
+                job = self._next.popleft()
+            except IndexError:  # the call was given up, or there will be none
+                continue
             job.make()
             self._made.append(job)
             del job
-            if not self._is_told:
-                self._is_told = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self._tell)
+            if not self._tell_is_due:
+                self._tell_is_due = True
+                _call_soon(loop, self._tell)
+        _call_soon(loop, self._come_back, place)
 
-    def _next_job(self) -> _NextJob[Any] | None:
+    def _is_woken(self) -> bool:
         try:
-            return self._next.get(timeout=_IDLE)
+            self._wakes.get(timeout=_IDLE)
         except queue.Empty:
-            return None
+            return False
+        return bool(self._inside)
+
+    def _come_back(self, place: object) -> None:
+        self._at_work -= 1
+        self._free(place)
 
     def _tell(self) -> None:
-        self._is_told = False
+        self._tell_is_due = False
         while self._made:
             self._made.popleft().tell()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(call, *args)
 
 
 class ThreadsOfProcess(Executor):
@@ -302,17 +308,25 @@ class _Job(Generic[T]):
 
     Attributes:
         begun: When it began, by ``time.perf_counter``, if it has.
+        results: What it has returned, if it has.
     """
 
-    __slots__ = ("_args", "_call", "_given_up", "_results", "_running", "begun")
+    __slots__ = ("_args", "_call", "_given_up", "_on_lost_result", "_running", "begun", "results")
 
-    def __init__(self, call: Callable[..., T], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        call: Callable[..., T],
+        args: tuple[Any, ...],
+        late_argument: Callable[[], Any] | None,
+        on_lost_result: Callable[[T], None] | None,
+    ) -> None:
         self._call = call
-        self._args = args
+        self._args = args if late_argument is None else (*args, late_argument())
+        self._on_lost_result = on_lost_result
         self._given_up = False
-        self._results: list[T] = []
         self._running = threading.Lock()
         self.begun: float | None = None
+        self.results: list[T] = []
 
     def __call__(self) -> T:
         with self._running:
@@ -320,18 +334,18 @@ class _Job(Generic[T]):
                 raise asyncio.CancelledError  # nobody waits for it
             self.begun = time.perf_counter()
             result = self._call(*self._args)
-            self._results.append(result)
+            self.results.append(result)
             return result
 
-    async def let_go(self, on_lost_result: Callable[[T], None] | None) -> None:
+    async def let_go(self) -> None:
         """Wait until the call has ended, or see to it that it never begins."""
         self._given_up = True
         try:
             await finished(to_thread.run_sync(self._wait, limiter=_HELD))
         finally:
-            if on_lost_result is not None:
-                for result in self._results:
-                    on_lost_result(result)
+            if self._on_lost_result is not None:
+                for result in self.results:
+                    self._on_lost_result(result)
 
     def _wait(self) -> None:
         with self._running:
@@ -339,44 +353,35 @@ class _Job(Generic[T]):
 
 
 class _NextJob(Generic[T]):
-    """A call that waits for a thread, in the context of its task."""
+    """A call that waits for a thread, and its answer; it is made in the context of its task."""
 
-    __slots__ = ("_context", "_error", "_job", "_result", "answer")
+    __slots__ = ("_context", "_error", "_job", "answer")
 
     def __init__(self, job: _Job[T], answer: asyncio.Future[T]) -> None:
-        self._job: _Job[T] | None = job
+        self._job = job
         self._context = contextvars.copy_context()
-        self._result: list[T] = []
         self._error: BaseException | None = None
         self.answer = answer
 
     def make(self) -> None:
-        """Make the call; in a worker thread, which keeps nothing of it."""
-        job, self._job = self._job, None
-        assert job is not None
+        """Make the call; in a worker thread."""
         try:
-            self._result.append(self._context.run(job))
+            self._context.run(self._job)
         except BaseException as error:
             self._error = error
-        del job
 
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error."""
-        self._error = error
-
-    def tell(self) -> None:
-        """Give the task its answer."""
-        error, self._error = self._error, None  # which has the frame of `make`, and that has this
+    def tell(self, error: BaseException | None = None) -> None:
+        """Give the task its answer: what was returned, or raised, or else `error`."""
+        raised, self._error = self._error or error, None
         if self.answer.done():
             return
-        if isinstance(error, StopIteration):  # which no future takes
-            raised = RuntimeError("the call raised StopIteration")
-            raised.__cause__ = error
-            error = raised
-        if error is not None:
-            self.answer.set_exception(error)
+        if isinstance(raised, StopIteration):  # which no future takes
+            cause, raised = raised, RuntimeError("the call raised StopIteration")
+            raised.__cause__ = cause
+        if raised is not None:
+            self.answer.set_exception(raised)
         else:
-            self.answer.set_result(self._result[0])
+            self.answer.set_result(self._job.results[0])
 
 
 async def finished(work: Awaitable[T], on_lost_result: Callable[[T], None] | None = None) -> T:

@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -117,6 +118,13 @@ async def test_cancelled_calls_leave_no_threads_behind() -> None:
     assert threading.active_count() <= before + 2 * workers.threads
 
 
+async def until_idle(workers: Workers) -> None:
+    """Wait until all threads are back."""
+    async with asyncio.timeout(10):
+        while workers.limiter.borrowed_tokens:
+            await asyncio.sleep(0.001)
+
+
 async def in_line(workers: Workers, *calls: Callable[[], Any]) -> list[Any]:
     """Make the calls while all threads are taken, so that they wait; return what comes of each."""
     held = [Work() for _ in range(workers.threads)]
@@ -139,7 +147,7 @@ async def test_calls_that_wait_are_answered_each_with_its_own() -> None:
     calls = [lambda square=each: square**2 for each in range(100)]
     assert await in_line(workers, *calls) == [each**2 for each in range(100)]
     assert workers.count_waiting() == 0
-    assert workers.limiter.borrowed_tokens == 0
+    await until_idle(workers)
 
 
 @pytest.mark.anyio
@@ -194,8 +202,48 @@ async def test_calls_that_wait_can_be_cancelled_at_any_moment(turns: int) -> Non
         assert set(range(1, 12, 2)) <= set(returned)
         begun.clear()
         lost.clear()
-    assert workers.limiter.borrowed_tokens == 0
     assert workers.count_waiting() == 0
+    await until_idle(workers)
+
+
+@pytest.mark.anyio
+async def test_a_thread_is_not_free_while_it_makes_a_call_whose_task_is_cancelled() -> None:
+    workers, first, second = Workers(1), Work(), Work()
+    running = asyncio.create_task(workers.run(first))
+    await asyncio.to_thread(first.begun.wait)
+    running.cancel()
+    waiting = asyncio.create_task(workers.run(second))
+    await asyncio.sleep(0.05)
+    assert second.calls == 0
+    first.go_on.set()
+    second.go_on.set()
+    await waiting
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+class Content:
+    """An argument that the test can see die."""
+
+
+@pytest.mark.anyio
+async def test_nothing_is_kept_of_a_call_that_was_cancelled_while_it_waited() -> None:
+    workers, work, content = Workers(1), Work(), Content()
+    kept = weakref.ref(content)
+    held = asyncio.create_task(workers.run(work))
+    await asyncio.to_thread(work.begun.wait)
+    waiting = asyncio.create_task(workers.run(id, content))
+    del content
+    await asyncio.sleep(0.01)
+    assert workers.count_waiting() == 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    del waiting
+    gc.collect()
+    assert kept() is None
+    assert workers.count_waiting() == 0
+    work.go_on.set()
+    await held
 
 
 @pytest.mark.anyio
@@ -228,16 +276,17 @@ async def test_calls_fail_and_do_not_hang_where_no_thread_can_be_started(
     waiting = [asyncio.create_task(workers.run(int)) for _ in range(5)]
     await asyncio.sleep(0.01)
 
-    async def no_thread(*_: object, **__: object) -> None:
+    def no_thread(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr("flask_hashfs._quart.workers.to_thread.run_sync", no_thread)
+        patch.setattr(threading.Thread, "start", no_thread)
         work.go_on.set()
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(each) for each in results] == ["can't start new thread"] * 5
     await held
-    assert await workers.run(lambda: "again") == "again"
+    assert await in_line(workers, lambda: "again") == ["again"]
+    await until_idle(workers)
 
 
 def test_an_event_loop_that_is_gone_is_not_kept() -> None:
@@ -248,8 +297,12 @@ def test_an_event_loop_that_is_gone_is_not_kept() -> None:
         await asyncio.gather(*(workers.run(int) for _ in range(20)))
 
     asyncio.run(crowd())
-    gc.collect()
-    assert loops[0]() is None
+    for _ in range(1000):  # until the threads have seen that nothing is left to do
+        gc.collect()
+        if loops[0]() is None:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the loop is kept")
 
 
 CLOSING = """
