@@ -153,6 +153,11 @@ class Body(ReadOnce):
         """Whether as many bytes have been read as Content-Length promises."""
         return self._rules.expected is not None and self._position >= self._rules.expected
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether just as many bytes have been read, and not more, whose end is to be seen."""
+        return self._position == self._rules.expected
+
     def read(self, size: int | None = -1) -> bytes:
         """Return up to `size` bytes, as many as the server hands out at once; b"" at the end."""
         if size is None or size < 0:

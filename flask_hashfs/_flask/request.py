@@ -67,7 +67,7 @@ class _Uploads(Request):
     @property
     def mimetype_params(self) -> dict[str, str]:
         """Parameters of the Content-Type, with a boundary that needs no quotes."""
-        return with_boundary(super().mimetype_params, self.environ.get("CONTENT_TYPE", ""))
+        return with_boundary(super().mimetype_params, self.headers.get("Content-Type", ""))
 
     def make_form_data_parser(self) -> FormDataParser:
         parser = super().make_form_data_parser()
@@ -148,8 +148,8 @@ class _UploadParser(FormDataParser):
         try:
             while data := stream.read(_HEAD_READ if form.awaits_head else READ_SIZE):
                 form.feed(data)
-                if body is not None and body.is_exhausted and form.is_complete:
-                    break  # so that the server is not asked for nothing more
+                if body is not None and body.is_whole and form.is_complete:
+                    break  # else the server would be asked once more, for nothing
             fields, parts = form.finish()
         finally:
             form.close()

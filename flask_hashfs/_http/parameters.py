@@ -112,10 +112,11 @@ def _unquoted(value: str) -> str:
 def _percent_decoded(value: str, encoding: str) -> str:
     """Decode percent escapes, all at once where they are well-formed."""
     count = value.count("%")
-    # Quoted-printable is the same with another sign, which a value cannot contain.
-    data = a2b_qp(value.replace("%", "="))
-    if len(data) == len(value) - 2 * count:
-        return data.decode(encoding, "replace")
+    if value.isascii():
+        # Quoted-printable is the same with another sign, which a value cannot contain.
+        data = a2b_qp(value.replace("%", "="))
+        if len(data) == len(value) - 2 * count:
+            return data.decode(encoding, "replace")
     if count > _MAX_BAD_ESCAPES:
         raise BadRequest("A part's header has malformed percent escapes.")
     return unquote(value, encoding)

@@ -7,21 +7,19 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from werkzeug.datastructures import FileStorage
-
 from .._http.sniffing import HEAD_SIZE
 from .._storage.writer import UploadStream
 from .batch import BATCH, Batch
 from .body import UploadBody
+from .forms import UploadedFile
 
 
 def is_async(source: object) -> bool:
     """Tell whether `source` has to be awaited for its bytes."""
     if isinstance(source, UploadBody):
         return True
-    stream = source.stream if isinstance(source, FileStorage) else source
-    if isinstance(stream, UploadStream):
-        return False
+    if type(source) is UploadedFile and type(source.stream) is UploadStream:
+        return False  # as most are, and the questions below take long
     return _reads(source) or isinstance(source, AsyncIterable)
 
 

@@ -29,7 +29,7 @@ from multipart_cases import (
     body_of,
     file_part,
 )
-from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
@@ -1153,6 +1153,39 @@ def test_the_server_is_asked_for_nothing_behind_a_whole_form(
     with app.test_request_context("/", method="POST", environ_overrides=environ):
         assert request.files
     assert source.reads == (1 if length_known else 2)
+
+
+def test_a_body_that_is_longer_than_said_is_read_to_its_end(
+    app: Flask, fs: FlaskHashFS, root: Path
+) -> None:
+    @view(app)
+    def put() -> Any:
+        return fs.put(request.files["f"]).id
+
+    # A middleware that decompresses may leave the Content-Length alone.
+    source = Source(body_of(file_part(b"hello")), OSError("the checksum is wrong"))
+    environ = {"wsgi.input": source, "wsgi.input_terminated": True, "CONTENT_LENGTH": "10"}
+    answer = app.test_client().post("/", content_type=FORM, environ_overrides=environ)
+    assert answer.status_code == 400
+    assert not inventory(root)
+
+
+def test_a_request_class_can_repair_the_content_type(app: Flask) -> None:
+    class Repaired(app.request_class):  # type: ignore[name-defined, misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.headers = Headers([("Content-Type", "multipart/form-data; boundary=bou/nd")])
+
+    app.request_class = Repaired
+    fs = FlaskHashFS(app)
+
+    @view(app)
+    def put() -> Any:
+        return fs.put(request.files["f"]).id
+
+    body = body_of(file_part(b"hello")).replace(BOUNDARY.encode(), b"bou/nd")
+    answer = app.test_client().post("/", data=body, content_type="text/plain")
+    assert answer.text == hashlib.sha256(b"hello").hexdigest()
 
 
 class TestABodyReadBefore:

@@ -30,6 +30,13 @@ def test_a_header_without_parameters_has_none(header: str) -> None:
     assert parse_parameters(header) == {} == parse_options_header(header)[1]
 
 
+@pytest.mark.skipif(not IS_READ_ALIKE, reason="this release of Werkzeug reads them otherwise")
+@pytest.mark.parametrize("value", ["é", "é%20", "%C3%A9é"])
+def test_a_value_that_should_be_ascii_and_is_not_is_no_error(value: str) -> None:
+    header = f"form-data; filename*0*=UTF-8''a; filename*1*=\"{value}\""
+    assert parse_parameters(header) == parse_options_header(header)[1]
+
+
 @pytest.mark.parametrize(
     "rest",
     [

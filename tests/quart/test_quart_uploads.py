@@ -860,3 +860,23 @@ class TestReadAlready:
 
         exchange = await self.put_after(app, fs, read, b"")
         assert exchange.body.decode() == hashlib.sha256(b"").hexdigest()
+
+
+class Upper(FileStorage):
+    """A file of a form that the app reads in its own way."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return self.stream.read(size).upper()
+
+    def seekable(self) -> bool:
+        return False
+
+
+async def test_a_file_is_read_in_the_way_of_the_apps_own_class(app: Quart, fs: QuartHashFS) -> None:
+    @view(app)
+    async def put() -> str:
+        file = (await request.files)["f"]
+        return (await fs.put(Upper(file.stream))).id
+
+    exchange = await post(app, body_of(file_part(b"hello")))
+    assert exchange.body.decode() == hashlib.sha256(b"HELLO").hexdigest()
