@@ -68,7 +68,7 @@ class BodyRules:
             IncompleteUploadError: It ended before it was complete.
         """
         if self.limit is None and not ended and not broken:
-            return  # most calls of all, which cost a small upload too much
+            return  # the usual case, told with fewer calls
         state = self.state(received, ended=ended, broken=broken)
         if state is BodyState.TOO_LARGE:
             raise self.too_large()

@@ -55,7 +55,7 @@ class UploadFiles:
         self._changes = 0  # so that none is missed between a look and the wait for the next
         self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)  # slower to enter, for who waits
 
     @property
     def open(self) -> int:
@@ -210,7 +210,7 @@ class _Room:
 
 
 class UploadFile(TemporaryFile):
-    """A temporary file that may be closed between two uses of it; each use is a context."""
+    """A temporary file that may be closed between two uses: contexts that leave it open."""
 
     __slots__ = ("_files", "_identity", "_is_parked", "_made", "_turn")
 
