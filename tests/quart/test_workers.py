@@ -34,9 +34,19 @@ class Work:
 
 
 @pytest.mark.anyio
-async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancelled() -> None:
-    workers, work = Workers(1), Work()
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancelled(
+    waits: bool,
+) -> None:
+    workers, first, work = Workers(1), Work(), Work()
+    running = asyncio.create_task(workers.run(first))
+    await asyncio.to_thread(first.begun.wait)
+    if not waits:
+        first.go_on.set()
+        await running
     task = asyncio.create_task(workers.run(work))
+    await asyncio.sleep(0.01)
+    first.go_on.set()
     await asyncio.to_thread(work.begun.wait)
     for _ in range(3):
         task.cancel()
@@ -46,6 +56,7 @@ async def test_a_call_that_has_begun_is_awaited_however_often_its_task_is_cancel
     with pytest.raises(asyncio.CancelledError):
         await task
     assert work.ended == 1
+    await running
 
 
 @pytest.mark.anyio
@@ -244,26 +255,6 @@ async def test_nothing_is_kept_of_a_call_that_was_cancelled_while_it_waited() ->
     assert workers.count_waiting() == 0
     work.go_on.set()
     await held
-
-
-@pytest.mark.anyio
-async def test_a_call_that_waits_and_has_begun_is_awaited_when_its_task_is_cancelled() -> None:
-    workers, first, second = Workers(1), Work(), Work()
-    running = asyncio.create_task(workers.run(first))
-    await asyncio.to_thread(first.begun.wait)
-    waiting = asyncio.create_task(workers.run(second))
-    await asyncio.sleep(0.01)
-    first.go_on.set()
-    await running
-    await asyncio.to_thread(second.begun.wait)
-    for _ in range(3):
-        waiting.cancel()
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-    second.go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert second.ended == 1
 
 
 @pytest.mark.anyio
