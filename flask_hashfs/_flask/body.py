@@ -44,11 +44,11 @@ def open_body(environ: WSGIEnvironment, max_size: int | None) -> BinaryIO:
         LengthRequired: It is chunked, and the server does not tell where it ends.
         RequestEntityTooLarge: Content-Length says that it has more.
     """
-    terminated, chunked = _is_terminated(environ), _is_chunked(environ)
-    length = None if chunked else framing.content_length(environ.get("CONTENT_LENGTH"))
+    terminated = _is_terminated(environ)
+    length = None if _is_chunked(environ) else framing.content_length(environ.get("CONTENT_LENGTH"))
     rules = BodyRules(length, max_size)
     rules.check(0)
-    if chunked and not terminated:
+    if hides_end(environ):
         raise LengthRequired(
             "The request's body is chunked, and this server does not tell where it ends; "
             "send it with a Content-Length."

@@ -485,10 +485,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
         @app.after_request
         def add_upload_headers(response: Response) -> Response:
             current = cast(Any, request)._get_current_object()
-            added = added_headers(g)
-            root = settings.uploads_path or ""
-            if added or self._is_upload_route(root, current.endpoint, current.path):
-                self._head_upload(settings, current, response, added)
+            self._head_upload(settings, current, response, added_headers(g))
             return response
 
     def _current_app(self) -> Flask:
