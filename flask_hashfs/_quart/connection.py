@@ -36,7 +36,7 @@ from .body import UploadBody
 from .multiplexed import SpooledMessages
 from .request import UploadRequest, compose
 from .sender import StoredBody, send_path
-from .turns import turn
+from .turns import turns
 from .workers import finished
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class UploadConnection(ASGIHTTPConnection):
     _body: UploadBody | None = None
     _phase = Phase.VIEWING
     _start: HTTPResponseStartEvent | None = None
+    _place: asyncio.Future[None] | None = None
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
@@ -95,8 +96,12 @@ class UploadConnection(ASGIHTTPConnection):
             self._tasks.clear()
             for task in left:
                 task.cancel()
-            if left:
-                await finished(asyncio.wait(left))
+            try:
+                if left:
+                    await finished(asyncio.wait(left))
+            finally:
+                if self._place is not None:
+                    turns().leave(self._place)
 
     def _begin_task(self) -> None:
         if self._phase is Phase.OVER:
@@ -129,7 +134,8 @@ class UploadConnection(ASGIHTTPConnection):
             message = await (receive() if spooled is None else spooled.receive())
             if message["type"] == "http.disconnect":
                 if self._phase is not Phase.ENDING:
-                    await turn()  # many clients may have gone at once
+                    self._place = turns().join()
+                    await self._place  # many clients may have gone at once
                 if self._spares_the_view(body):
                     await asyncio.Event().wait()  # returning would cancel the view
             return message

@@ -1,4 +1,4 @@
-"""Turns of the event loop, shared out among those who would all act in the same one."""
+"""Turns to end, so that a thousand requests that have to end at once do so one after the other."""
 
 from __future__ import annotations
 
@@ -6,47 +6,64 @@ import asyncio
 import weakref
 from collections import deque
 
-AT_ONCE = 8
-"""How many act in one turn."""
+AT_ONCE = 16
+"""How many requests end at the same time."""
+
+PATIENCE = 0.025
+"""Seconds for which others wait for a request to end."""
 
 
 class Turns:
-    """A line at which a few are let in at each turn of the event loop.
+    """A line at which a request is let in when another one has ended.
 
-    A thousand clients that vanish at once are noticed in one turn of the loop, and so all their
-    requests would end in the next few, while nobody else is served.
+    A thousand clients that vanish at once are noticed in one turn of the event loop. If all their
+    requests ended in the next few, nobody else would be served; and what each of them makes, such
+    as an error with its traceback, would be there a thousand times, for which Python looks at all
+    objects of the process, in search of garbage.
+
+    Args:
+        patience: Seconds after which a request that has not ended yet keeps no other one waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._line: deque[asyncio.Future[None]] = deque()
-        self._left = AT_ONCE
+        self._ending: dict[asyncio.Future[None], float] = {}  # and since when
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def turn(self) -> None:
-        """Wait until it is this task's turn: not at all where few come at once."""
-        loop = asyncio.get_running_loop()
-        if self._left == AT_ONCE:
-            loop.call_soon(self._let_in)
-        if self._left:
-            self._left -= 1
-            return
-        place: asyncio.Future[None] = loop.create_future()
+    def join(self) -> asyncio.Future[None]:
+        """Return what is done once the caller may end, at once where few do; see `leave`."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(place)
-        await place
+        self._let_in()
+        return place
+
+    def leave(self, place: asyncio.Future[None]) -> None:
+        """Let others in, as the request with this place has ended."""
+        if self._ending.pop(place, None) is not None:
+            self._let_in()
 
     def _let_in(self) -> None:
-        self._left = AT_ONCE
-        while self._line and self._left:
+        loop = asyncio.get_running_loop()
+        while self._line and len(self._ending) < AT_ONCE:
             place = self._line.popleft()
             if not place.done():
                 place.set_result(None)
-                self._left -= 1
-        if self._left < AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._let_in)
+                self._ending[place] = loop.time()
+        if self._line and self._timer is None:
+            self._timer = loop.call_later(self._patience, self._pass_by)
+
+    def _pass_by(self) -> None:
+        """Wait no more for those who take their time."""
+        self._timer = None
+        long_ago = asyncio.get_running_loop().time() - self._patience
+        self._ending = {place: since for place, since in self._ending.items() if since > long_ago}
+        self._let_in()
 
 
 _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = weakref.WeakKeyDictionary()
 
 
-async def turn() -> None:
-    """Wait for a turn among all requests of the running event loop."""
-    await _turns.setdefault(asyncio.get_running_loop(), Turns()).turn()
+def turns() -> Turns:
+    """Return those of all requests of the running event loop."""
+    return _turns.setdefault(asyncio.get_running_loop(), Turns())
