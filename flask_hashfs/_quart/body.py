@@ -39,8 +39,8 @@ import enum
 import math
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -109,7 +109,7 @@ class UploadBody(Body):
         self._readers = 0
         self._readers_of_all = 0
         self._is_begun = False
-        self._counts_awaited: list[float] = []
+        self._count_awaited = math.inf  # the least that a reader waits for, or less
         self._limit_awaited = math.inf
         self._ready = asyncio.Event()
 
@@ -216,18 +216,19 @@ class UploadBody(Body):
         """Whether everything has arrived, if not been taken."""
         return self._state is Arrival.ENDED
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Say that this body will be read on, though perhaps not at this very moment."""
+        return _Reading(self)
+
+    def _begin_reading(self) -> None:
         self._readers += 1
         self._room.set()
-        try:
-            yield
-        finally:
-            self._readers -= 1
-            if not self._readers and self._taken:
-                self._free_taken()
-            self._leave_at_end()
+
+    def _end_reading(self) -> None:
+        self._readers -= 1
+        if not self._readers and self._taken:
+            self._free_taken()
+        self._leave_at_end()
 
     def _free_taken(self) -> None:
         """Note that whoever took bytes has done with them."""
@@ -268,9 +269,10 @@ class UploadBody(Body):
         elif data:
             self._drop(IncompleteUploadError(_NOT_READ))
         # Readers are woken when there is something to do, and not for every packet.
-        is_enough = self._unread.size >= min(self._counts_awaited, default=math.inf)
         is_more_than_said = self._expected is not None and self._received > self._expected
+        is_enough = self._unread.size >= self._count_awaited
         if is_enough or is_more_than_said or self._received > self._limit_awaited:
+            self._count_awaited = math.inf
             self._ready.set()
 
     async def put(self, data: bytes) -> None:
@@ -338,9 +340,10 @@ class UploadBody(Body):
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
         self._limit_awaited = math.inf
-        if not self._complete.is_set():
-            with suppress(RequestTimeout):
-                await self._end_or(math.inf, silence)
+        begun = time.monotonic()
+        with suppress(RequestTimeout):
+            while not self._complete.is_set():
+                await self._end_or(math.inf, self._time_left(silence, begun))
 
     @property
     def full(self) -> bool:
@@ -350,9 +353,9 @@ class UploadBody(Body):
         if self._state is not Arrival.KEPT or self._readers_of_all:
             return False
         held = self._unread.size + self._taken
-        if MEMORY.is_used_up:
-            return held >= BASE or not (self._readers or self._is_small)
-        return held >= MEMORY.limit
+        if held >= MEMORY.limit:
+            return True
+        return MEMORY.is_used_up and (held >= BASE or not (self._readers or self._is_small))
 
     @property
     def _is_small(self) -> bool:
@@ -422,16 +425,15 @@ class UploadBody(Body):
             patience: Seconds of silence after which the client is given up, or None.
             spares_rest: Whether to return, rather than to raise, while a broken body has bytes.
         """
+        begun = time.monotonic()
         try:
             with self.reading():
                 if self._taken:
                     self._free_taken()
                 self._check(spares_rest)
                 while self._unread.size < (wanted := count()) and self._waits:
-                    limit = self._limit()
-                    self._limit_awaited = math.inf if limit is None else limit
                     self._room.set()  # others may have given back what this body was short of
-                    await self._end_or(wanted, patience)
+                    await self._end_or(wanted, self._time_left(patience, begun))
                     self._check(spares_rest)
         except HTTPException as error:
             self._told = weakref.ref(error)
@@ -442,32 +444,35 @@ class UploadBody(Body):
         """Whether more will come before something is taken."""
         return not (self._complete.is_set() or (self._unread.size and self.full))
 
-    async def _end_or(self, count: float, patience: float | None) -> None:
-        """Wait until `count` bytes are here, or the end, or more than the limit."""
-        begun = time.monotonic()
-        self._counts_awaited.append(count)
-        self._ready.clear()
-        try:
-            if patience is None:
-                await self._ready.wait()
-                return
-            while not await self._is_ready(until := max(begun, self._last_arrival) + patience):
-                if max(begun, self._last_arrival) + patience <= until:
-                    raise RequestTimeout
-        finally:
-            self._counts_awaited.remove(count)
+    def _time_left(self, patience: float | None, begun: float) -> float | None:
+        """Return for how long the client may be silent yet."""
+        if patience is None:
+            return None
+        left = max(begun, self._last_arrival) + patience - time.monotonic()
+        if left <= 0:
+            raise RequestTimeout
+        return left
 
-    async def _is_ready(self, until: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(until - time.monotonic()):
-                return await self._ready.wait()
-        return False
+    async def _end_or(self, count: float, timeout: float | None) -> None:
+        """Wait until `count` bytes are here, or the end, or more than the limit, or less long."""
+        self._count_awaited = min(self._count_awaited, count)
+        self._ready.clear()
+        if timeout is None:
+            await self._ready.wait()
+            return
+        timer = asyncio.get_running_loop().call_later(timeout, self._ready.set)
+        try:
+            await self._ready.wait()
+        finally:
+            timer.cancel()
 
     def _check(self, spares_rest: bool) -> None:
         if self._must_raise is not None:
             raise self._must_raise
         is_broken = self._state is Arrival.BROKEN and not (spares_rest and self._unread.size)
-        rules = BodyRules(self._expected, self._limit())
+        limit = self._limit()
+        self._limit_awaited = math.inf if limit is None else limit
+        rules = BodyRules(self._expected, limit)
         rules.check(self._received, broken=is_broken)
         if self._loss is not None:
             raise self._loss
@@ -475,6 +480,21 @@ class UploadBody(Body):
     def _patience(self, *, always: bool = False) -> float | None:
         owner = self._owner and self._owner()
         return owner.patience(always=always) if owner else None
+
+
+class _Reading:
+    """Between whose beginning and end a body is read; a generator would take longer."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: UploadBody) -> None:
+        self._body = body
+
+    def __enter__(self) -> None:
+        self._body._begin_reading()
+
+    def __exit__(self, *_: object) -> None:
+        self._body._end_reading()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
