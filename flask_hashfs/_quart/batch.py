@@ -7,6 +7,7 @@ from collections.abc import Iterator
 BATCH = 512 * 1024
 """Bytes worth a call: the more in one, the less often its thread waits for the GIL."""
 
+_LITTLE = BATCH // 4  # a rest of so much is not worth a call of its own
 _TINY = 4 * 1024
 
 
@@ -60,8 +61,9 @@ class Batch:
     def take_block(self) -> bytes:
         """Return the first bytes, about `BATCH` of them joined, and keep the others."""
         size = count = 0
+        most = self.size if self.size <= BATCH + _LITTLE else BATCH
         for piece in self._pieces:
-            if count and size + len(piece) > BATCH:
+            if count and size + len(piece) > most:
                 break
             size += len(piece)
             count += 1
