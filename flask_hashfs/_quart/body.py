@@ -445,7 +445,7 @@ class UploadBody(Body):
         return not (self._complete.is_set() or (self._unread.size and self.full))
 
     def _time_left(self, patience: float | None, begun: float) -> float | None:
-        """Return for how long the client may be silent yet."""
+        """Return for how many more seconds the client may be silent."""
         if patience is None:
             return None
         left = max(begun, self._last_arrival) + patience - time.monotonic()
@@ -454,7 +454,7 @@ class UploadBody(Body):
         return left
 
     async def _end_or(self, count: float, timeout: float | None) -> None:
-        """Wait until `count` bytes are here, or the end, or more than the limit, or less long."""
+        """Wait until `count` bytes are here, the end, or more than the limit; or return early."""
         self._count_awaited = min(self._count_awaited, count)
         self._ready.clear()
         if timeout is None:
@@ -483,7 +483,7 @@ class UploadBody(Body):
 
 
 class _Reading:
-    """Between whose beginning and end a body is read; a generator would take longer."""
+    """A block of code in which a body is read; a generator would take longer."""
 
     __slots__ = ("_body",)
 

@@ -1,4 +1,4 @@
-"""Turns to end, so that a thousand requests that have to end at once do so one after the other."""
+"""Turns to end: of a thousand requests that have to end at once, a few do at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Turns:
     """A line at which a request is let in when another one has ended.
 
     A thousand clients that vanish at once are noticed in one turn of the event loop. If all their
-    requests ended in the next few, nobody else would be served; and what each of them makes, such
-    as an error with its traceback, would be there a thousand times, for which Python looks at all
-    objects of the process, in search of garbage.
+    requests ended in the next few, nobody else would be served. Each of them also makes new
+    objects, such as an error with its traceback. A thousand of these at once would set off the
+    garbage collector, which then looks at all objects of the process.
 
     Args:
         patience: Seconds after which a request that has not ended yet keeps no other one waiting.
@@ -32,7 +32,7 @@ class Turns:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self) -> asyncio.Future[None]:
-        """Return what is done once the caller may end, at once where few do; see `leave`."""
+        """Return a future that is done once the caller may end: already, where few end."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(place)
         self._let_in()
@@ -65,5 +65,5 @@ _turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = weakref.We
 
 
 def turns() -> Turns:
-    """Return those of all requests of the running event loop."""
+    """Return the line that all requests of the running event loop share."""
     return _turns.setdefault(asyncio.get_running_loop(), Turns())

@@ -1,4 +1,4 @@
-"""Turns to end, one request after the other."""
+"""Turns to end, which a few requests have at a time."""
 
 from __future__ import annotations
 
