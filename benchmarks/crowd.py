@@ -1,4 +1,7 @@
-"""Thousands of clients at once: what each costs that holds its upload, vanishes, or only reads."""
+"""Thousands of clients at once: what each costs that holds its upload, vanishes, or only reads.
+
+And what they upload together at full speed, beside a few.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,24 @@ ROWS = {
     FORM: ("ours", "multipart"),
 }
 PEERS = {
-    "stock Quart, raw": Peer("", "uvicorn", ASGI, "stock"),
-    "Starlette, raw": Peer("", "uvicorn", ASGI, "starlette"),
-    "aiohttp, raw": Peer("", "aiohttp", "apps_aiohttp", "aiohttp"),
+    "stock Quart": Peer("", "uvicorn", ASGI, "stock"),
+    "Starlette": Peer("", "uvicorn", ASGI, "starlette"),
+    "aiohttp": Peer("", "aiohttp", "apps_aiohttp", "aiohttp"),
 }
+YARDSTICK = "hash and write, nothing else"
+FEW = 64
 
 
 def run(report: Report, workspace: Workspace, scale: Scale) -> None:
-    """Measure memory, stalls and small downloads in a crowd."""
+    """Measure memory, stalls, small downloads and throughput in a crowd."""
     _allow_descriptors()
     with Generator() as generator:
         for server in SERVERS:
+            for clients in (200, 1000, 5000) if scale.full else [scale.pick(0, 200, 3)]:
+                with workspace.cleaned():
+                    held(report, workspace, scale, generator, server, clients)
             with workspace.cleaned():
-                held(report, workspace, scale, generator, server)
+                throughput(report, workspace, scale, generator, server)
             with workspace.cleaned():
                 vanishing(report, workspace, scale, generator, server)
         with workspace.cleaned():
@@ -79,15 +87,20 @@ def settle(server: Server) -> None:
 
 
 def held(
-    report: Report, workspace: Workspace, scale: Scale, generator: Generator, server: str
+    report: Report,
+    workspace: Workspace,
+    scale: Scale,
+    generator: Generator,
+    server: str,
+    clients: int,
 ) -> None:
     """Measure the memory of each upload that is held, and let all of them finish."""
-    clients = scale.pick(3000, 200, 3)
     rows = _peers(server)
     if server == "uvicorn" and scale.name != "quick":
-        rows |= {row: (peer, "raw") for row, peer in PEERS.items()}
+        for name, peer in PEERS.items():
+            rows |= {f"{name}, raw": (peer, "raw"), f"{name}, form": (peer, "multipart")}
     table = Table(
-        f"crowd-held-{server}",
+        f"crowd-held-{clients}-{server}",
         f"{clients} clients hold an upload of 1 MiB, nine tenths sent, then finish, {server}",
         CEILING,
         [
@@ -95,6 +108,12 @@ def held(
             Metric("trimmed", "without the allocator's reserve", "KiB"),
             Metric("hold", "time to send nine tenths"),
             Metric("finish", "time to finish"),
+        ],
+        goals=[
+            Goal(f"to finish no later than {peer}", "finish", ours, peer, 1, True)
+            for ours, kind in ((OURS, "raw"), (FORM, "form"))
+            for peer in rows
+            if peer not in ROWS and peer.endswith(kind)
         ],
     )
     contenders: dict[str, Contender] = {
@@ -131,6 +150,67 @@ def _hold(generator: Generator, server: Server, encoding: str, clients: int) -> 
     )
     settle(server)
     return float(done["seconds"])
+
+
+# --- uploads at full speed ------------------------------------------------------------------------
+
+
+def throughput(
+    report: Report, workspace: Workspace, scale: Scale, generator: Generator, server: str
+) -> None:
+    """Measure the throughput of many clients, beside that of a few."""
+    many = scale.pick(1000, 100, 3)
+    rows = _peers(server) | {YARDSTICK: (Peer(YARDSTICK, server, ASGI, "write"), "raw")}
+    table = Table(
+        f"crowd-throughput-{server}",
+        f"{FEW} and {many} clients upload files of 1 MiB at full speed, {server}",
+        f"{YARDSTICK}, {FEW} clients",
+        [Metric("rate", "throughput"), Metric("cpu", "CPU per GB")],
+        goals=[
+            Goal(
+                f"0.8 of the throughput with {FEW} clients, {row}",
+                "rate",
+                f"{row}, {many} clients",
+                f"{row}, {FEW} clients",
+                0.8,
+                False,
+            )
+            for row in (OURS, FORM)
+        ],
+    )
+    with contextlib.ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for row, (peer, encoding) in rows.items():
+            running = stack.enter_context(start(peer, workspace))
+            for clients in (FEW, many):
+                each = max(1, scale.pick(2000, 200, 6) // clients)
+                contenders[f"{row}, {clients} clients"] = partial(
+                    _upload, generator, running, encoding, clients, each
+                )
+        run_rounds(report, table, contenders, min(scale.rounds, 5), prime=False)
+
+
+def _upload(
+    generator: Generator, server: Server, encoding: str, clients: int, requests: int
+) -> Sample:
+    before = server.usage().cpu
+    done = generator.ask(
+        "uploads",
+        port=server.port,
+        clients=clients,
+        size=MIB,
+        requests=requests,
+        encoding=encoding,
+    )
+    if wrong := {code for code in done["statuses"] if code[0] != "2"}:
+        raise RuntimeError(f"answers: {wrong}")
+    settle(server)
+    server.drop_content()
+    size = clients * requests * MIB
+    return {
+        "rate": size / done["seconds"],
+        "cpu": (server.usage().cpu - before) / size * 1e9,
+    }
 
 
 # --- clients that vanish -------------------------------------------------------------------------
