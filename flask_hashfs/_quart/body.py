@@ -2,9 +2,9 @@
 
 Stock Quart takes from the server whatever the client sends, read or not. Here the connection asks
 for more only while there is `room`: when its share of the memory of all uploads is used up
-(`_storage/upload_memory.py`), or others have their turn (`crowd.py`), it stops, the client's own
-TCP window fills up, and the memory of a request is bounded whatever the view does. What a reader
-has taken counts until it comes back for more, since it is on its way to the disk until then.
+(`_storage/upload_memory.py`) it stops, the client's own TCP window fills up, and the memory of a
+request is bounded whatever the view does. What a reader has taken counts until it comes back for
+more, since it is on its way to the disk until then.
 
 Two sides use a body. The connection calls `append`, `set_complete`, `set_broken`, `abandon`; the
 view reads, in one of four ways: ``async for``, ``await`` (for which the mark is lifted, as
@@ -51,7 +51,6 @@ from .._http.body_rules import BodyRules, BodyState, read_already
 from .._storage.upload_memory import BASE, MEMORY, MOST, Share
 from ..exceptions import IncompleteUploadError
 from .batch import BATCH, Batch
-from .crowd import Crowd, crowd
 
 HIGH_WATER = MOST
 """Bytes that may lie unread while the memory of all uploads lasts."""
@@ -105,10 +104,6 @@ class UploadBody(Body):
         self._taken = 0  # bytes that a reader works on
         self._taken_since = 0.0  # when the first of those taken last had arrived
         self._share: Share | None = None
-        self._takes_turns = False
-        self._crowd: Crowd | None = None  # where it has its turn, or waits for one
-        self._has_turn = False
-        self._is_hurried = False
         self._room = asyncio.Event()
         # Who reads.
         self._readers = 0
@@ -133,7 +128,6 @@ class UploadBody(Body):
             raise StopAsyncIteration
         block = self._unread.take_block()  # all of it, joined, would be held twice for a moment
         self._is_begun = True
-        self._end_of_turn()
         self._count()
         self._leave_at_end()
         self._room.set()
@@ -190,7 +184,6 @@ class UploadBody(Body):
     def clear(self) -> None:
         self._is_begun = self._is_begun or bool(self._unread.size)
         self._unread = Batch()
-        self._end_of_turn()
         self._count()
         self._leave_at_end()
         self._room.set()
@@ -233,10 +226,8 @@ class UploadBody(Body):
 
     def _end_reading(self) -> None:
         self._readers -= 1
-        if not self._readers:
-            if self._taken:
-                self._free_taken()
-            self._leave_crowd()
+        if not self._readers and self._taken:
+            self._free_taken()
         self._leave_at_end()
 
     def _free_taken(self) -> None:
@@ -260,71 +251,8 @@ class UploadBody(Body):
 
     def leave(self) -> None:
         """Count this body no more among those of uploads: its request is over."""
-        self._leave_crowd()
         if self._share is not None:
             self._share.leave()
-
-    # How it takes turns with others (`crowd.py`).
-
-    def take_turns(self) -> None:
-        """Let others go first where many upload, and make them wait in turn."""
-        self._takes_turns = True
-
-    @property
-    def received(self) -> int:
-        """How many bytes have come."""
-        return self._received
-
-    def begin_turn(self) -> None:
-        """Take as much as a turn allows."""
-        self._has_turn = True
-        self._last_arrival = time.monotonic()
-        self._room.set()
-
-    def end_turn(self) -> None:
-        """Write what has come, as others wait."""
-        self._has_turn = False
-        self._crowd = None
-        self.hurry()
-
-    def hurry(self) -> None:
-        """Go on without a turn for once: take a message, and write it."""
-        if self._has_turn and not self._unread.size:
-            self._leave_crowd()
-            return
-        self._is_hurried = True
-        self._ready.set()
-        self._room.set()
-
-    @property
-    def _is_in_crowd(self) -> bool:
-        return self._takes_turns and self._readers > 0 and MEMORY.is_crowded
-
-    def _joins_crowd(self) -> bool:
-        """Wait for a turn, if one is needed; return whether that is so."""
-        if self._has_turn or not self._is_in_crowd:
-            return False
-        if self._crowd is None:
-            self._crowd = crowd()
-            self._crowd.join(self)
-        return True
-
-    def _end_of_turn(self) -> None:
-        """Let others gather, as what this body has gathered is taken."""
-        self._is_hurried = False
-        if self._has_turn:
-            self._leave_crowd()
-
-    def _leave_crowd(self) -> None:
-        if self._crowd is not None:
-            self._has_turn = False
-            left, self._crowd = self._crowd, None
-            left.leave(self)
-
-    def _hold_less(self) -> None:
-        if not self._has_turn:
-            self._is_hurried = self._is_in_crowd
-            self._ready.set()
 
     # What the connection does.
 
@@ -425,11 +353,6 @@ class UploadBody(Body):
         if self._state is not Arrival.KEPT or self._readers_of_all:
             return False
         held = self._unread.size + self._taken
-        if self._is_in_crowd:
-            if self._has_turn:
-                return held >= BASE + MEMORY.turn
-            is_short = MEMORY.is_used_up and not (self._is_hurried or self._is_small)
-            return held >= BASE or is_short
         if held >= MEMORY.limit:
             return True
         return MEMORY.is_used_up and (held >= BASE or not (self._readers or self._is_small))
@@ -442,8 +365,7 @@ class UploadBody(Body):
         """Wait until there is room for another message."""
         while self.full:
             self._room.clear()
-            if not self._joins_crowd():
-                self._ready.set()  # a reader that waits for more than that has to take it
+            self._ready.set()  # a reader that waits for more than that has to take it
             await self._room.wait()
 
     @property
@@ -486,7 +408,7 @@ class UploadBody(Body):
 
     def _even_batch(self) -> float:
         """Return how many bytes make a batch: all that is left, or an even share of it."""
-        limit = BASE + MEMORY.turn if self._is_in_crowd else MEMORY.limit
+        limit = MEMORY.limit
         most = max(limit // 2, min(limit, _ONE_BATCH))  # the other half arrives meanwhile
         if self._expected is None or self._received > self._expected:
             return min(BATCH, most)
@@ -509,20 +431,18 @@ class UploadBody(Body):
                 if self._taken:
                     self._free_taken()
                 self._check(spares_rest)
-                while self._unread.size < (wanted := count()) and self._waits():
+                while self._unread.size < (wanted := count()) and self._waits:
                     self._room.set()  # others may have given back what this body was short of
-                    least = 1 if self._is_hurried else wanted
-                    await self._end_or(least, self._time_left(patience, begun))
+                    await self._end_or(wanted, self._time_left(patience, begun))
                     self._check(spares_rest)
         except HTTPException as error:
             self._told = weakref.ref(error)
             raise
 
+    @property
     def _waits(self) -> bool:
-        """Tell whether more will come before something is taken; see that it does."""
-        if self._complete.is_set() or (self._unread.size and self._is_hurried):
-            return False
-        return not self._unread.size or not self.full or self._joins_crowd()
+        """Whether more will come before something is taken."""
+        return not (self._complete.is_set() or (self._unread.size and self.full))
 
     def _time_left(self, patience: float | None, begun: float) -> float | None:
         """Return for how many more seconds the client may be silent."""
@@ -589,4 +509,4 @@ def _write_sooner(loop: asyncio.AbstractEventLoop | None, body: weakref.ref[Uplo
     uploaded = body()
     if uploaded is not None and loop is not None:
         with suppress(RuntimeError):  # the loop is closed, and the request with it
-            loop.call_soon_threadsafe(uploaded._hold_less)
+            loop.call_soon_threadsafe(uploaded._ready.set)

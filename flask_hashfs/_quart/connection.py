@@ -123,8 +123,6 @@ class UploadConnection(ASGIHTTPConnection):
             return
         if request_task is not None:
             _cancel_after(request_task)
-        if not self._is_shared:
-            body.take_turns()
         spooled: SpooledMessages | None = None
 
         async def receive_with_room() -> ASGIReceiveEvent:

@@ -4,15 +4,11 @@ An upload may keep its equal share of the budget unread, at most `MOST` and at l
 comes on top. Small files of forms take what they hold from the same budget, and go to disk sooner
 as it runs short. Nobody is refused, and nobody waits for another: an upload whose share is used up
 is written to disk, and only then are more of its bytes received.
-
-Where many upload, equal shares are too small to be worth a call of a worker thread. Those who can
-wait for each other take turns instead (`_quart/crowd.py`), and these are the numbers for it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections import deque
@@ -25,15 +21,6 @@ MOST = 4 * 1024 * 1024
 """Bytes that an upload may keep at most."""
 
 DEFAULT_SIZE = 64 * 1024 * 1024
-
-TURNS = 8
-"""How many uploads of an event loop have a turn at a time.
-
-Throughput does not grow much with more, but the event loop would read from all of them in one go,
-which is what others wait for.
-"""
-
-_TURN = 1024 * 1024  # what an upload gathers in its turn: a small upload, whole
 
 _OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
 _TOLD = 7 / 8  # how far the share shrinks until those who hold more are told: few times in a crowd
@@ -56,17 +43,16 @@ class UploadMemory:
         size: Of the budget, in bytes.
 
     Attributes:
-        limit: Bytes that each upload may keep now, if they share evenly.
-        turn: Bytes that an upload may keep beyond `BASE` if only some do at a time.
+        limit: Bytes that each upload may keep now.
     """
 
     def __init__(self, size: int = DEFAULT_SIZE) -> None:
+        self._size = size
         self._uploads = 0
         self._buffered = 0
         self._aborted = 0
         self._charged = 0  # less than what is buffered by `BASE` for each upload
         self.limit = self._told = share(size, 0)
-        self._set_size(size)
         self._shares: weakref.WeakSet[Share] = weakref.WeakSet()
         self._lock = threading.Lock()
         # A finalizer may run while this thread holds the lock, so it leaves its notes here.
@@ -80,19 +66,9 @@ class UploadMemory:
     @size.setter
     def size(self, size: int) -> None:
         with self._lock:
-            self._set_size(size)
+            self._size = size
             told = self._set_limit()
         _tell(told)
-
-    def _set_size(self, size: int) -> None:
-        self._size = size
-        self.turn = min(_TURN, size // TURNS)
-        self._crowd = 2 * size // self.turn if self.turn >= BASE else sys.maxsize  # not worth one
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether so many upload that an even share is less than half of a turn."""
-        return self._uploads > self._crowd
 
     @property
     def uploads(self) -> int:
