@@ -104,6 +104,7 @@ class UploadBody(Body):
         self._taken = 0  # bytes that a reader works on
         self._taken_since = 0.0  # when the first of those taken last had arrived
         self._share: Share | None = None
+        self._is_near = False  # whether a worker is about to take what has arrived
         self._room = asyncio.Event()
         # Who reads.
         self._readers = 0
@@ -173,6 +174,11 @@ class UploadBody(Body):
         self.clear()
         return batch
 
+    def gather(self) -> None:
+        """Let a large batch come until `take`, as a worker is about to have it."""
+        self._is_near = True
+        self._room.set()
+
     def give_back(self, batch: Batch) -> None:
         """Take back what `take` has returned, as nobody has read it: it comes first again."""
         self._taken -= batch.size
@@ -184,6 +190,7 @@ class UploadBody(Body):
     def clear(self) -> None:
         self._is_begun = self._is_begun or bool(self._unread.size)
         self._unread = Batch()
+        self._is_near = False
         self._count()
         self._leave_at_end()
         self._room.set()
@@ -226,8 +233,10 @@ class UploadBody(Body):
 
     def _end_reading(self) -> None:
         self._readers -= 1
-        if not self._readers and self._taken:
-            self._free_taken()
+        if not self._readers:
+            self._is_near = False
+            if self._taken:
+                self._free_taken()
         self._leave_at_end()
 
     def _free_taken(self) -> None:
@@ -353,6 +362,8 @@ class UploadBody(Body):
         if self._state is not Arrival.KEPT or self._readers_of_all:
             return False
         held = self._unread.size + self._taken
+        if self._is_near and held < BASE + MEMORY.batch:
+            return False
         if held >= MEMORY.limit:
             return True
         return MEMORY.is_used_up and (held >= BASE or not (self._readers or self._is_small))

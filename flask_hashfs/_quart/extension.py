@@ -753,11 +753,12 @@ async def _receive_batches(
     writer = step.begin()
     if isinstance(batches, UploadBody):
         writer.count_as_upload()
+    gather = batches.gather if isinstance(batches, UploadBody) else None
     while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
         if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
             _write(writer, batches.take())
         else:
-            await workers.run(_write, writer, late_argument=batches.take)
+            await workers.run(_write, writer, late_argument=batches.take, when_near=gather)
     return await workers.run(partial(_finish, step, writer), late_argument=batches.take)
 
 

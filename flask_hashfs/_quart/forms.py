@@ -117,7 +117,7 @@ class UploadFormParser(FormDataParser):
             if fed <= _INLINE and MEMORY.has_room(_INLINE):
                 _feed(form, body.take())
             else:
-                await self.workers.run(_feed, form, late_argument=body.take)
+                await self.workers.run(_feed, form, late_argument=body.take, when_near=body.gather)
 
 
 async def _batch(body: UploadBody, promptly: bool) -> int:

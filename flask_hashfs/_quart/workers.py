@@ -71,6 +71,7 @@ class Workers:
         call: Callable[..., T],
         *args: Any,
         late_argument: Callable[[], Any] | None = None,
+        when_near: Callable[[], None] | None = None,
         on_lost_result: Callable[[T], None] | None = None,
     ) -> T:
         """Return ``call(*args)``, made in a worker thread.
@@ -83,6 +84,8 @@ class Workers:
             args: Its arguments.
             late_argument: Called on the event loop for one more, last argument once a thread is
                 free, or will be soon, so that data arriving while the task waited is included.
+            when_near: Called on the event loop if the call has to wait, as soon as only a few come
+                first, so that more data may be let in for the late argument.
             on_lost_result: Called with the result of a call whose task was cancelled meanwhile.
         """
         async with self._turn():
@@ -90,7 +93,7 @@ class Workers:
             if line.has_thread:
                 return await line.make_now(_Job(call, args, late_argument, on_lost_result))
             has_to_wait, asked = not line.has_idle_thread, time.perf_counter()
-            await line.enter()
+            await line.enter(when_near)
             try:
                 job = _Job(call, args, late_argument, on_lost_result)
                 try:
@@ -117,6 +120,10 @@ _IDLE = 1.0
 """Seconds for which a thread waits for the next call, if nobody tells it that there is none."""
 
 
+_Place = tuple[asyncio.Future[None], Callable[[], None] | None]
+"""Where a call waits: what is done when it may come inside, and whom to tell when it is near."""
+
+
 class _Line:
     """The threads of one event loop, and the calls that wait for one.
 
@@ -129,7 +136,8 @@ class _Line:
     def __init__(self, threads: int) -> None:
         self.limiter = CapacityLimiter(threads)
         self._threads = threads
-        self._places: deque[asyncio.Future[None]] = deque()  # of calls that are not inside yet
+        self._near = 2 * threads  # how many that wait outside are told that they are near
+        self._places: deque[_Place] = deque()  # of calls that are not inside yet
         self._outside = 0
         self._inside = 0
         self._next: deque[_NextJob[Any]] = deque()
@@ -168,22 +176,29 @@ class _Line:
         finally:
             self._free(place)
 
-    async def enter(self) -> None:
+    async def enter(self, when_near: Callable[[], None] | None) -> None:
         """Wait until a call may come inside."""
         if self._inside < 2 * self._threads:
             self._inside += 1
             return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.append(place)
+        free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._places.append((free, when_near))
         self._outside += 1
+        if len(self._places) <= self._near:
+            self._tell_near(-1)
         try:
-            await place
+            await free
         except asyncio.CancelledError:
-            if not place.cancelled():
+            if not free.cancelled():
                 self.leave()
             raise
         finally:
             self._outside -= 1
+
+    def _tell_near(self, index: int) -> None:
+        free, when_near = self._places[index]
+        if when_near is not None and not free.done():
+            when_near()
 
     async def make_next(self, job: _Job[T]) -> T:
         """Return what `job` returns, made in its turn, after `enter` and before `leave`."""
@@ -206,9 +221,11 @@ class _Line:
     def leave(self) -> None:
         """Let another call come inside; after the last one the threads are told to end."""
         while self._places:
-            place = self._places.popleft()
-            if not place.done():
-                place.set_result(None)
+            free, _ = self._places.popleft()
+            if len(self._places) >= self._near:
+                self._tell_near(self._near - 1)
+            if not free.done():
+                free.set_result(None)
                 return
         self._inside -= 1
         if not self._inside:

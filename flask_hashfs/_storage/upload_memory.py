@@ -4,6 +4,9 @@ An upload may keep its equal share of the budget unread, at most `MOST` and at l
 comes on top. Small files of forms take what they hold from the same budget, and go to disk sooner
 as it runs short. Nobody is refused, and nobody waits for another: an upload whose share is used up
 is written to disk, and only then are more of its bytes received.
+
+In a crowd an equal share is hardly worth a call of a worker thread. So the few uploads that such a
+thread is about to write, and these only, may keep a whole batch, which comes on top too.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ MOST = 4 * 1024 * 1024
 """Bytes that an upload may keep at most."""
 
 DEFAULT_SIZE = 64 * 1024 * 1024
+
+_BATCH = 1024 * 1024  # a small upload, whole
+_BATCHES = 64  # or this part of the budget: a few of them are less than all of it
 
 _OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
 _TOLD = 7 / 8  # how far the share shrinks until those who hold more are told: few times in a crowd
@@ -69,6 +75,11 @@ class UploadMemory:
             self._size = size
             told = self._set_limit()
         _tell(told)
+
+    @property
+    def batch(self) -> int:
+        """Bytes beyond `BASE` that the few uploads may keep which are about to be written."""
+        return min(_BATCH, self._size // _BATCHES)
 
     @property
     def uploads(self) -> int:

@@ -752,6 +752,37 @@ async def test_websockets_are_untouched() -> None:
         assert await connection.receive() == "hello"
 
 
+async def test_in_a_crowd_a_body_that_is_about_to_be_taken_gathers_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = UploadMemory(8 * 1024 * 1024)  # so a batch is 128 KiB
+    monkeypatch.setattr(body_module, "MEMORY", memory)
+    others = [memory.enter(lambda: None) for _ in range(1000)]
+    body, piece = UploadBody(1024 * 1024, None), bytes(80 * 1024)
+    with body.reading():
+        body.append(piece)
+        connection = asyncio.create_task(body.room())
+        await asyncio.sleep(0)
+        assert not connection.done()
+        body.gather()
+        await connection
+        body.append(piece)
+        assert not body.full
+        body.append(piece)
+        assert body.full
+        assert body.take().size == 3 * len(piece)
+        assert body.full  # what was taken counts until it is written
+        reader = asyncio.create_task(body.batch())  # which tells that it is
+        await asyncio.sleep(0)
+        assert not body.full
+        body.append(piece)
+        assert body.full  # and no batch of its own is due
+        reader.cancel()
+        await asyncio.wait([reader])
+    for other in others:
+        other.leave()
+
+
 async def test_a_body_goes_on_when_others_give_memory_back_at_the_same_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -159,6 +160,38 @@ async def test_calls_that_wait_are_answered_each_with_its_own() -> None:
     assert await in_line(workers, *calls) == [each**2 for each in range(100)]
     assert workers.count_waiting() == 0
     await until_idle(workers)
+
+
+async def noting_when_near(
+    workers: Workers, count: int, told: list[int]
+) -> list[asyncio.Task[int]]:
+    """Let so many calls wait, each of which notes when it is near."""
+    tasks = [
+        asyncio.create_task(workers.run(int, when_near=partial(told.append, number)))
+        for number in range(count)
+    ]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cancelled", [(), (3,), (2, 3), (2, 3, 4, 5), (6, 7)])
+async def test_calls_that_wait_are_told_in_turn_when_only_few_come_first(
+    cancelled: tuple[int, ...],
+) -> None:
+    workers, first, told = Workers(1), Work(), list[int]()
+    running = asyncio.create_task(workers.run(first, when_near=lambda: told.append(-1)))
+    await asyncio.to_thread(first.begun.wait)
+    tasks = await noting_when_near(workers, 8, told)
+    assert told == [2, 3]  # the first two are inside already
+    for number in cancelled:
+        tasks[number].cancel()
+    await asyncio.sleep(0)
+    assert told == [2, 3]
+    first.go_on.set()
+    await asyncio.wait([running, *tasks])
+    assert told == [2, 3, *(number for number in range(4, 8) if number not in cancelled)]
 
 
 @pytest.mark.anyio
