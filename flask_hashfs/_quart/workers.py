@@ -120,8 +120,25 @@ _IDLE = 1.0
 """Seconds for which a thread waits for the next call, if nobody tells it that there is none."""
 
 
-_Place = tuple[asyncio.Future[None], Callable[[], None] | None]
-"""Where a call waits: what is done when it may come inside, and whom to tell when it is near."""
+class _Place:
+    """Where a call waits to come inside.
+
+    Attributes:
+        is_free: Done when it may.
+        when_near: See `Workers.run`; None where it has been called, or the call is given up.
+    """
+
+    __slots__ = ("is_free", "when_near")
+
+    def __init__(self, when_near: Callable[[], None] | None) -> None:
+        self.is_free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_near = when_near
+
+    def tell_near(self) -> None:
+        """Say that only few others come first."""
+        when_near, self.when_near = self.when_near, None
+        if when_near is not None:
+            when_near()
 
 
 class _Line:
@@ -181,24 +198,20 @@ class _Line:
         if self._inside < 2 * self._threads:
             self._inside += 1
             return
-        free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.append((free, when_near))
+        place = _Place(when_near)
+        self._places.append(place)
         self._outside += 1
-        if len(self._places) <= self._near:
-            self._tell_near(-1)
         try:
-            await free
+            if len(self._places) <= self._near:
+                place.tell_near()
+            await place.is_free
         except asyncio.CancelledError:
-            if not free.cancelled():
+            if not place.is_free.cancelled():
                 self.leave()
             raise
         finally:
             self._outside -= 1
-
-    def _tell_near(self, index: int) -> None:
-        free, when_near = self._places[index]
-        if when_near is not None and not free.done():
-            when_near()
+            place.when_near = None  # it holds what is uploaded, and a place stays until its turn
 
     async def make_next(self, job: _Job[T]) -> T:
         """Return what `job` returns, made in its turn, after `enter` and before `leave`."""
@@ -221,11 +234,13 @@ class _Line:
     def leave(self) -> None:
         """Let another call come inside; after the last one the threads are told to end."""
         while self._places:
-            free, _ = self._places.popleft()
+            place = self._places.popleft()
+            is_taken = not place.is_free.done()
+            if is_taken:
+                place.is_free.set_result(None)
             if len(self._places) >= self._near:
-                self._tell_near(self._near - 1)
-            if not free.done():
-                free.set_result(None)
+                self._places[self._near - 1].tell_near()
+            if is_taken:
                 return
         self._inside -= 1
         if not self._inside:

@@ -6,7 +6,7 @@ as it runs short. Nobody is refused, and nobody waits for another: an upload who
 is written to disk, and only then are more of its bytes received.
 
 In a crowd an equal share is hardly worth a call of a worker thread. So the few uploads that such a
-thread is about to write, and these only, may keep a whole batch, which comes on top too.
+thread writes next, and these only, may keep a whole batch, even where the budget is used up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST = 4 * 1024 * 1024
 DEFAULT_SIZE = 64 * 1024 * 1024
 
 _BATCH = 1024 * 1024  # a small upload, whole
-_BATCHES = 64  # or this part of the budget: a few of them are less than all of it
+_BATCHES = 64  # or this part of the budget: those of eight threads hold half of it, at most
 
 _OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
 _TOLD = 7 / 8  # how far the share shrinks until those who hold more are told: few times in a crowd

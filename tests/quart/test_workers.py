@@ -194,6 +194,37 @@ async def test_calls_that_wait_are_told_in_turn_when_only_few_come_first(
     assert told == [2, 3, *(number for number in range(4, 8) if number not in cancelled)]
 
 
+class Upload:
+    """Something large that a call is about."""
+
+    def gather(self) -> None: ...
+
+    def take(self) -> None: ...
+
+
+async def put(workers: Workers, upload: Upload) -> None:
+    await workers.run(id, late_argument=upload.take, when_near=upload.gather)
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_given_up_in_the_line_keeps_nothing() -> None:
+    workers, first = Workers(1), Work()
+    running = asyncio.create_task(workers.run(first))
+    await asyncio.to_thread(first.begun.wait)
+    uploads = [Upload() for _ in range(8)]
+    tasks = [asyncio.create_task(put(workers, upload)) for upload in uploads]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert all(task.cancel() for task in tasks[2:])  # and not those that are next
+    await asyncio.wait(tasks[2:])
+    kept = [weakref.ref(upload) for upload in uploads[2:]]
+    del tasks[2:], uploads
+    gc.collect()
+    assert not any(each() for each in kept)
+    first.go_on.set()
+    await asyncio.wait([running, *tasks])
+
+
 @pytest.mark.anyio
 async def test_an_error_of_a_call_that_waits_is_its_callers_alone() -> None:
     workers = Workers(1)
