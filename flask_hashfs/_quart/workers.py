@@ -147,13 +147,12 @@ class _Line:
     A call that finds a thread free has it made for this call alone. Where calls wait, a thread goes
     on from one to the next without asking the event loop, which has much to do in a crowd. For
     that, twice as many calls as there are threads, at most, are inside: they have their arguments,
-    and are made now or next.
+    and are made now or next. As many as there are threads are near: they come inside next.
     """
 
     def __init__(self, threads: int) -> None:
         self.limiter = CapacityLimiter(threads)
         self._threads = threads
-        self._near = 2 * threads  # how many that wait outside are told that they are near
         self._places: deque[_Place] = deque()  # of calls that are not inside yet
         self._outside = 0
         self._inside = 0
@@ -202,7 +201,7 @@ class _Line:
         self._places.append(place)
         self._outside += 1
         try:
-            if len(self._places) <= self._near:
+            if len(self._places) <= self._threads:
                 place.tell_near()
             await place.is_free
         except asyncio.CancelledError:
@@ -238,8 +237,8 @@ class _Line:
             is_taken = not place.is_free.done()
             if is_taken:
                 place.is_free.set_result(None)
-            if len(self._places) >= self._near:
-                self._places[self._near - 1].tell_near()
+            if len(self._places) >= self._threads:
+                self._places[self._threads - 1].tell_near()
             if is_taken:
                 return
         self._inside -= 1

@@ -26,7 +26,7 @@ MOST = 4 * 1024 * 1024
 DEFAULT_SIZE = 64 * 1024 * 1024
 
 _BATCH = 1024 * 1024  # a small upload, whole
-_BATCHES = 64  # or this part of the budget: those of eight threads hold half of it, at most
+_BATCHES = 64  # or this part of the budget: those of eight threads hold less than half of it
 
 _OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
 _TOLD = 7 / 8  # how far the share shrinks until those who hold more are told: few times in a crowd
