@@ -25,7 +25,7 @@ from harness import (
     Workspace,
     run_rounds,
 )
-from servers import Generator, Server
+from servers import Generator, Server, check_answers
 from uploads import ASGI, Peer, quantile, start
 
 HELD = MIB * 9 // 10
@@ -202,8 +202,7 @@ def _upload(
         requests=requests,
         encoding=encoding,
     )
-    if wrong := {code for code in done["statuses"] if code[0] != "2"}:
-        raise RuntimeError(f"answers: {wrong}")
+    check_answers(done)
     settle(server)
     server.drop_content()
     size = clients * requests * MIB
@@ -290,8 +289,7 @@ def _read(
     time.sleep(seconds)
     beside = _get(reader, server, targets[count:])
     bare = _get(reader, server, ["/bare"] * count)
-    if wrong := {code for code in uploader.answer()["statuses"] if code[0] != "2"}:
-        raise RuntimeError(f"answers: {wrong}")
+    check_answers(uploader.answer())
     server.drop_content()
     return {
         "alone": quantile(alone, 0.99) * 1000,

@@ -270,6 +270,16 @@ def stop(process: subprocess.Popen[Any]) -> None:
             child.kill()
 
 
+def check_answers(done: Mapping[str, Any]) -> None:
+    """Raise an error if the load generator got an answer other than of success.
+
+    Raises:
+        RuntimeError: It names the statuses.
+    """
+    if wrong := {code for code in done["statuses"] if code[0] != "2"}:
+        raise RuntimeError(f"answers: {wrong}")
+
+
 class Generator:
     """The load generator's process."""
 
