@@ -270,16 +270,6 @@ def stop(process: subprocess.Popen[Any]) -> None:
             child.kill()
 
 
-def check_answers(done: Mapping[str, Any]) -> None:
-    """Raise an error if the load generator got an answer other than of success.
-
-    Raises:
-        RuntimeError: It names the statuses.
-    """
-    if wrong := {code for code in done["statuses"] if code[0] != "2"}:
-        raise RuntimeError(f"answers: {wrong}")
-
-
 class Generator:
     """The load generator's process."""
 
@@ -303,17 +293,17 @@ class Generator:
         self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
+        """Return the result of the order, every answer of which was as it should be."""
         assert self.process.stdout is not None
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         if "error" in answer:
             raise RuntimeError(answer["error"])
-        return answer
-
-    def ask(self, order: str, **what: Any) -> dict[str, Any]:
-        """Give an order and return its result, every answer of which was as it should be."""
-        self.send(order, **what)
-        answer = self.answer()
         wrong = {code: count for code, count in answer["statuses"].items() if code[0] != "2"}
         if wrong:
             raise RuntimeError(f"answers: {wrong}")
         return answer
+
+    def ask(self, order: str, **what: Any) -> dict[str, Any]:
+        """Give an order and return its result, as `answer` does."""
+        self.send(order, **what)
+        return self.answer()
