@@ -21,3 +21,6 @@ PROBE = HIDDEN + "probe"
 
 UPLOADS = HIDDEN + "uploads"
 """Folder of unfinished uploads, each in a folder named by its id."""
+
+UNFINISHED = HIDDEN + "unfinished"
+"""Folder of the entries of unfinished uploads, from which they are counted."""

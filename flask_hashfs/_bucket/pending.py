@@ -1,6 +1,7 @@
 """Unfinished uploads in a bucket: `.hashfs/uploads/<id>/` with `state`, `epoch` and the pieces.
 
-Nothing of an upload is kept on this machine, so any other one may go on with it.
+Each has an entry in the list of them, too (`_storage/unfinished.py`). Nothing of an upload is kept
+on this machine, so any other one may go on with it.
 
 ``state``
     A `Record` as JSON, replaced only by who knows the last one. Once the upload has ended it is
@@ -29,7 +30,7 @@ import tempfile
 import time
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -43,7 +44,6 @@ from .._storage.pending import (
     Hashing,
     Listed,
     NoRoomError,
-    PendingUploads,
     Record,
     Room,
     StaleUploadError,
@@ -53,21 +53,21 @@ from .._storage.pending import (
     is_id,
 )
 from .._storage.spool import no_folder_is_told
+from .._storage.unfinished import CountedUploads, Entry
 from .._storage.writer import Bytes, Writer
 from ..exceptions import HashFSError, StoreUnavailableError
 from . import prune
 from .client import ONE_REQUEST_SIZE, ExistsError, Found, Objects
-from .hidden import UPLOADS
+from .hidden import UNFINISHED, UPLOADS
 from .lease import Lease
 
 PIECE = ONE_REQUEST_SIZE
 """Bytes of the largest piece."""
 
 _PATIENCE = 10.0  # seconds after which a slow client's bytes are sent as a smaller piece
-_TORN = 3600.0  # seconds after which objects without a state are left-overs
+_TORN = 3600.0  # seconds after which objects without a state, or an entry, are left-overs
 _SKEW = 60.0  # seconds by which the clocks of two machines may differ
 _RECOUNT = 5.0  # seconds that a count of all bytes is trusted
-_MARGIN = 64  # uploads below the limit from which on it is looked at twice
 _PIECE_ATTEMPTS = 5  # of a piece that a conflicting request is in the way of
 _WAIT = 0.05  # seconds between two looks at another request's end
 
@@ -107,7 +107,7 @@ class _Objects:
         return chain
 
 
-class BucketUploads(PendingUploads):
+class BucketUploads(CountedUploads):
     """The unfinished uploads of a store in a bucket.
 
     Args:
@@ -130,7 +130,6 @@ class BucketUploads(PendingUploads):
         self.root = root
         self.go_on = go_on
         self._swept: float | None = None
-        self._known: dict[str, tuple[str | None, bool, int | None]] = {}
         self._room = Room(self.bytes_held, _RECOUNT)
 
     def key(self, id: str, name: str | int = "") -> str:
@@ -143,46 +142,51 @@ class BucketUploads(PendingUploads):
         """Make an empty upload, which is in the bucket when this returns, and take it."""
         if self._swept is None or time.monotonic() - self._swept >= self.limits.sweep_every:
             self.sweep()
-        is_near = self._check_count(record, _MARGIN)
-        self.objects.put(self.key(id, "state"), record.dump(), {}, create=False)
+        entry = Entry.of(id, record)
+        is_near = self._check_count(entry)
         try:
+            self._list(entry)
+            self.objects.put(self.key(id, "state"), record.dump(), {}, create=False)
             taken = self.take(id)
-            if is_near:  # others may have been as quick
-                self._check_count(record, 0, id)
+            if is_near:
+                self._check_count_again(entry)
             return taken
         except BaseException:
-            self.remove(id)
+            self.remove(id, entry)
             raise
 
-    def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
-        """Refuse one upload too many; tell whether the limit is as near as `margin`."""
-        unfinished = [owner for id, owner in self._unfinished() if id != own]
-        owned = None if record.owner is None else unfinished.count(record.owner)
-        return self.limits.check_count(len(unfinished), owned, margin)
+    def _list(self, entry: Entry) -> None:
+        """Put an upload on the list of the unfinished ones."""
+        self.objects.put(_key_of(entry), b"", {}, create=False)
 
-    def _unfinished(self) -> Iterator[tuple[str, str | None]]:
-        """Yield the ids and owners of uploads that hold bytes and may get more."""
+    def _entries(self) -> Iterator[Entry]:
+        return (entry for entry, _ in self._listed_entries())
+
+    def _listed_entries(self) -> Iterator[tuple[Entry, datetime]]:
+        for found in self.objects.list(UNFINISHED):
+            entry = Entry.read(posixpath.basename(found.key))
+            if entry is not None:
+                yield entry, found.modified
+
+    def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield those that hold bytes and may get more: not what has ended, or is a whole part."""
         oldest = prune.now().timestamp() - self.limits.expire
-        for id, found in self._all():
-            if found.state is None or found.epoch is None or found.newest is None:
+        uploads = dict(self._all())
+        for entry in entries:
+            found = uploads.get(entry.id)
+            if found is None or found.state is None or found.epoch is None or not found.newest:
                 continue
-            if found.newest.timestamp() > oldest:
-                owner, is_ready = self._about(id, found)
-                if not is_ready:
-                    yield id, owner
+            if found.newest.timestamp() > oldest and not self._is_whole_part(entry, found):
+                yield entry
 
-    def _about(self, id: str, found: _Objects) -> tuple[str | None, bool]:
-        """Return an upload's owner, and whether it is a part that waits to be concatenated."""
-        if id not in self._known or self._known[id][1]:  # a part may have got its length
-            if len(self._known) > 10 * self.limits.most:
-                self._known.clear()
-            try:
-                record = self.load(id)[0]
-            except UnknownUploadError:
-                return None, True
-            self._known[id] = record.owner, record.is_partial, record.length
-        owner, is_partial, length = self._known[id]
-        return owner, is_partial and length == found.sizes
+    def _is_whole_part(self, entry: Entry, found: _Objects) -> bool:
+        """Tell whether an upload is a part that waits to be concatenated."""
+        if not entry.is_partial:
+            return False
+        try:
+            return self.load(entry.id)[0].length == found.sizes
+        except UnknownUploadError:
+            return True
 
     def _all(self) -> Iterator[tuple[str, _Objects]]:
         uploads: dict[str, _Objects] = {}
@@ -274,26 +278,54 @@ class BucketUploads(PendingUploads):
     def sweep(self) -> int:
         """Delete what has expired, and return how many uploads that were."""
         self._swept = time.monotonic()
-        return sum(self._sweep(id, found) for id, found in self._all())
+        entries = {entry.id: (entry, modified) for entry, modified in self._listed_entries()}
+        swept = 0
+        for id, found in self._all():
+            entry, _ = entries.pop(id, (None, None))
+            swept += self._sweep(id, found, entry)
+        torn = prune.now().timestamp() - _TORN  # the others are of uploads that are gone
+        left = (entry for entry, modified in entries.values() if modified.timestamp() < torn)
+        self.objects.delete(map(_key_of, left))
+        return swept
 
-    def _sweep(self, id: str, found: _Objects) -> bool:
+    def _sweep(self, id: str, found: _Objects, entry: Entry | None) -> bool:
         now = prune.now().timestamp()
         newest = found.newest or found.epoch
         if found.state is None:  # left by what was killed, or came after a deletion
             if newest is None or newest.timestamp() < now - _TORN:
-                self.remove(id)
+                self.remove(id, entry)
             return False
+        if (entry is None) is not (found.epoch is None):
+            entry = self._mend_list(id, entry)
         if newest is None or newest.timestamp() + self.limits.expire > now:
             return False
         try:
             self.find(id)  # it may have been gone on with
         except ExpiredUploadError:
-            return self._delete_expired(id, is_record=found.epoch is None)
+            return self._delete_expired(id, entry, is_record=found.epoch is None)
         except UnknownUploadError:
             pass
         return False
 
-    def _delete_expired(self, id: str, *, is_record: bool) -> bool:
+    def _mend_list(self, id: str, entry: Entry | None) -> Entry | None:
+        """Put an upload on the list, or take it off.
+
+        An earlier version had no list, and a process may have been killed that ended an upload.
+        """
+        try:
+            record, _ = self.load(id)
+            new = entry or Entry.of(id, record)
+            if record.final is None:
+                self._list(new)
+                record, _ = self.load(id)  # it may have ended meanwhile
+        except UnknownUploadError:
+            return entry
+        if record.final is None:
+            return new
+        self.objects.delete([_key_of(new)])
+        return None
+
+    def _delete_expired(self, id: str, entry: Entry | None, *, is_record: bool) -> bool:
         """Delete what has expired, unless a request that has long had it goes on with it now.
 
         That request goes stale before the last look. So its next piece is either seen by this
@@ -304,22 +336,28 @@ class BucketUploads(PendingUploads):
         try:
             self.find(id)
         except ExpiredUploadError:
-            self.remove(id)
+            self.remove(id, entry)
             return True
         except UnknownUploadError:
-            self.remove_bytes(id)
+            self.remove_bytes(id, entry)
         return False
 
-    def remove(self, id: str) -> None:
-        """Delete all objects of an upload, the state first: without it there is no upload."""
-        self._known.pop(id, None)
-        self.objects.delete([self.key(id, "state")])
-        self.remove_bytes(id)
+    def remove(self, id: str, entry: Entry | None) -> None:
+        """Delete all objects of an upload, the state first: without it there is no upload.
 
-    def remove_bytes(self, id: str) -> None:
+        Args:
+            id: The upload's.
+            entry: Its entry in the list, if it may have one.
+        """
+        self.objects.delete([self.key(id, "state")])
+        self.remove_bytes(id, entry)
+
+    def remove_bytes(self, id: str, entry: Entry | None) -> None:
         """Delete all objects of an upload but its state."""
         state = self.key(id, "state")
         keys = [found.key for found in self.objects.list(self.key(id)) if found.key != state]
+        if entry is not None:
+            keys.append(_key_of(entry))
         self.objects.delete(keys)
 
 
@@ -365,7 +403,7 @@ class BucketTaken(Taken):
         try:
             found = self._look()
         except UnknownUploadError:
-            uploads.remove_bytes(self.id)
+            uploads.remove_bytes(self.id, self._entry)
             raise
         if self.record.final is not None:  # it has ended meanwhile
             uploads.objects.delete([key])
@@ -392,6 +430,10 @@ class BucketTaken(Taken):
         on_stale = self.on_stale  # which the request it belongs to may take away at any moment
         if on_stale is not None:
             on_stale()
+
+    @property
+    def _entry(self) -> Entry:
+        return Entry.of(self.id, self.record)
 
     @property
     def _stored(self) -> int:
@@ -612,7 +654,7 @@ class BucketTaken(Taken):
         self._end_lease()
         self._hash.forget()
         try:
-            uploads.remove_bytes(self.id)
+            uploads.remove_bytes(self.id, self._entry)
         except HashFSError as error:  # it has ended all the same, and they go when it expires
             messages.PIECES_STAY.log(self._uploads.objects, upload=self.id, error=error)
 
@@ -621,7 +663,7 @@ class BucketTaken(Taken):
         self._waiting.clear()
         self._take_lease(wait)
         self._end_lease()
-        self._uploads.remove(self.id)
+        self._uploads.remove(self.id, self._entry)
         self._hash.forget()
 
     def _end_lease(self) -> None:
@@ -651,6 +693,10 @@ class BucketTaken(Taken):
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()
+
+
+def _key_of(entry: Entry) -> str:
+    return f"{UNFINISHED}/{entry.name}"
 
 
 def _new_epoch() -> bytes:

@@ -1,5 +1,7 @@
 """Unfinished uploads in a folder: `.hashfs/uploads/<id>/` with `data`, `state` and `lock`.
 
+Each has an entry in the list of them, too (`_storage/unfinished.py`).
+
 ``data``
     The bytes, mode 0600; its size is the offset, and its date that of the last byte.
 ``state``
@@ -23,7 +25,7 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -36,7 +38,6 @@ from .._storage.pending import (
     Hashing,
     Listed,
     NoRoomError,
-    PendingUploads,
     Record,
     Room,
     StaleUploadError,
@@ -46,14 +47,17 @@ from .._storage.pending import (
     is_id,
 )
 from .._storage.spool import LentFile, TemporaryFolder
+from .._storage.unfinished import CountedUploads, Entry
 from .._storage.writer import Bytes, Writer
 
 FOLDER = os.path.join(posix.HIDDEN, "uploads")
 """Where the uploads of a store lie, below its root."""
 
-_TORN = 3600.0  # seconds after which a folder without a state is a left-over
+LIST = os.path.join(posix.HIDDEN, "unfinished")
+"""Where the entries of its unfinished uploads lie."""
+
+_TORN = 3600.0  # seconds after which a folder without a state, or an entry, is a left-over
 _RECOUNT = 0.5  # seconds that a count of all bytes is trusted
-_MARGIN = 64  # uploads below the limit from which on it is looked at twice
 _EPOCH = 32  # hex digits
 _SYNCED = 20  # decimal digits
 
@@ -69,7 +73,7 @@ class Home(Protocol):
     fsync: bool
 
 
-class LocalUploads(PendingUploads):
+class LocalUploads(CountedUploads):
     """The unfinished uploads of a store in a folder.
 
     Args:
@@ -82,7 +86,6 @@ class LocalUploads(PendingUploads):
         self.home = home
         self.temporary = temporary
         self._swept: float | None = None
-        self._owners: dict[str, tuple[str | None, bool]] = {}
         self._room = Room(self.bytes_held, _RECOUNT)
 
     @property
@@ -99,14 +102,16 @@ class LocalUploads(PendingUploads):
         """Make an empty upload, which is on the disk when this returns, and take it."""
         if self._swept is None or time.monotonic() - self._swept >= self.limits.sweep_every:
             self.sweep()
-        is_near = self._check_count(record, _MARGIN)
-        self._make(id, record)
+        entry = Entry.of(id, record)
+        is_near = self._check_count(entry)
         try:
-            if is_near:  # others may have been as quick
-                self._check_count(record, 0, id)
+            self._list(entry)
+            self._make(id, record)
+            if is_near:
+                self._check_count_again(entry)
             return self.take(id)
         except BaseException:
-            self.remove(id)
+            self.remove(id, entry)
             raise
 
     def _make(self, id: str, record: Record) -> None:
@@ -118,68 +123,64 @@ class LocalUploads(PendingUploads):
     def _make_files(self, id: str, record: Record) -> None:
         posix.make_folders(self.path(id), self.home.dmode)
         try:
-            for name, content in (("data", b""), ("lock", _lock_content("", 0))):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.BINARY
-                fd = os.open(self.path(id, name), flags, 0o600)
-                try:
-                    os.write(fd, content)
-                finally:
-                    os.close(fd)
+            _make_file(self.path(id, "data"), b"")
+            _make_file(self.path(id, "lock"), _lock_content("", 0))
             posix.replace_file(self.path(id, "state"), record.dump(), sync=self.home.fsync)
-            self._sync_entries()
+            self._sync_folders()
         except BaseException:
-            self.remove(id)
+            self._remove_files(id)
             raise
 
-    def _sync_entries(self) -> None:
+    def _sync_folders(self) -> None:
         if self.home.fsync:
             posix.sync_folders(self._folder, self.home.root)
             if self.temporary.is_new:
                 posix.sync_above(self.home.root)
 
-    def _check_count(self, record: Record, margin: int, own: str | None = None) -> bool:
-        """Refuse one upload too many; tell whether the limit is as near as `margin`."""
-        most = self.limits.most if record.owner is None else self.limits.most_of_owner
-        if most - len(self._ids()) > margin:  # so many at most: what they are need not be read
-            return False
-        unfinished = [id for id in self._unfinished() if id != own]
-        owned = None
-        if record.owner is not None:
-            owned = sum(self._owner(id) == record.owner for id in unfinished)
-        return self.limits.check_count(len(unfinished), owned, margin)
+    # -- the list of them ----------------------------------------------------------------------
 
-    def _unfinished(self) -> Iterator[str]:
-        """Yield the ids of uploads that hold bytes and may get more."""
+    @property
+    def _list_folder(self) -> str:
+        return os.path.join(self.home.root, LIST)
+
+    def _list(self, entry: Entry) -> None:
+        """Put an upload on the list of the unfinished ones."""
+        path = os.path.join(self._list_folder, entry.name)
+        for _ in range(posix.ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):  # taken away, empty as it was
+                return _make_file(path, b"", os.O_TRUNC)
+            posix.make_folders(self._list_folder, self.home.dmode)
+        raise FileNotFoundError(errno.ENOENT, "This folder does not stay", self._list_folder)
+
+    def unlist(self, entry: Entry) -> None:
+        """Take an upload off the list, if it is there."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(os.path.join(self._list_folder, entry.name))
+            posix.remove_empty_folders(self._list_folder, self.home.root)
+
+    def _entries(self) -> Iterator[Entry]:
+        return filter(None, map(Entry.read, _names_in(self._list_folder)))
+
+    def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield those that hold bytes and may get more: not what has ended, or is a whole part."""
         oldest = time.time() - self.limits.expire
-        for id in self._ids():
-            state = posix.lstat(self.path(id, "data"))
-            if state is not None and state.st_mtime > oldest and not self._is_ready(id, state):
-                yield id
+        for entry in entries:
+            state = posix.lstat(self.path(entry.id, "data"))
+            if state is None or state.st_mtime <= oldest:
+                continue
+            if not (entry.is_partial and self._is_whole(entry.id, state)):
+                yield entry
 
-    def _is_ready(self, id: str, state: os.stat_result) -> bool:
-        """Tell whether an upload is a part that only waits to be concatenated."""
-        self._owner(id)
-        if not self._owners.get(id, (None, False))[1]:
-            return False
+    def _is_whole(self, id: str, state: os.stat_result) -> bool:
+        """Tell whether all bytes of an upload are there."""
         with contextlib.suppress(UnknownUploadError):
             record = self.load(id)
             return record.length == _offset(state, record)
         return True
 
-    def _owner(self, id: str) -> str | None:
-        if id not in self._owners:
-            if len(self._owners) > 10 * self.limits.most:
-                self._owners.clear()
-            with contextlib.suppress(UnknownUploadError):
-                record = self.load(id)
-                self._owners[id] = record.owner, record.is_partial
-        return self._owners.get(id, (None, False))[0]
-
     def _ids(self) -> list[str]:
-        try:
-            return [name for name in os.listdir(self._folder) if is_id(name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        """Return the ids of all uploads, and of those of which only a record is left."""
+        return [name for name in _names_in(self._folder) if is_id(name)]
 
     def load(self, id: str) -> Record:
         """Return what is kept of an upload.
@@ -245,7 +246,7 @@ class LocalUploads(PendingUploads):
 
     def bytes_held(self) -> int:
         """Return the bytes that uploads hold."""
-        states = (posix.lstat(self.path(id, "data")) for id in self._ids())
+        states = (posix.lstat(self.path(entry.id, "data")) for entry in self._entries())
         return sum(state.st_size for state in states if state is not None)
 
     # -- cleaning up ---------------------------------------------------------------------------
@@ -253,32 +254,58 @@ class LocalUploads(PendingUploads):
     def sweep(self) -> int:
         """Delete what has expired, and return how many uploads that were."""
         self._swept = time.monotonic()
-        return sum(self._sweep(id) for id in self._ids())
+        entries = {entry.id: entry for entry in self._entries()}
+        swept = sum(self._sweep(id, entries.pop(id, None)) for id in self._ids())
+        for entry in entries.values():  # of uploads that are gone, or just being made
+            state = posix.lstat(os.path.join(self._list_folder, entry.name))
+            if state is not None and state.st_mtime < time.time() - _TORN:
+                self.unlist(entry)
+        return swept
 
-    def _sweep(self, id: str) -> bool:
+    def _sweep(self, id: str, entry: Entry | None) -> bool:
+        if posix.lstat(self.path(id, "data")) is None:
+            state = posix.lstat(self.path(id, "state"))
+            if state is not None:  # it has ended
+                if entry is not None:  # and who ended it was killed
+                    self.unlist(entry)
+                if state.st_mtime + self.limits.expire > time.time():
+                    return False
+        elif entry is None:
+            entry = self._list_again(id)
         try:
             self.find(id)
         except ExpiredUploadError:
-            return self._delete_expired(id)
+            return self._delete_expired(id, entry)
         except UnknownUploadError:
             state = posix.lstat(self.path(id))  # without a state: a creation that was killed
             if state is not None and state.st_mtime < time.time() - _TORN:
-                self.remove(id)
+                self.remove(id, entry)
         return False
 
-    def _delete_expired(self, id: str) -> bool:
+    def _list_again(self, id: str) -> Entry | None:
+        """Put an upload on the list that is not there: an earlier version had none."""
+        try:
+            entry = Entry.of(id, self.load(id))
+        except UnknownUploadError:
+            return None
+        self._list(entry)
+        if posix.lstat(self.path(id, "data")) is None:  # it has ended meanwhile
+            self.unlist(entry)
+        return entry
+
+    def _delete_expired(self, id: str, entry: Entry | None) -> bool:
         try:
             fd = os.open(self.path(id, "lock"), os.O_RDWR | posix.BINARY)
         except (FileNotFoundError, NotADirectoryError):  # only a record
-            self.remove(id)
+            self.remove(id, entry)
             return True
         try:
             with posix.locked(fd):
-                return self._remove_expired(id, fd)
+                return self._remove_expired(id, entry, fd)
         finally:
             os.close(fd)
 
-    def _remove_expired(self, id: str, lock: int) -> bool:
+    def _remove_expired(self, id: str, entry: Entry | None, lock: int) -> bool:
         """Remove an upload that nobody has gone on with; its lock must be held."""
         try:
             self.find(id)
@@ -287,13 +314,22 @@ class LocalUploads(PendingUploads):
         except ExpiredUploadError:
             with contextlib.suppress(OSError):  # a request that has it still goes stale
                 posix.write_at(lock, _lock_content(_new_epoch(), 0), 0)
-            self.remove(id)
+            self.remove(id, entry)
             return True
         return False
 
-    def remove(self, id: str) -> None:
-        """Remove all files of an upload, the state first: without it there is no upload."""
-        self._owners.pop(id, None)
+    def remove(self, id: str, entry: Entry | None) -> None:
+        """Remove all of an upload, the state first: without it there is no upload.
+
+        Args:
+            id: The upload's.
+            entry: Its entry in the list, if it may have one.
+        """
+        self._remove_files(id)
+        if entry is not None:
+            self.unlist(entry)
+
+    def _remove_files(self, id: str) -> None:
         folder = self.path(id)
         try:
             names = sorted(os.listdir(folder), key=lambda name: name != "state")
@@ -381,6 +417,10 @@ class LocalTaken(Taken):
         on_stale = self.on_stale  # which the request it belongs to may take away at any moment
         if on_stale is not None:
             on_stale()
+
+    @property
+    def _entry(self) -> Entry:
+        return Entry.of(self.id, self.record)
 
     # -- the lock ------------------------------------------------------------------------------
 
@@ -536,13 +576,14 @@ class LocalTaken(Taken):
             for name in ("data", "lock"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._uploads.path(self.id, name))
+            self._uploads.unlist(self._entry)
         self._hash.forget()
 
     def delete(self, *, wait: bool = True) -> None:
         """Delete the upload, after an end that another request is bringing about."""
         self._take_end(wait)
         with posix.locked(self._lock) if self._lock >= 0 else contextlib.nullcontext():
-            self._uploads.remove(self.id)
+            self._uploads.remove(self.id, self._entry)
         self._hash.forget()
 
     def close(self) -> None:
@@ -560,6 +601,21 @@ class LocalTaken(Taken):
         for fd in (data, lock):
             if fd >= 0:
                 os.close(fd)
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _make_file(path: str, content: bytes, flags: int = os.O_EXCL) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags | posix.BINARY, 0o600)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
 
 
 def _offset(data: os.stat_result, record: Record) -> int:

@@ -89,27 +89,6 @@ class UploadLimits:
         """Uploads that one owner may have unfinished."""
         return max(1, self.most // 10)
 
-    def check_count(self, unfinished: int, owned: int | None, margin: int) -> bool:
-        """Refuse one upload too many.
-
-        Args:
-            unfinished: Uploads that are unfinished now.
-            owned: How many of them have the owner of the one to come; None where it has none.
-            margin: Uploads from the limit at which the count is near it.
-
-        Returns:
-            Whether it is near.
-
-        Raises:
-            TooManyUploadsError: There are as many as there may be.
-        """
-        room = self.most - unfinished
-        if owned is not None:
-            room = min(room, self.most_of_owner - owned)
-        if room <= 0:
-            raise TooManyUploadsError
-        return room <= margin
-
     @property
     def sweep_every(self) -> float:
         """Seconds between two sweeps."""

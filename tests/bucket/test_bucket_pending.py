@@ -25,6 +25,7 @@ from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun
 from flask_hashfs import HashFS
 from flask_hashfs._bucket import lease
 from flask_hashfs._bucket.client import ExistsError, Found
+from flask_hashfs._bucket.hidden import UNFINISHED
 from flask_hashfs._bucket.pending import PIECE
 from flask_hashfs._storage.pending import (
     BusyUploadError,
@@ -87,6 +88,18 @@ class TestBucketUploads(PendingContract):
             pytest.skip("obstore's memory is that of one process")
         return functools.partial(ObjectStore, store.root, options=options())
 
+    def entries(self, store: HashFS) -> list[str]:
+        return [found.key.rpartition("/")[2] for found in objects_of(store).list(UNFINISHED)]
+
+    def put_entry(self, store: HashFS, name: str, seconds: float) -> None:
+        assert isinstance(store, ObjectStore)
+        self.monkeypatch.undo()
+        objects_of(store).put(f"{UNFINISHED}/{name}", b"", {}, create=False)
+        make_older(self.monkeypatch, store, name, seconds)
+
+    def drop_entry(self, store: HashFS, name: str) -> None:
+        objects_of(store).delete([f"{UNFINISHED}/{name}"])
+
 
 # --- the objects of an upload --------------------------------------------------------------------
 
@@ -99,7 +112,8 @@ def test_an_upload_is_a_chain_of_pieces(store: ObjectStore) -> None:
         taken.write(content[start : start + 1_000_000])
     taken.keep()
     names = ["0", str(PIECE), str(2 * PIECE), "epoch", "state"]
-    assert keys(store) == sorted(key(taken.id, name) for name in names)
+    expected = [f"{UNFINISHED}/{taken.id}-whole", *(key(taken.id, name) for name in names)]
+    assert keys(store) == sorted(expected)
     assert json.loads(objects_of(store).read(key(taken.id, "state")))["length"] == len(content)
     assert taken.read(PIECE + 20, PIECE - 10) == content[PIECE - 10 : 2 * PIECE + 10]
     taken.close()

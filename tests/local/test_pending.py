@@ -42,6 +42,10 @@ def folder(store: HashFS, id: str) -> Path:
     return Path(store.root, ".hashfs", "uploads", id)
 
 
+def list_folder(store: HashFS) -> Path:
+    return Path(store.root, ".hashfs", "unfinished")
+
+
 class TestLocalUploads(PendingContract):
     def left(self, store: HashFS) -> list[str]:
         return files_below(store)
@@ -53,6 +57,19 @@ class TestLocalUploads(PendingContract):
 
     def reopening(self, store: HashFS) -> Reopen:
         return functools.partial(HashFS, store.root, fsync=False)
+
+    def entries(self, store: HashFS) -> list[str]:
+        path = list_folder(store)
+        return [entry.name for entry in path.iterdir()] if path.exists() else []
+
+    def put_entry(self, store: HashFS, name: str, seconds: float) -> None:
+        list_folder(store).mkdir(parents=True, exist_ok=True)
+        path = list_folder(store) / name
+        path.touch()
+        os.utime(path, (time.time() - seconds,) * 2)
+
+    def drop_entry(self, store: HashFS, name: str) -> None:
+        (list_folder(store) / name).unlink()
 
 
 class TestLocalUploadsWithoutFlock(TestLocalUploads):
@@ -173,10 +190,10 @@ def test_nobody_goes_on_with_an_upload_while_it_is_swept(
     uploads, id = store.backend.pending, begun(store)
     remove, could_be_locked = uploads.remove, list[bool]()  # type: ignore[attr-defined]
 
-    def look_and_remove(id: str) -> None:
+    def look_and_remove(id: str, *more: Any) -> None:
         with open(folder(store, id) / "lock", "rb+") as file:
             could_be_locked.append(posix.lock(file.fileno(), wait=False))
-        remove(id)
+        remove(id, *more)
 
     monkeypatch.setattr(uploads, "remove", look_and_remove)
     then = time.time() - 90000

@@ -140,6 +140,18 @@ class PendingContract:
         """Return what another process opens the store by; the test is skipped if none can."""
         raise NotImplementedError
 
+    def entries(self, store: HashFS) -> list[str]:
+        """Return the names in the list of unfinished uploads."""
+        raise NotImplementedError
+
+    def put_entry(self, store: HashFS, name: str, seconds: float) -> None:
+        """Put a name on that list, so many seconds ago."""
+        raise NotImplementedError
+
+    def drop_entry(self, store: HashFS, name: str) -> None:
+        """Take a name off it."""
+        raise NotImplementedError
+
     def left_of(self, store: HashFS, id: str) -> list[str]:
         return [path for path in self.left(store) if id in path]
 
@@ -443,6 +455,68 @@ class PendingContract:
         append(taken, b"part", 4)
         taken.close()
         begun(store)
+        with pytest.raises(TooManyUploadsError):
+            begun(store)
+
+    def test_what_has_ended_is_not_on_the_list(self, store: HashFS) -> None:
+        ids = [begun(store, CONTENT) for _ in range(3)]
+        assert sorted(self.entries(store)) == sorted(f"{id}-whole" for id in ids)
+        end(store, store.backend.pending.take(ids[0]))
+        taken = store.backend.pending.take(ids[1])
+        taken.delete()
+        taken.close()
+        self.age(store, ids[2], 90000)
+        store.backend.pending.sweep()
+        assert self.entries(store) == []
+        assert not any("unfinished" in path for path in self.left(store))
+
+    def test_no_upload_that_has_ended_is_looked_at_to_count(
+        self, store: HashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uploads: Any = store.backend.pending
+        uploads.limits = UploadLimits(most=3)  # which is near
+        end(store, uploads.take(begun(store, CONTENT)))
+        id, looked_at = begun(store), list[Any]()
+        counted = uploads._counted
+
+        def note_and_count(entries: Any) -> Any:
+            looked_at.extend(entries)
+            return counted(entries)
+
+        monkeypatch.setattr(uploads, "_counted", note_and_count)
+        begun(store)
+        assert {entry.id for entry in looked_at} == {id}
+
+    def test_an_end_that_was_killed_leaves_an_entry_for_the_sweep(self, store: HashFS) -> None:
+        uploads = store.backend.pending
+        id = begun(store, CONTENT)
+        end(store, uploads.take(id))
+        self.put_entry(store, f"{id}-whole", 0)
+        uploads.limits = UploadLimits(most=1)
+        begun(store)  # it does not count
+        uploads.sweep()
+        assert not any(name.startswith(id) for name in self.entries(store))
+        assert uploads.find(id).record.final is not None
+
+    def test_an_entry_without_an_upload_goes_after_an_hour(self, store: HashFS) -> None:
+        uploads = store.backend.pending
+        name = f"{new_id()}-part-0123456789abcdef"
+        self.put_entry(store, name, 3500)
+        uploads.sweep()
+        assert self.entries(store) == [name], "its upload may just be made"
+        self.put_entry(store, name, 3700)
+        uploads.sweep()
+        assert self.entries(store) == []
+
+    def test_an_upload_of_an_earlier_version_is_put_on_the_list(self, store: HashFS) -> None:
+        uploads = store.backend.pending
+        taken = uploads.create(new_id(), Record(owner="a", concatenation="partial"))
+        taken.close()
+        (name,) = self.entries(store)
+        self.drop_entry(store, name)
+        uploads.sweep()
+        assert self.entries(store) == [name]
+        uploads.limits = UploadLimits(most=1)
         with pytest.raises(TooManyUploadsError):
             begun(store)
 
