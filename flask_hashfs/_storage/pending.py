@@ -18,7 +18,6 @@ uploads (`HashStates`), and the end hashes what is missing.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -28,7 +27,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .writer import Bytes, Writer
@@ -134,16 +133,19 @@ class Record:
 
     def dump(self) -> bytes:
         """Return the record as JSON."""
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":")).encode()
+        values = {name: getattr(self, name) for name in _FIELDS}
+        return json.dumps(values, separators=(",", ":")).encode()
 
     @classmethod
     def load(cls, data: bytes) -> Record:
         """Read what `dump` returns; fields of a later version are left out."""
-        known = {each.name for each in dataclasses.fields(cls)}
         values = json.loads(data)
         if not isinstance(values, dict):
             raise ValueError("the state of an upload is a JSON object")
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return cls(**{name: value for name, value in values.items() if name in _FIELDS})
+
+
+_FIELDS = dict.fromkeys(each.name for each in fields(Record))
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,11 +196,9 @@ async def patch(face: QuartFace, location: str, *pieces: bytes, offset: int = 0)
     return exchange.status
 
 
-def test_a_worker_takes_with_it_what_has_arrived(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    face = QuartFace(tmp_path / "root")
-    location = face.create(12)
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return the calls of a worker, as they come; each keeps its thread as long as it can."""
     calls: list[object] = []
     run = Workers.run
 
@@ -210,9 +208,25 @@ def test_a_worker_takes_with_it_what_has_arrived(
 
     monkeypatch.setattr(Workers, "run", note_and_run)
     monkeypatch.setattr(driver, "_KEPT_FOR", 60.0)  # however slow the disk is
+    return calls
+
+
+def test_a_worker_takes_with_it_what_has_arrived(tmp_path: Path, calls: list[object]) -> None:
+    face = QuartFace(tmp_path / "root")
+    location = face.create(12)
+    calls.clear()
     assert asyncio.run(patch(face, location, b"one ", b"call")) == 204
     assert len(calls) == 1, "the upload is taken, written and left by one call"
     assert face.offset(location) == 8
+
+
+def test_the_last_bytes_and_the_end_are_one_call(tmp_path: Path, calls: list[object]) -> None:
+    face = QuartFace(tmp_path / "root")
+    location = face.create(8)
+    calls.clear()
+    assert asyncio.run(patch(face, location, b"one ", b"call")) == 204
+    assert len(calls) == 1, "nobody is told, so the thread need not be left"
+    assert b"one call" in face.contents()
 
 
 @pytest.mark.parametrize("offset", [0, 4])
