@@ -124,4 +124,4 @@ class Count:
 
 
 def _write(fd: int, totals: Totals) -> None:
-    posix.write_at(fd, _FORMAT.pack(*totals), 0)
+    posix.write_all(fd, _FORMAT.pack(*totals), 0)

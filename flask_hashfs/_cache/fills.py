@@ -455,9 +455,7 @@ class Fills:
 
     def _write(self, fill: Fill, data: memoryview) -> None:
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(fill.fd, data[written:])
+            posix.write_all(fill.fd, data)
         except OSError as error:
             self._telling.failing(error)
             raise FinalError(str(error)) from error

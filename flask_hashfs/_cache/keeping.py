@@ -118,9 +118,5 @@ class Keeping:
     def _fill(self, fd: int, writer: Writer) -> None:
         """Write content that has stayed in memory."""
         data = writer.getvalue()
-        if data is None:
-            return
-        with memoryview(data) as view:
-            written = 0
-            while written < len(view):
-                written += os.write(fd, view[written:])
+        if data is not None:
+            posix.write_all(fd, data)

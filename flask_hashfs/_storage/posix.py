@@ -293,6 +293,27 @@ def write_at(fd: int, data: memoryview | bytes, position: int) -> int:
     return os.write(fd, data)
 
 
+def write_all(fd: int, data: memoryview | bytes | bytearray, position: int | None = None) -> None:
+    """Write all of `data` to a file: one call may write less, as on a disk that is nearly full.
+
+    Args:
+        fd: Of the file.
+        data: The bytes.
+        position: Of the first byte in the file; None for where the file stands.
+
+    Raises:
+        OSError: Some of it cannot be written.
+    """
+    with memoryview(data) as view:
+        written = 0
+        while written < len(view):
+            rest = view[written:]
+            if position is None:
+                written += os.write(fd, rest)
+            else:
+                written += write_at(fd, rest, position + written)
+
+
 def read_at(fd: int, size: int, position: int) -> bytes:
     """Return up to `size` bytes of a file from byte `position` on."""
     if hasattr(os, "pread"):
@@ -340,7 +361,7 @@ def replace_file(path: str, data: bytes, *, sync: bool) -> None:
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
     try:
         try:
-            os.write(fd, data)
+            write_all(fd, data)
             if sync:
                 sync_file(fd)
         finally:

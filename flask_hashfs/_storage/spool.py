@@ -66,12 +66,7 @@ class TemporaryFile:
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
-        written = os.write(self.fd, data)
-        if written == len(data):
-            return
-        with memoryview(data) as view:
-            while written < len(view):
-                written += os.write(self.fd, view[written:])
+        posix.write_all(self.fd, data)
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""

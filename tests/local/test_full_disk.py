@@ -18,13 +18,16 @@ import pytest
 from file_systems import small_disk
 from flask import Flask, request
 from local_stores import open_files, spool_of
+from pending_contract import append, end
 from quart import Quart
 from quart import request as quart_request
 from werkzeug.exceptions import HTTPException
 
 from flask_hashfs import FlaskHashFS, HashFS, QuartHashFS, StoreFullError
+from flask_hashfs._storage.pending import Record, new_id
 
 SIZE = 4 * 1024 * 1024  # bytes of the file system
+BLOCK = 4096  # bytes
 LARGE = b"x" * (SIZE + 1)
 SMALL = b"small" * 1000
 
@@ -55,13 +58,24 @@ def everything(disk: Path) -> list[str]:
 @pytest.fixture
 def full(disk: Path, store: HashFS) -> Iterator[None]:
     """Leave not one byte free."""
+    with filled(disk):
+        yield
+
+
+@contextlib.contextmanager
+def filled(disk: Path, free: int = 0) -> Iterator[None]:
+    """Leave so many bytes free, which are whole blocks of the disk."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"0" * 4096):
-            pass
-    assert os.statvfs(disk).f_bavail == 0
-    yield
-    filler.unlink()
+    with filler.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(b"0" * BLOCK):
+                pass
+        file.truncate(file.tell() - free)
+    try:
+        assert os.statvfs(disk).f_bavail * BLOCK == free
+        yield
+    finally:
+        filler.unlink()
 
 
 def test_content_that_is_larger_than_the_disk(store: HashFS) -> None:
@@ -86,6 +100,27 @@ def test_many_files_at_once(store: HashFS) -> None:
     assert isinstance(results[SMALL], StoreFullError)
     assert isinstance(results[LARGE], StoreFullError)
     assert not isinstance(results[b"there already"], Exception)
+
+
+def test_the_state_of_an_upload_stays_as_it_was_where_it_can_be_written_in_part_only(
+    disk: Path, store: HashFS
+) -> None:
+    pending, content = store.backend.pending, b"x" * 100
+    record = Record(metadata={"filename": "n" * 2 * BLOCK}, length=len(content))
+    taken = pending.create(new_id(), record)
+    taken.begin(len(content), True, marked=False, brings=10)
+    taken.write(content[:10])
+    with filled(disk, free=BLOCK):
+        with pytest.raises(OSError, match="No space left"):
+            taken.begin(len(content), True, marked=True, brings=5)  # its state names a mark
+        taken.close()
+        assert pending.find(taken.id).offset == 10
+    taken = pending.take(taken.id)
+    append(taken, content[10:], len(content))
+    end(store, taken)
+    assert store.exists(HashFS("x").computehash(io.BytesIO(content)))
+    subprocess.run(["rm", "-rf", store.root], check=True)
+    store.put(b"there already")
 
 
 def test_a_root_that_cannot_be_made(disk: Path, store: HashFS) -> None:
