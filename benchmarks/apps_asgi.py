@@ -71,6 +71,7 @@ def make_ours(**config: Any) -> Quart:
         HASHFS_SERVE_FILES=True,
         HASHFS_PATH_PREFIX="/files",
         HASHFS_UPLOADS_PATH="/uploads",
+        HASHFS_UPLOADS_MAX=20_000,  # more than any crowd here
         MAX_CONTENT_LENGTH=LIMIT,
     )
     app.config.from_prefixed_env()  # QUART_HASHFS_*

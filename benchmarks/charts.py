@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from harness import Report, Series, Table, number, render_table
+from harness import Metric, Report, Series, Table, number, render_table
 
 WIDTH, LABELS, LINE, MARGIN = 760, 270, 26, 16
 # The colours of a bright and of a dark page; ours is told by its name too.
@@ -42,6 +42,7 @@ BAR_CHARTS = {
     "download-10-MiB": "downloads-10-mib",
     "download-1-KiB": "downloads-1-kib",
 }
+MEMORY_CHARTS = {"crowd-held-1000-uvicorn": "crowd-memory"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,14 @@ def draw(report: Report) -> dict[str, str]:
     if bars := _store_bars(by_key):
         title = "Storing: how many times as fast as hashfs (FSYNC off)"
         charts["store"] = bar_chart(title, bars)
-    for key, name in BAR_CHARTS.items():
-        if key in by_key:
-            table = by_key[key]
-            title = f"{table.title[0].upper()}{table.title[1:]}: throughput, {table.baseline} = 1"
-            charts[name] = bar_chart(title, _rate_bars(table))
+    for chosen, wanted in ((BAR_CHARTS, "rate"), (MEMORY_CHARTS, "memory")):
+        for key, name in chosen.items():
+            if key in by_key:
+                table = by_key[key]
+                metric = _metric(table, wanted)
+                title = f"{table.title[0].upper()}{table.title[1:]}: {metric.title}"
+                unit = metric.unit or f"{table.baseline} = 1"
+                charts[name] = bar_chart(f"{title}, {unit}", _bars(table, metric))
     for series in report.series:
         if series.lines:
             charts[series.key] = line_chart(series)
@@ -98,12 +102,15 @@ def _store_bars(tables: dict[str, Table]) -> list[Bar]:
     return bars
 
 
-def _rate_bars(table: Table) -> list[Bar]:
-    rate = next(metric for metric in table.metrics if metric.key == "rate")
+def _metric(table: Table, key: str) -> Metric:
+    return next(metric for metric in table.metrics if metric.key == key)
+
+
+def _bars(table: Table, metric: Metric) -> list[Bar]:
     return [
         _bar(row, figures, ours="Flask-HashFS" in row or row.startswith("the same, FSYNC"))
         for row in table.rows
-        if row != CEILING and (figures := table.figures(row, rate))
+        if row != CEILING and (figures := table.figures(row, metric))
     ]
 
 
@@ -217,7 +224,8 @@ def summary(report: Report) -> str:
     for table in report.tables:
         if table.key not in SUMMARY:
             continue
-        ours = [bar for bar in _rate_bars(table) if bar.ours and "FSYNC" not in bar.label]
+        bars = _bars(table, _metric(table, "rate"))
+        ours = [bar for bar in bars if bar.ours and "FSYNC" not in bar.label]
         best = max(ours, key=lambda bar: bar.value)
         lines.append(f"| {SUMMARY[table.key]} | {number(best.value)} | {table.baseline} = 1 |")
     for bar in _store_bars({table.key: table for table in report.tables}):

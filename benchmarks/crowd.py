@@ -10,6 +10,9 @@ import os
 import resource
 import statistics
 import time
+import urllib.error
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from harness import (
     Workspace,
     run_rounds,
 )
+from resumable import install_tus, serve_tus
 from servers import Generator, Server
 from uploads import ASGI, Peer, quantile, start
 
@@ -33,6 +37,7 @@ PATIENCE = 60.0  # seconds until a server has to be idle
 CALM = 10  # tenths of a second in which it did nothing, until it is
 CEILING = "a bare ASGI app"
 OURS, FORM = "Flask-HashFS, raw", "Flask-HashFS, form"
+RESUMABLE, TUS = "Flask-HashFS, resumable", "@tus/server, resumable"
 SERVERS = ("uvicorn", "granian")
 ROWS = {
     CEILING: ("drop", "raw"),
@@ -46,6 +51,8 @@ PEERS = {
 }
 YARDSTICK = "hash and write, nothing else"
 FEW = 64
+
+Serve = Callable[[], AbstractContextManager[Server]]
 
 
 def run(report: Report, workspace: Workspace, scale: Scale) -> None:
@@ -73,6 +80,10 @@ def _peers(server: str) -> dict[str, tuple[Peer, str]]:
     return {row: (Peer(row, server, ASGI, app), kind) for row, (app, kind) in ROWS.items()}
 
 
+def _holding(server: str) -> dict[str, tuple[Peer, str]]:
+    return _peers(server) | {RESUMABLE: (Peer(RESUMABLE, server, ASGI, "ours"), "resumable")}
+
+
 def settle(server: Server) -> None:
     """Wait until the server has worked off what it was sent."""
     deadline, before, calm = time.monotonic() + PATIENCE, server.usage().cpu, 0
@@ -95,10 +106,19 @@ def held(
     clients: int,
 ) -> None:
     """Measure the memory of each upload that is held, and let all of them finish."""
-    rows = _peers(server)
+    serves: dict[str, tuple[Serve, str]] = {
+        row: (partial(start, peer, workspace), kind)
+        for row, (peer, kind) in _holding(server).items()
+    }
+    peers: dict[str, tuple[Serve, str]] = {}
     if server == "uvicorn" and scale.name != "quick":
         for name, peer in PEERS.items():
-            rows |= {f"{name}, raw": (peer, "raw"), f"{name}, form": (peer, "multipart")}
+            for ending, kind in (("raw", "raw"), ("form", "multipart")):
+                peers[f"{name}, {ending}"] = partial(start, peer, workspace), kind
+        try:
+            peers[TUS] = partial(serve_tus, install_tus(workspace), workspace), "resumable"
+        except FileNotFoundError as error:
+            report.leave_out(f"{clients} held uploads: {TUS} ({error})")
     table = Table(
         f"crowd-held-{clients}-{server}",
         f"{clients} clients hold an upload of 1 MiB, nine tenths sent, then finish, {server}",
@@ -111,37 +131,43 @@ def held(
         ],
         goals=[
             Goal(f"to finish no later than {peer}", "finish", ours, peer, 1, True)
-            for ours, kind in ((OURS, "raw"), (FORM, "form"))
-            for peer in rows
-            if peer not in ROWS and peer.endswith(kind)
+            for ours in (OURS, FORM, RESUMABLE)
+            for peer, (_, kind) in peers.items()
+            if kind == serves[ours][1]
         ],
     )
     contenders: dict[str, Contender] = {
-        row: partial(_held, workspace, generator, peer, kind, clients)
-        for row, (peer, kind) in rows.items()
+        row: partial(_held, workspace, generator, serve, kind, clients)
+        for row, (serve, kind) in (serves | peers).items()
     }
     run_rounds(report, table, contenders, min(scale.rounds, 3), prime=False)
 
 
 def _held(
-    workspace: Workspace, generator: Generator, peer: Peer, encoding: str, clients: int
+    workspace: Workspace, generator: Generator, serve: Serve, encoding: str, clients: int
 ) -> Sample:
-    with workspace.cleaned(), start(peer, workspace) as server:
+    with workspace.cleaned(), serve() as server:
         generator.ask(
             "uploads", port=server.port, clients=2, size=MIB, requests=2, encoding=encoding
         )
         settle(server)
-        can_trim = peer.server != "aiohttp"
-        if can_trim:
-            server.get("/trim")
+        _trim(server)
         before = server.usage().rss
         sample = {"hold": _hold(generator, server, encoding, clients)}
         sample["memory"] = (server.usage().rss - before) * 1024 / clients
-        if can_trim:
-            server.get("/trim")
+        if _trim(server):
             sample["trimmed"] = (server.usage().rss - before) * 1024 / clients
         sample["finish"] = generator.ask("finish")["seconds"]
     return sample
+
+
+def _trim(server: Server) -> bool:
+    """Let the allocator give back what it keeps, and return whether this server can."""
+    try:
+        server.get("/trim")
+    except urllib.error.HTTPError:
+        return False
+    return True
 
 
 def _hold(generator: Generator, server: Server, encoding: str, clients: int) -> float:
@@ -218,7 +244,7 @@ def vanishing(
     report: Report, workspace: Workspace, scale: Scale, generator: Generator, server: str
 ) -> None:
     """Measure how long the loop stalls when all clients vanish in mid-upload."""
-    clients = scale.pick(2000, 300, 3)
+    clients = scale.pick(5000, 300, 3)
     table = Table(
         f"crowd-vanish-{server}",
         f"{clients} clients vanish at once in mid-upload, {server}",
@@ -227,7 +253,7 @@ def vanishing(
     )
     with contextlib.ExitStack() as stack:
         contenders: dict[str, Contender] = {}
-        for row, (peer, kind) in _peers(server).items():
+        for row, (peer, kind) in _holding(server).items():
             running = stack.enter_context(start(peer, workspace))
             contenders[row] = partial(_vanish, generator, running, kind, clients)
         run_rounds(report, table, contenders, scale.rounds, prime=False)

@@ -178,7 +178,13 @@ def run(clients: list[Callable[[], Connection]]) -> dict[str, Any]:
 def upload_request(
     encoding: str, size: int, path: str = "", begin: bytes = b""
 ) -> list[memoryview]:
-    """Return a request whose content nobody has sent before, as pieces that share their bytes."""
+    """Return a request whose content nobody has sent before, as pieces that share their bytes.
+
+    Args:
+        encoding: "raw", "multipart", or "resumable": a creation of tus that has the content too.
+    """
+    if encoding == "resumable":
+        return request("POST /uploads", [f"Upload-Length: {size}", PATCH_TYPE], content(size))
     pieces = [begin + os.urandom(16)]
     left = size - 16 - len(begin)
     view = memoryview(BASE)
@@ -325,6 +331,7 @@ def _same(connection: Connection) -> Connection:
 # --- resumable uploads, by tus -------------------------------------------------------------------
 
 TUS = ["Host: 127.0.0.1", "Tus-Resumable: 1.0.0"]
+PATCH_TYPE = "Content-Type: application/offset+octet-stream"
 
 
 def request(line: str, fields: list[str], body: Sequence[memoryview] = ()) -> list[memoryview]:
@@ -363,7 +370,7 @@ def creation(size: int) -> list[memoryview]:
 
 
 def append(path: str, offset: int, size: int) -> list[memoryview]:
-    fields = ["Content-Type: application/offset+octet-stream", f"Upload-Offset: {offset}"]
+    fields = [PATCH_TYPE, f"Upload-Offset: {offset}"]
     return request(f"PATCH {path}", fields, content(size))
 
 

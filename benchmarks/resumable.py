@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,28 @@ def throughput(report: Report, workspace: Workspace, scale: Scale, generator: Ge
 @contextlib.contextmanager
 def tus_server(workspace: Workspace) -> Iterator[Server]:
     """Install @tus/server in a folder of its own, and run it."""
+    with serve_tus(install_tus(workspace), workspace) as server:
+        yield server
+
+
+def install_tus(workspace: Workspace) -> Path:
+    """Install @tus/server, and return its folder.
+
+    Raises:
+        FileNotFoundError: Node.js or npm is absent.
+    """
     if which("node") is None or which("npm") is None:
         raise FileNotFoundError("node or npm is absent (Debian: apt-get install nodejs npm)")
     folder = workspace.fresh("node")
     shutil.copytree(HERE / "tus_server", folder, dirs_exist_ok=True)
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
-    with serve_node(folder / "server.mjs", folder, workspace.fresh("store")) as server:
-        yield server
+    return folder
+
+
+def serve_tus(folder: Path, workspace: Workspace) -> AbstractContextManager[Server]:
+    """Run an installed @tus/server on a store of its own."""
+    return serve_node(folder / "server.mjs", folder, workspace.fresh("store"))
 
 
 def _ask(generator: Generator, order: str, server: Server, **what: Any) -> dict[str, Any]:
