@@ -124,6 +124,8 @@ class Body(ReadOnce):
         self._has_ended = False
         self._is_interrupted = False
         self._kept: bytes | None = None
+        self._taken_from = 0  # where the last put, or the form, began to read
+        self._is_taken = False
         self._share: Share | None = None
 
     def keep(self, data: bytes) -> None:
@@ -134,13 +136,39 @@ class Body(ReadOnce):
         """Return what `put` stores: this body, or the bytes kept by who has read it.
 
         Raises:
-            IncompleteUploadError: It has been read to its end, and nothing was kept.
+            IncompleteUploadError: It has been read to its end, and nothing was kept; or another
+                put, or a form, has taken some of it, so that the rest is not the whole.
         """
-        if not self._position or not (self._has_ended or self.is_exhausted):
+        self._taken_from = self._position
+        if not self._position or self._failure is not None:
+            return self  # whose reading tells what is wrong with it
+        if self._is_taken:
+            raise read_already()
+        if not self._is_over:
             return self
         if self._kept is None:
             raise read_already()
         return self._kept
+
+    def mark_taken(self) -> None:
+        """Note that what has been read since `unread`, or at all, went into a content or a form."""
+        self._is_taken = self._is_taken or self._position > self._taken_from
+
+    def is_untouched(self) -> bool:
+        """Tell whether a form can be read from it, rather than that the app has read all of it.
+
+        Raises:
+            IncompleteUploadError: Its beginning alone is gone, or a put or form has taken some.
+        """
+        if not self._position:
+            return True
+        if self._is_taken or not (self._is_over or not self.read(1)):
+            raise self._failure or read_already()
+        return False
+
+    @property
+    def _is_over(self) -> bool:
+        return self._has_ended or self.is_exhausted
 
     def readable(self) -> bool:
         return True
@@ -222,7 +250,7 @@ class Body(ReadOnce):
                 MEMORY.count_aborted()
             self.leave()
             raise
-        if self._has_ended or self.is_exhausted:
+        if self._is_over:
             self.leave()
         elif self._share is None:  # a body that one read takes whole is over already
             self._share = MEMORY.enter(_nothing)

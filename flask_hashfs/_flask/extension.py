@@ -80,7 +80,8 @@ class FlaskHashFS(BaseHashFS[Flask]):
             UnsupportedTypeError: The content is of a type that is not accepted (415).
             RejectedError: An inspector refuses the content (422).
             DigestMismatchError: The content is not the `expected` one (400).
-            IncompleteUploadError: The request's body ended before it was complete (400).
+            IncompleteUploadError: The request's body ended before it was complete, or another put
+                or form has taken some of it (400).
             StoreFullError: The disk is full (507).
             StoreUnavailableError: The object store does not answer, or a large upload has no
                 temporary folder (503).

@@ -131,8 +131,8 @@ class _UploadParser(FormDataParser):
         self, stream: Any, content_length: int | None, options: dict[str, str]
     ) -> tuple[list[tuple[str, str]], list[tuple[str, FileStorage]]]:
         body = stream if isinstance(stream, Body) else None
-        if body is not None and body.tell():  # the app has read it itself
-            return [], []
+        if body is not None and not body.is_untouched():
+            return [], []  # as in stock Flask, whose app has read the body itself
         beside = None
         if content_length is None or content_length >= LARGE:
             beside = second_thread()
@@ -152,6 +152,8 @@ class _UploadParser(FormDataParser):
                     break  # else the server would be asked once more, for nothing
             fields, parts = form.finish()
         finally:
+            if body is not None:
+                body.mark_taken()
             form.close()
             if beside is not None:
                 beside.shutdown()

@@ -87,7 +87,7 @@ class BodyRules:
 
 
 def read_already() -> IncompleteUploadError:
-    """Return the error for a body that something else has read and nothing has kept."""
+    """Return the error for a body of which something else has had some, and nothing has kept it."""
     return IncompleteUploadError(
-        "The request's body has been read already, so there is nothing left to store."
+        "The request's body, or a part of it, has been read already, and cannot be read again."
     )

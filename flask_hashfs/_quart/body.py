@@ -110,6 +110,9 @@ class UploadBody(Body):
         self._readers = 0
         self._readers_of_all = 0
         self._is_begun = False
+        self._is_read_through = False  # whether the view has seen its end
+        self._is_taken = False  # whether bytes of it went into a content or a form
+        self._is_being_taken = False
         self._count_awaited = math.inf  # the least that a reader waits for, or less
         self._limit_awaited = math.inf
         self._ready = asyncio.Event()
@@ -126,6 +129,7 @@ class UploadBody(Body):
     async def __anext__(self) -> bytes:
         await self._arrival(lambda: 1, self._patience())
         if not self._unread.size:
+            self._is_read_through = True
             raise StopAsyncIteration
         block = self._unread.take_block()  # all of it, joined, would be held twice for a moment
         self._is_begun = True
@@ -171,6 +175,7 @@ class UploadBody(Body):
         batch = self._unread
         self._taken += batch.size
         self._taken_since = self._unread_since
+        self._is_taken = self._is_taken or bool(batch.size)
         self.clear()
         return batch
 
@@ -189,6 +194,7 @@ class UploadBody(Body):
 
     def clear(self) -> None:
         self._is_begun = self._is_begun or bool(self._unread.size)
+        self._is_read_through = self._complete.is_set()
         self._unread = Batch()
         self._is_near = False
         self._count()
@@ -204,19 +210,47 @@ class UploadBody(Body):
         self._must_raise = error
         self._ready.set()
 
-    def check_unread(self) -> None:
-        """Raise an error where everything has been read and taken already.
+    async def check_unread(self) -> None:
+        """Raise an error where the view has read everything already.
 
         Raises:
             IncompleteUploadError: There were bytes, and none is left.
         """
-        if self._is_begun and not self._unread.size and self._complete.is_set():
-            raise read_already()
+        if self._is_begun and not await self.prompt_batch(1):
+            raise self._tells(read_already())
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether somebody has taken some of it away."""
-        return self._is_begun
+    def is_untouched(self) -> bool:
+        """Tell whether a form can be read from it, rather than that the view has read all of it.
+
+        Raises:
+            IncompleteUploadError: The view has begun to read it, and not come to its end.
+        """
+        if self._is_begun and not self._is_read_through:
+            raise self._tells(read_already())
+        return not self._is_begun
+
+    def taking(self) -> AbstractContextManager[None]:
+        """Say that this body is read for one content, or one form, and for no other.
+
+        Raises:
+            IncompleteUploadError: Another takes it, or has taken bytes of it.
+        """
+        return _Taking(self)
+
+    def _begin_taking(self) -> None:
+        if self._is_taken or self._is_being_taken:
+            try:
+                self._check(spares_rest=False)  # what is wrong with the body itself comes first
+                raise read_already()
+            except HTTPException as error:
+                self._tells(error)
+                raise
+        self._is_being_taken = True
+        self._begin_reading()
+
+    def _end_taking(self) -> None:
+        self._is_being_taken = False
+        self._end_reading()
 
     @property
     def ended(self) -> bool:
@@ -447,8 +481,13 @@ class UploadBody(Body):
                     await self._end_or(wanted, self._time_left(patience, begun))
                     self._check(spares_rest)
         except HTTPException as error:
-            self._told = weakref.ref(error)
+            self._tells(error)
             raise
+
+    def _tells(self, error: HTTPException) -> HTTPException:
+        """Return an error, and remember that a reader has got it."""
+        self._told = weakref.ref(error)
+        return error
 
     @property
     def _waits(self) -> bool:
@@ -506,6 +545,21 @@ class _Reading:
 
     def __exit__(self, *_: object) -> None:
         self._body._end_reading()
+
+
+class _Taking:
+    """A block of code in which a body is taken."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: UploadBody) -> None:
+        self._body = body
+
+    def __enter__(self) -> None:
+        self._body._begin_taking()
+
+    def __exit__(self, *_: object) -> None:
+        self._body._end_taking()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -131,7 +131,8 @@ class QuartHashFS(BaseHashFS[Quart]):
             UnsupportedTypeError: The content is of a type that is not accepted (415).
             RejectedError: An inspector refuses the content (422).
             DigestMismatchError: The content is not the `expected` one (400).
-            IncompleteUploadError: The request's body ended before it was complete (400).
+            IncompleteUploadError: The request's body ended before it was complete, or another put
+                or form has taken some of it (400).
             StoreFullError: The disk is full (507).
             StoreUnavailableError: The object store does not answer, or a large upload has no
                 temporary folder (503).
@@ -740,8 +741,8 @@ def _take(step: Put, file: Any) -> HashAddress | None:
 async def _receive(step: Put, workers: Workers, source: Any) -> HashAddress | None:
     """Take and check what has to be awaited; see `_finish` for what is returned."""
     if isinstance(source, UploadBody):
-        source.check_unread()
-        with source.reading():
+        with source.taking():
+            await source.check_unread()
             return await _receive_batches(step, workers, source)
     async with sources.opened(source) as batches:
         return await _receive_batches(step, workers, batches)

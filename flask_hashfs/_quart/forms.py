@@ -90,9 +90,9 @@ class UploadFormParser(FormDataParser):
         if new_writer is None or not isinstance(body, UploadBody):
             return await super()._parse_multipart(body, mimetype, content_length, options)
         kind = self.cls or MultiDict
-        if body.is_begun:  # the app has read it itself
-            return kind(), kind()
-        with body.reading():
+        with body.taking():
+            if not body.is_untouched():
+                return kind(), kind()  # as in stock Quart, whose app has read the body itself
             form = FormUpload(
                 options.get("boundary", ""),
                 new_writer,

@@ -61,9 +61,13 @@ class ReadOnce(io.RawIOBase):
         """Return what is to be stored: this stream, or what was kept of its bytes.
 
         Raises:
-            HashFSError: All of it has been read, and nothing was kept.
+            HashFSError: All of it has been read, and nothing was kept; or another put has taken
+                some of it, so that the rest is no whole content.
         """
         raise NotImplementedError
+
+    def mark_taken(self) -> None:
+        """Note that the put which asked for what is `unread` has ended, with what it has read."""
 
 
 def copy(source: object, writer: Writer) -> None:
@@ -97,6 +101,8 @@ def copy(source: object, writer: Writer) -> None:
         _copy(source, pump)
     finally:
         pump.close()
+        if once is not None:
+            once.mark_taken()
     if once is not None and not writer.size:
         once.unread()  # only now is it known that nothing was left
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -33,7 +34,13 @@ from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from flask_hashfs import FlaskHashFS, IncompleteUploadError
+from flask_hashfs import (
+    DigestMismatchError,
+    FileTooLargeError,
+    FlaskHashFS,
+    IncompleteUploadError,
+    InvalidExtensionError,
+)
 from flask_hashfs._flask.body import Body, open_body
 from flask_hashfs._flask.request import upload_request_class
 from flask_hashfs._http.body_rules import BodyRules
@@ -1247,6 +1254,100 @@ class TestABodyReadBefore:
         for body in (b"a=1&b=2", b""):
             answer = post(app, body, content_type="text/plain")
             assert answer.text == hashlib.sha256(body[2:]).hexdigest()
+
+
+class TestTakenOnce:
+    """What a put or a form takes is gone with it: nobody gets the rest for the whole."""
+
+    CONTENT = os.urandom(1_700_000)
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    @pytest.mark.parametrize(
+        "then",
+        [
+            lambda fs: fs.put(request.stream),
+            lambda fs: (request.get_data(), fs.put(request.stream)),
+            lambda fs: request.files,
+        ],
+        ids=["put", "kept rest", "form"],
+    )
+    @pytest.mark.parametrize(
+        "options", [{"max_size": 500_000}, {"expected": "0" * 64}], ids=["too large", "mismatch"]
+    )
+    def test_after_a_put_that_has_failed(
+        self,
+        app: Flask,
+        fs: FlaskHashFS,
+        options: dict[str, Any],
+        then: Callable[[FlaskHashFS], object],
+        terminated: bool,
+    ) -> None:
+        @view(app)
+        def put() -> str:
+            with pytest.raises((FileTooLargeError, DigestMismatchError)):
+                fs.put(request.stream, **options)
+            return str(then(fs))
+
+        environ = {"wsgi.input_terminated": terminated}
+        body = body_of(file_part(self.CONTENT))
+        answer = post(app, body, environ_overrides=environ)
+        assert answer.status_code == 400
+        assert "has been read already" in answer.text
+
+    def test_after_a_put_that_has_failed_before_it_took_anything(
+        self, app: Flask, fs: FlaskHashFS
+    ) -> None:
+        @view(app)
+        def put() -> str:
+            with pytest.raises(InvalidExtensionError):
+                fs.put(request.stream, "a/b")
+            return fs.put(request.stream).id
+
+        answer = post(app, self.CONTENT)
+        assert answer.text == hashlib.sha256(self.CONTENT).hexdigest()
+
+    def test_after_a_form_that_has_failed(
+        self, app: Flask, fs: FlaskHashFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EIO, "the disk")
+
+        monkeypatch.setattr("flask_hashfs._storage.writer.Writer.write", fail)
+
+        @view(app)
+        def put() -> str:
+            with pytest.raises(OSError, match="the disk"):
+                list(request.files)
+            return str(list(request.files))
+
+        assert post(app, body_of(file_part(self.CONTENT))).status_code == 400
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    def test_a_form_whose_beginning_the_view_has_read(
+        self, app: Flask, fs: FlaskHashFS, terminated: bool
+    ) -> None:
+        @view(app)
+        def put() -> str:
+            request.stream.read(10)
+            return str(list(request.files))
+
+        environ = {"wsgi.input_terminated": terminated}
+        answer = post(app, body_of(file_part(b"x")), environ_overrides=environ)
+        assert answer.status_code == 400
+
+    @pytest.mark.parametrize("terminated", [False, True])
+    def test_a_form_that_the_view_has_read_without_asking_for_its_end(
+        self, app: Flask, fs: FlaskHashFS, terminated: bool
+    ) -> None:
+        body = body_of(file_part(b"x"))
+
+        @view(app)
+        def put() -> str:
+            request.stream.read(len(body))
+            return str(list(request.files))
+
+        environ = {"wsgi.input_terminated": terminated}
+        assert post(app, body, environ_overrides=environ).text == "[]"  # as in stock Flask
 
 
 def test_outside_an_app_a_request_is_a_stock_one(fs: FlaskHashFS, app: Flask) -> None:

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -36,10 +36,11 @@ from quart import Quart, Request, Response, request
 from quart.datastructures import FileStorage
 from quart.formparser import FormDataParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
-from flask_hashfs import IncompleteUploadError, QuartHashFS
+from flask_hashfs import HashAddress, IncompleteUploadError, QuartHashFS
 from flask_hashfs._quart.batch import BATCH, Batch
+from flask_hashfs._quart.body import UploadBody
 from flask_hashfs._storage.upload_files import FILES, UploadFile
 from flask_hashfs._storage.writer import UploadStream
 
@@ -854,12 +855,179 @@ class TestReadAlready:
         assert exchange.status == 400
         assert b"has been read already" in exchange.body
 
+    async def test_what_is_left_of_a_body_that_the_view_has_begun_to_read_is_stored(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        first: list[bytes] = []
+
+        async def read() -> None:
+            async for piece in request.body:
+                first.append(piece)
+                break
+
+        exchange = await self.put_after(app, fs, read, LARGE)
+        rest = LARGE[len(first[0]) :]
+        assert 0 < len(rest) < len(LARGE)
+        assert exchange.body.decode() == hashlib.sha256(rest).hexdigest()
+
+    async def test_nothing_is_stored_where_nothing_was_left_though_the_end_is_still_to_come(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        @view(app)
+        async def store() -> str:
+            async for _ in request.body:
+                break
+            return (await fs.put(request.body)).id
+
+        async with Exchange(app) as exchange:
+            await exchange.send(b"all there is")
+            await exchange.settle()
+            await exchange.finish()
+        assert exchange.status == 400
+
     async def test_an_empty_body_is_the_empty_file(self, app: Quart, fs: QuartHashFS) -> None:
         async def read() -> None:
             await request.get_data(cache=False)
 
         exchange = await self.put_after(app, fs, read, b"")
         assert exchange.body.decode() == hashlib.sha256(b"").hexdigest()
+
+
+class TestTakenOnce:
+    """What a put or a form takes is gone with it: nobody gets the rest for the whole."""
+
+    CONTENT = os.urandom(3 * 1024 * 1024)  # of two batches
+
+    async def after(
+        self,
+        app: Quart,
+        first: Callable[[], Awaitable[object]],
+        then: Callable[[], Awaitable[object]],
+        body: bytes = CONTENT,
+        *,
+        fails_early: bool = True,
+    ) -> Exchange:
+        """Do one thing, which fails (when it has half of the body, or all), and then the other."""
+        has_failed = asyncio.Event()
+
+        @view(app)
+        async def store() -> str:
+            with pytest.raises((HTTPException, TimeoutError)):
+                await first()
+            has_failed.set()
+            return str(await then())
+
+        headers = {**FORM, "Content-Length": str(len(body))}
+        async with Exchange(app, headers=headers) as exchange:
+            await exchange.send(body[: len(body) // 2 + 1000])
+            await exchange.settle()
+            if fails_early:
+                await has_failed.wait()
+            await exchange.send(body[len(body) // 2 + 1000 :])
+            await exchange.finish()
+        return exchange
+
+    @staticmethod
+    async def given_up(first: Awaitable[object]) -> None:
+        """Cancel what reads the body as soon as it has taken something of it."""
+        reading = asyncio.ensure_future(first)
+        while not cast(UploadBody, request.body)._is_begun:
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        raise TimeoutError
+
+    @pytest.mark.parametrize(
+        ("first", "fails_early"),
+        [
+            (lambda fs: fs.put(request.body, max_size=500_000), True),
+            (lambda fs: fs.put(request.body, expected="0" * 64), False),
+            (lambda fs: TestTakenOnce.given_up(fs.put(request.body)), True),
+        ],
+        ids=["too large", "mismatch", "given up"],
+    )
+    @pytest.mark.parametrize("then", ["put", "form"])
+    async def test_after_a_put_that_has_failed(
+        self, app: Quart, fs: QuartHashFS, first: Any, fails_early: bool, then: str
+    ) -> None:
+        async def put_again() -> object:
+            return await (fs.put(request.body) if then == "put" else request.files)
+
+        exchange = await self.after(
+            app,
+            lambda: first(fs),
+            put_again,
+            body_of(file_part(self.CONTENT)),
+            fails_early=fails_early,
+        )
+        assert exchange.status == 400
+        assert b"has been read already" in exchange.body
+
+    async def test_after_a_form_that_has_been_given_up(self, app: Quart, fs: QuartHashFS) -> None:
+        async def files() -> object:
+            return await request.files
+
+        body = body_of(file_part(self.CONTENT))
+        exchange = await self.after(app, lambda: self.given_up(files()), files, body)
+        assert exchange.status == 400
+
+    async def test_after_a_put_that_has_failed_before_it_took_anything(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        async def put() -> str:
+            return (await fs.put(request.body)).id
+
+        exchange = await self.after(app, lambda: fs.put(request.body, "a/b"), put)
+        assert exchange.body.decode() == hashlib.sha256(self.CONTENT).hexdigest()
+
+    async def test_what_is_wrong_with_the_body_is_told_again(
+        self, app: Quart, fs: QuartHashFS
+    ) -> None:
+        app.config["MAX_CONTENT_LENGTH"] = 1_000_000
+
+        async def put() -> object:
+            return await fs.put(request.body)
+
+        @view(app)
+        async def store() -> str:
+            with pytest.raises(RequestEntityTooLarge):
+                await put()
+            return str(await put())
+
+        async with Exchange(app) as exchange:  # of no known length, so that it is begun
+            await exchange.send(*[bytes(100_000)] * 11)
+            await exchange.finish()
+        assert exchange.status == 413
+
+    async def test_two_puts_at_once(self, app: Quart, fs: QuartHashFS) -> None:
+        results = list[object]()
+
+        @view(app)
+        async def store() -> str:
+            puts = [fs.put(request.body), fs.put(request.body)]
+            results.extend(await asyncio.gather(*puts, return_exceptions=True))
+            return ""
+
+        async with Exchange(app) as exchange:
+            for start in range(0, len(self.CONTENT), BATCH):
+                await exchange.send(self.CONTENT[start : start + BATCH])
+                await exchange.settle()
+            await exchange.finish()
+        stored, refused = results
+        assert cast(HashAddress, stored).id == hashlib.sha256(self.CONTENT).hexdigest()
+        assert isinstance(refused, IncompleteUploadError)
+
+    @pytest.mark.parametrize("content", [b"small", CONTENT], ids=["all of it", "a part"])
+    async def test_a_form_that_the_view_has_begun_to_read(
+        self, app: Quart, fs: QuartHashFS, content: bytes
+    ) -> None:
+        @view(app)
+        async def store() -> str:
+            async for _ in request.body:
+                break
+            return str(await request.files)
+
+        assert (await post(app, body_of(file_part(content)))).status == 400
 
 
 class Upper(FileStorage):
