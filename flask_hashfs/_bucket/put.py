@@ -41,6 +41,11 @@ class ReadFile(TemporaryFile):
         self._read = read
         self._thread = ThreadPoolExecutor(1, "hashfs-reading")
 
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether it lies where a cache can keep it by a link."""
+        return False
+
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
         data = self._thread.submit(self._read, len(buffer), position).result()

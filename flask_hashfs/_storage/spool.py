@@ -23,6 +23,8 @@ _UNNAMED = getattr(os, "O_TMPFILE", 0)
 _HAS_FCHMOD = hasattr(os, "fchmod")
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _PRIVATE_ATTEMPTS = 20  # to find a folder that no other thread removes
+_PRIVATE_MODE = 0o700
+_COPIED = 1024 * 1024  # bytes at a time
 _NO_MODES = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -58,15 +60,47 @@ class TemporaryFile:
     @property
     def can_be_kept(self) -> bool:
         """Whether it lies where a cache can keep it by a link."""
-        return False
+        return self._folder.files_can_be_kept
 
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
         return os.fstat(self.fd)
 
     def write(self, data: memoryview | bytes | bytearray) -> None:
-        """Append all of `data`."""
-        posix.write_all(self.fd, data)
+        """Append all of `data`; where the disk fails, move to the folder's next best, if any."""
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                written += self._write(view[written:])
+
+    def _write(self, data: memoryview) -> int:
+        try:
+            return os.write(self.fd, data)
+        except OSError as error:
+            folder = self._folder.next_best(error)
+            if folder is None:
+                raise
+            self._move(folder)
+            return os.write(self.fd, data)
+
+    def _move(self, folder: TemporaryFolder) -> None:
+        """Become a new file of another folder, with the bytes written so far."""
+        other = folder.create(_PRIVATE_MODE)
+        try:
+            position, size = 0, os.lseek(self.fd, 0, os.SEEK_CUR)
+            while position < size:
+                data = posix.read_at(self.fd, min(_COPIED, size - position), position)
+                other.write(data)
+                position += len(data)
+        except BaseException:
+            other.close()
+            raise
+        self.fd, other.fd = other.fd, self.fd
+        self.path, other.path = other.path, self.path
+        self._folder, other._folder = other._folder, self._folder
+        self._mode, self._synced, self._linked = other._mode, other._synced, other._linked
+        with contextlib.suppress(OSError):  # of the disk that fails
+            other.close()
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
@@ -222,6 +256,8 @@ class TemporaryFolder:
         """Whether the root may have been made by this process and not be on the disk yet."""
         self.unnamed = bool(_UNNAMED) and os.path.isdir(posix.PROC)
         """Whether files are made without names; what tests turn off where they want names."""
+        self.files_can_be_kept = False
+        """Whether a cache can keep them by a link."""
         self._tells_no_modes = False
 
     def create(self, dmode: int) -> TemporaryFile:
@@ -252,6 +288,10 @@ class TemporaryFolder:
             dmode,
         )
         return TemporaryFile(fd, path, self)
+
+    def next_best(self, error: OSError) -> TemporaryFolder | None:
+        """Return where a file goes on that cannot be written here because of `error`, or None."""
+        return None
 
     @contextlib.contextmanager
     def named(self, error: OSError) -> Iterator[None]:

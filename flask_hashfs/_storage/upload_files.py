@@ -212,12 +212,11 @@ class _Room:
 class UploadFile(TemporaryFile):
     """A temporary file that may be closed between two uses: contexts that leave it open."""
 
-    __slots__ = ("_files", "_identity", "_is_parked", "_made", "_turn")
+    __slots__ = ("_files", "_identity", "_is_parked", "_turn")
 
     def __init__(self, file: TemporaryFile, files: UploadFiles) -> None:
         super().__init__(file.fd, file.path, file.folder)
         self._files = files
-        self._made = file
         self._identity: tuple[int, int] | None = None
         self._is_parked = False
         self._turn = threading.RLock()
@@ -264,6 +263,8 @@ class UploadFile(TemporaryFile):
             state = os.fstat(self.fd)
             if self.path is None and (self._placed or self._linked) and not state.st_nlink:
                 return False  # its address was deleted, and it cannot be linked again
+            if self.path is not None and not posix.is_at(self.fd, self.path):
+                return False  # its name was deleted, and its descriptor is all that leads to it
             super().touch()  # from now on a clean-up goes by its date
             self._identity = state.st_dev, state.st_ino
             if self.path is None:
@@ -287,11 +288,6 @@ class UploadFile(TemporaryFile):
 
     # What a temporary file does, within one turn.
 
-    @property
-    def can_be_kept(self) -> bool:
-        """Whether it lies where a cache can keep it by a link."""
-        return self._made.can_be_kept
-
     def stat(self) -> os.stat_result:
         """Return what the file system knows of the file."""
         with self:
@@ -300,8 +296,7 @@ class UploadFile(TemporaryFile):
     def write(self, data: memoryview | bytes | bytearray) -> None:
         """Append all of `data`."""
         with self:
-            self._made.fd = self.fd  # it may have been opened again since
-            self._made.write(data)
+            super().write(data)
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""

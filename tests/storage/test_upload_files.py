@@ -175,6 +175,20 @@ def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
     first.close()
 
 
+@pytest.mark.slow
+def test_what_lost_its_only_name_stays_open(folder: TemporaryFolder) -> None:
+    files = UploadFiles(1)
+    first, second = create(files, folder), create(files, folder)
+    first.write(b"1")
+    assert first.path is not None
+    os.unlink(first.path)
+    second.write(b"2")
+    assert (first.fd >= 0, files.open) == (True, 2)
+    assert content(first) == b"1"
+    for file in (first, second):
+        file.close()
+
+
 def test_nobody_else_can_enter_the_folder_of_names_below_tmp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
