@@ -159,14 +159,8 @@ class BucketUploads(CountedUploads):
         """Put an upload on the list of the unfinished ones."""
         self.objects.put(_key_of(entry), b"", {}, create=False)
 
-    def _entries(self) -> Iterator[Entry]:
-        return (entry for entry, _ in self._listed_entries())
-
-    def _listed_entries(self) -> Iterator[tuple[Entry, datetime]]:
-        for found in self.objects.list(UNFINISHED):
-            entry = Entry.read(posixpath.basename(found.key))
-            if entry is not None:
-                yield entry, found.modified
+    def _names(self) -> list[str]:
+        return [posixpath.basename(found.key) for found in self.objects.list(UNFINISHED)]
 
     def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield those that hold bytes and may get more: not what has ended, or is a whole part."""
@@ -278,14 +272,13 @@ class BucketUploads(CountedUploads):
     def sweep(self) -> int:
         """Delete what has expired, and return how many uploads that were."""
         self._swept = time.monotonic()
-        entries = {entry.id: (entry, modified) for entry, modified in self._listed_entries()}
-        swept = 0
-        for id, found in self._all():
-            entry, _ = entries.pop(id, (None, None))
-            swept += self._sweep(id, found, entry)
-        torn = prune.now().timestamp() - _TORN  # the others are of uploads that are gone
-        left = (entry for entry, modified in entries.values() if modified.timestamp() < torn)
-        self.objects.delete(map(_key_of, left))
+        entries = {entry.id: entry for entry in self._entries()}
+        swept = sum(self._sweep(id, found, entries.pop(id, None)) for id, found in self._all())
+        torn = prune.now().timestamp() - _TORN
+        for entry in entries.values():  # of uploads that are gone, or just being made
+            found = self.objects.head(_key_of(entry))
+            if found is not None and found.modified.timestamp() < torn:
+                self.objects.delete([_key_of(entry)])
         return swept
 
     def _sweep(self, id: str, found: _Objects, entry: Entry | None) -> bool:
@@ -312,17 +305,16 @@ class BucketUploads(CountedUploads):
 
         An earlier version had no list, and a process may have been killed that ended an upload.
         """
-        try:
+        with contextlib.suppress(UnknownUploadError):
             record, _ = self.load(id)
-            new = entry or Entry.of(id, record)
+            entry = entry or Entry.of(id, record)
             if record.final is None:
-                self._list(new)
-                record, _ = self.load(id)  # it may have ended meanwhile
-        except UnknownUploadError:
-            return entry
-        if record.final is None:
-            return new
-        self.objects.delete([_key_of(new)])
+                self._list(entry)
+                record, _ = self.load(id)  # it may have ended meanwhile, or been deleted
+            if record.final is None:
+                return entry
+        if entry is not None:
+            self.objects.delete([_key_of(entry)])
         return None
 
     def _delete_expired(self, id: str, entry: Entry | None, *, is_record: bool) -> bool:

@@ -158,8 +158,8 @@ class LocalUploads(CountedUploads):
             os.unlink(os.path.join(self._list_folder, entry.name))
             posix.remove_empty_folders(self._list_folder, self.home.root)
 
-    def _entries(self) -> Iterator[Entry]:
-        return filter(None, map(Entry.read, _names_in(self._list_folder)))
+    def _names(self) -> list[str]:
+        return _names_in(self._list_folder)
 
     def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield those that hold bytes and may get more: not what has ended, or is a whole part."""

@@ -64,8 +64,8 @@ class CountedUploads(PendingUploads):
     """Uploads of a store that has a list of the unfinished ones."""
 
     @abstractmethod
-    def _entries(self) -> Iterable[Entry]:
-        """Return the list."""
+    def _names(self) -> list[str]:
+        """Return the names in the list, and perhaps others."""
 
     @abstractmethod
     def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -88,19 +88,27 @@ class CountedUploads(PendingUploads):
         self._left(new)
 
     def _left(self, new: Entry) -> int:
-        others = [entry for entry in self._entries() if entry.id != new.id]
-        left = _left(self.limits, others, new)
-        if left <= _MARGIN:
-            left = _left(self.limits, [*self._counted(others)], new)
+        names = self._names()
+        left = _left(self.limits, names, new)
+        if left <= _MARGIN:  # some of them may have ended
+            others = (entry for entry in _entries(names) if entry.id != new.id)
+            left = _left(self.limits, [entry.name for entry in self._counted(others)], new)
         if left <= 0:
             raise TooManyUploadsError
         return left
 
+    def _entries(self) -> Iterator[Entry]:
+        return _entries(self._names())
 
-def _left(limits: UploadLimits, others: list[Entry], new: Entry) -> int:
+
+def _entries(names: Iterable[str]) -> Iterator[Entry]:
+    return filter(None, map(Entry.read, names))
+
+
+def _left(limits: UploadLimits, names: list[str], new: Entry) -> int:
     """Return how many uploads more there may be."""
-    left = limits.most - len(others)
+    left = limits.most - len(names)
     if new.owner:
-        owned = sum(entry.owner == new.owner for entry in others)
+        owned = sum(name.endswith(new.owner) for name in names)
         left = min(left, limits.most_of_owner - owned)
     return left

@@ -407,3 +407,21 @@ def test_bytes_that_come_too_late_for_a_sweep_do_not_count(
         taken.keep()
     assert taken.offset == 1000
     taken.close()
+
+
+def test_an_upload_that_is_deleted_while_it_is_put_on_the_list_leaves_no_entry(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: Any = uploads_elsewhere(store)
+    taken = store.backend.pending.take(begun(store))
+    objects_of(store).delete([f"{UNFINISHED}/{taken.id}-whole"])  # an earlier version had none
+    put_on_list = uploads._list
+
+    def delete_and_list(entry: Any) -> None:
+        taken.delete()
+        put_on_list(entry)
+
+    monkeypatch.setattr(uploads, "_list", delete_and_list)
+    uploads.sweep()
+    assert keys(store) == []
+    taken.close()

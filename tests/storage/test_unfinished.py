@@ -22,8 +22,8 @@ class Uploads(CountedUploads):
         self.list = [Entry(new_id(), owner=owner if at < owned else "") for at in range(unfinished)]
         self.ended = [Entry(new_id(), owner=owner) for _ in range(ended)]
 
-    def _entries(self) -> Iterable[Entry]:
-        return [*self.ended, *self.list]
+    def _names(self) -> list[str]:
+        return [entry.name for entry in (*self.ended, *self.list)]
 
     def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         return (entry for entry in entries if entry not in self.ended)
