@@ -13,15 +13,16 @@ the whole body is wanted in memory), `batch` (pieces worth a call in a worker th
 
 What becomes of the bytes is one of five states, and nothing else but these events moves it::
 
-    state        append    abandon    lose     set_complete    set_broken
-    KEPT         KEPT      UNWANTED   LOST     ENDED [1]       BROKEN
-    UNWANTED     LOST [2]  UNWANTED   LOST     ENDED [1]       BROKEN
-    LOST         LOST      LOST       LOST     LOST            LOST
-    ENDED        -         ENDED      ENDED    ENDED           ENDED
-    BROKEN       -         BROKEN     BROKEN   BROKEN          BROKEN
+    state        append    abandon        lose     set_complete    set_broken
+    KEPT         KEPT      UNWANTED [3]   LOST     ENDED [1]       BROKEN
+    UNWANTED     LOST [2]  UNWANTED [3]   LOST     ENDED [1]       BROKEN
+    LOST         LOST      LOST           LOST     LOST            LOST
+    ENDED        -         ENDED [3]      ENDED    ENDED           ENDED
+    BROKEN       -         BROKEN [3]     BROKEN   BROKEN          BROKEN
 
     [1] BROKEN, if fewer bytes came than Content-Length promises.
     [2] UNWANTED, if there is nothing in it.
+    [3] LOST, if it holds memory that others are short of, and nobody reads it or has read it.
 
 A body is judged when somebody reads it, and not when its bytes arrive, so that a limit that the
 view sets counts for what has arrived before. A view that is reading when the body breaks off gets
@@ -29,7 +30,8 @@ view sets counts for what has arrived before. A view that is reading when the bo
 connected and waiting for its 400, for perhaps only its chunked encoding was invalid.
 
 Once the response no longer depends on the body (UNWANTED), the rest is received and dropped, since
-many clients read a response only when they have sent everything.
+many clients read a response only when they have sent everything. What lies unread by then is
+dropped as well, as the response, or the client, may take long.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ class UploadBody(Body):
         self._readers_of_all = 0
         self._is_begun = False
         self._is_read_through = False  # whether the view has seen its end
+        self._is_cached = False  # whether the view has had it as a whole, and may ask again
         self._is_taken = False  # whether bytes of it went into a content or a form
         self._is_being_taken = False
         self._count_awaited = math.inf  # the least that a reader waits for, or less
@@ -309,7 +312,7 @@ class UploadBody(Body):
             if data and self._share is None:
                 self._share = self._enter()
             self._count()
-        elif data:
+        elif data and self._state is not Arrival.LOST:
             self._drop(IncompleteUploadError(_NOT_READ))
         # Readers are woken when there is something to do, and not for every packet.
         is_more_than_said = self._expected is not None and self._received > self._expected
@@ -352,7 +355,13 @@ class UploadBody(Body):
         return True
 
     def abandon(self) -> bool:
-        """Drop what is yet to come, as the answer does not depend on it; return whether any is."""
+        """Drop what is yet to come, as the answer does not depend on it; return whether any is.
+
+        What waits unread is dropped, too, unless it is little.
+        """
+        if self._unread.size > BASE and not (self._readers or self._is_cached):
+            self._drop(IncompleteUploadError(_NOT_READ))
+            self._leave_at_end()
         if self._complete.is_set():
             return False
         if self._state is Arrival.KEPT:
@@ -371,14 +380,14 @@ class UploadBody(Body):
             return
         self._received += size
         self._drop(error)
-        self._unread = Batch()
-        self._count()
-        self._ready.set()
-        self._room.set()
 
     def _drop(self, error: Exception) -> None:
         self._state = Arrival.LOST
         self._loss = self._loss or error
+        self._unread = Batch()  # nobody gets it any more
+        self._count()
+        self._ready.set()
+        self._room.set()
 
     async def drain(self, silence: float) -> None:
         """Wait until all that is dropped has arrived, or `silence` seconds brought none of it."""
@@ -449,6 +458,7 @@ class UploadBody(Body):
             await self._arrival(lambda: math.inf, self._patience())
         finally:
             self._readers_of_all -= 1
+        self._is_cached = True
         return bytes(self._unread)
 
     def _even_batch(self) -> float:

@@ -625,6 +625,107 @@ async def test_the_body_of_an_answered_request_is_not_passed_off_as_whole() -> N
     assert await outcome == "incomplete"
 
 
+# What nobody can read any more is not held.
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> UploadMemory:
+    """Return the memory that the bodies of a test share, and nobody else."""
+    memory = UploadMemory()
+    monkeypatch.setattr(body_module, "MEMORY", memory)
+    return memory
+
+
+@pytest.mark.parametrize("end", [None, UploadBody.set_complete, UploadBody.set_broken])
+async def test_what_was_unread_when_the_answer_began_is_dropped(
+    memory: UploadMemory, end: Callable[[UploadBody], object] | None
+) -> None:
+    body = fed(PIECE, PIECE)
+    if end is not None:
+        end(body)
+    body.abandon()
+    assert memory.buffered == 0
+    assert memory.uploads == (end is None)
+    body.set_complete()
+    with pytest.raises(IncompleteUploadError):
+        await body.batch()
+
+
+async def test_what_somebody_reads_is_kept_until_more_of_it_is_dropped(
+    memory: UploadMemory,
+) -> None:
+    body = fed(PIECE, PIECE)
+    with body.reading():
+        body.abandon()
+        assert memory.buffered == 2 * len(PIECE)
+        reader = asyncio.create_task(body.prompt_batch(3 * len(PIECE)))
+        await asyncio.sleep(0)
+        body.append(b"dropped")
+        assert memory.buffered == 0
+        with pytest.raises(IncompleteUploadError):
+            await reader
+    body.append(b"dropped too")
+    assert memory.buffered == 0
+
+
+async def test_what_a_reader_takes_of_a_whole_body_is_kept_though_the_answer_has_begun(
+    memory: UploadMemory,
+) -> None:
+    body = fed(PIECE, PIECE)
+    body.set_complete()
+    with body.reading():
+        assert await body.batch() == 2 * len(PIECE)
+        body.abandon()
+        assert body.take().size == 2 * len(PIECE)
+    assert memory.buffered == 0
+
+
+async def test_a_little_and_what_the_view_has_had_as_a_whole_can_still_be_read(
+    memory: UploadMemory,
+) -> None:
+    for body in (fed(PIECE), fed(PIECE, PIECE)):
+        body.set_complete()
+        whole = await body if body._unread.size > len(PIECE) else PIECE
+        body.abandon()
+        assert await body == whole
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_the_body_of_an_answer_under_way_holds_no_memory(
+    memory: UploadMemory, is_whole: bool
+) -> None:
+    app, gate, was_held = make_app(), Gate(), list[int]()
+
+    @app.post("/")
+    async def view() -> str:
+        while request.body._received < 8 * len(PIECE):  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        was_held.append(memory.buffered)
+        return "no"
+
+    exchange = Exchange(app)
+    deliver = exchange.deliver
+
+    async def deliver_slowly(message: dict[str, Any]) -> None:
+        await gate.wait()
+        await deliver(message)
+
+    exchange.deliver = deliver_slowly  # type: ignore[method-assign]
+    async with exchange:
+        await exchange.send(*[PIECE] * 8)
+        if is_whole:
+            await exchange.finish()
+        await gate.reached.wait()
+        if not is_whole:
+            await exchange.send(b"and so on")
+            await exchange.settle()
+        held = memory.buffered
+        await exchange.finish()
+        gate.open()
+    assert was_held == [8 * len(PIECE)]
+    assert held == 0
+
+
 # Timeouts.
 
 
