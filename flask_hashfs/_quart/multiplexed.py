@@ -3,7 +3,8 @@
 Several requests share a connection of HTTP/2 or HTTP/3. A server that cannot hand on the bytes of
 one of them reads none of the others either (hypercorn), or uses up the window that all of them
 share. So from the moment when the body of such a request has no room, its messages are taken from
-the server all the same. They wait in memory up to `SPILL` bytes, beyond that in a temporary file::
+the server all the same. They wait in memory up to `SPILL` bytes, beyond that in a temporary file,
+which is one of those of uploads (`_storage/upload_files.py`) and is closed once nothing is in it::
 
     server -> _receive_all -> (_write -> file -> _read_back) -> receive -> body
 
@@ -13,13 +14,14 @@ The order is kept: while the file holds anything, nothing in memory is handed ou
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from .._storage.full import full_is_told
-from .._storage.spool import no_folder_is_told
+from .._storage.spool import SystemSpool
+from .._storage.upload_files import FILES, UploadFile
 from ..exceptions import IncompleteUploadError, StoreUnavailableError
 from .batch import Batch
 from .body import UploadBody
@@ -29,6 +31,8 @@ Message = dict[str, Any]
 
 SPILL = 256 * 1024
 """Bytes gathered in memory before they are written to the file, and read back from it at once."""
+
+_DMODE = 0o700
 
 
 class SpooledMessages:
@@ -47,7 +51,7 @@ class SpooledMessages:
         self._body = body
         self._workers = workers
         self._gathered = Batch()
-        self._file: BinaryIO | None = None
+        self._file: UploadFile | None = None
         self._read, self._written = 0, 0  # positions in the file
         self._turn = asyncio.Lock()  # of whoever uses the file
         self._arrived = asyncio.Event()
@@ -62,7 +66,7 @@ class SpooledMessages:
         while True:
             data = await self._next()
             is_all = self._is_complete and not self._waiting
-            if data or is_all > self._is_told:
+            if data or (is_all and not self._is_told):
                 self._is_told = is_all
                 return {"type": "http.request", "body": data, "more_body": not is_all}
             if isinstance(self._last, Exception):
@@ -81,8 +85,7 @@ class SpooledMessages:
         self._receiving.cancel()
         await asyncio.wait([self._receiving])
         if self._file is not None:
-            with suppress(OSError):
-                await self._workers.run(self._file.close)
+            await self._workers.run(self._close_file)
 
     @property
     def _waiting(self) -> int:
@@ -113,19 +116,21 @@ class SpooledMessages:
         """Write what is gathered to the file, unless the body has become too large."""
         async with self._turn:
             if self._body.is_too_large_with(self._waiting):
-                self._drop(_dropped())
+                await self._drop(_dropped())
                 return
             try:
                 await self._workers.run(self._write, late_argument=self._take)
             except (OSError, StoreUnavailableError) as error:
-                self._drop(error)
+                await self._drop(error)
 
-    def _drop(self, error: Exception) -> None:
+    async def _drop(self, error: Exception) -> None:
         """Drop what is kept and what will come; the body remembers how much it was."""
         self._drops = True
         size = self._waiting
         self._gathered, self._read = Batch(), self._written
         self._body.lose(error, size)
+        if self._file is not None:
+            await self._workers.run(self._close_file)
 
     async def _next(self) -> bytes:
         """Return the bytes that come next, as far as they are there."""
@@ -135,7 +140,7 @@ class SpooledMessages:
             try:
                 return await self._workers.run(self._read_back)
             except (OSError, StoreUnavailableError) as error:
-                self._drop(error)
+                await self._drop(error)
                 return b""
 
     def _take(self) -> Batch:
@@ -147,22 +152,33 @@ class SpooledMessages:
     @full_is_told
     def _write(self, gathered: Batch) -> None:
         if self._file is None:
-            with no_folder_is_told():
-                self._file = tempfile.TemporaryFile(prefix="hashfs-")  # noqa: SIM115
-        self._file.seek(self._written)
+            self._file = FILES.create(functools.partial(_spool().create, _DMODE))
         self._file.write(bytes(gathered))
-        self._file.flush()
         self._written += gathered.size
 
+    @full_is_told
     def _read_back(self) -> bytes:
-        file = cast(BinaryIO, self._file)
-        file.seek(self._read)
-        data = file.read(min(SPILL, self._written - self._read))
-        self._read += len(data)
+        assert self._file is not None
+        buffer = bytearray(min(SPILL, self._written - self._read))
+        with memoryview(buffer) as view:
+            count = self._file.read_into(view, self._read)
+        self._read += count
         if self._read == self._written:
-            self._read = self._written = 0
-            file.truncate(0)
-        return data
+            self._close_file()
+        del buffer[count:]
+        return bytes(buffer)
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        self._read = self._written = 0
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+
+@functools.cache
+def _spool() -> SystemSpool:
+    return SystemSpool()
 
 
 def _dropped() -> IncompleteUploadError:

@@ -104,7 +104,10 @@ class TemporaryFile:
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read from byte `position` on, and return how many bytes were read."""
-        return posix.read_into(self.fd, buffer, position)
+        count = posix.read_into(self.fd, buffer, position)
+        if not hasattr(os, "pread"):  # the position has moved, and the next write is to append
+            os.lseek(self.fd, 0, os.SEEK_END)
+        return count
 
     def seal(self, mode: int | None, sync: bool) -> None:
         """Give the file its `mode`, and wait for the disk if asked to, before a name is linked."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,17 @@ import httpx
 import pytest
 import servers
 from asgi import Exchange
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 from quart import Quart, request
 
 from flask_hashfs import QuartHashFS
+from flask_hashfs._quart import multiplexed
 from flask_hashfs._quart.body import HIGH_WATER
 from flask_hashfs._quart.multiplexed import SPILL
+from flask_hashfs._storage.spool import SystemSpool, TemporaryFile
+from flask_hashfs._storage.upload_files import UploadFiles
 
 pytestmark = [
     pytest.mark.anyio,
@@ -129,6 +139,53 @@ async def test_bytes_that_come_while_others_are_read_back_keep_their_order(tmp_p
     assert exchange.body.decode() == hashlib.sha256(LARGE).hexdigest()
 
 
+async def test_a_file_from_which_all_has_been_read_is_closed_while_more_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, first, files = hashlib.sha256(), hashlib.sha256(LARGE).digest(), UploadFiles(9)
+    monkeypatch.setattr(multiplexed, "FILES", files)
+
+    async def read(fs: QuartHashFS) -> str:
+        async for data in request.body:
+            digest.update(data)
+        return digest.hexdigest()
+
+    upload, pieces = Upload(tmp_path, read), pieces_of(LARGE)
+    async with upload.exchange() as exchange:
+        await exchange.send(*pieces)
+        await settled(exchange, len(pieces))
+        assert files.open == 1
+        upload.go_on.set()
+        async with asyncio.timeout(30):
+            while digest.digest() != first:
+                await asyncio.sleep(0.005)
+        assert files.open == 0
+        await exchange.send(*pieces)
+        await exchange.finish()
+    assert exchange.body.decode() == hashlib.sha256(LARGE * 2).hexdigest()
+    assert files.open == 0
+
+
+async def test_many_requests_have_no_more_files_open_than_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, pieces, files = Upload(tmp_path, store), pieces_of(LARGE), UploadFiles(2)
+    monkeypatch.setattr(multiplexed, "FILES", files)
+    async with AsyncExitStack() as stack:
+        exchanges = []
+        for _ in range(5):
+            exchange = await stack.enter_async_context(upload.exchange())
+            exchanges.append(exchange)
+            await exchange.send(*pieces)
+            await settled(exchange, len(pieces))
+            assert 1 <= files.open <= 2
+            await exchange.finish()
+        upload.go_on.set()
+    for exchange in exchanges:
+        assert exchange.body.decode() == hashlib.sha256(LARGE).hexdigest()
+    assert files.open == 0
+
+
 async def test_a_connection_of_its_own_waits_and_needs_no_disk(tmp_path: Path) -> None:
     upload, before = Upload(tmp_path, store), await spooled_files()
     async with upload.exchange("1.1") as exchange:
@@ -178,6 +235,25 @@ async def test_what_is_over_the_limit_takes_no_place_on_the_disk(tmp_path: Path)
     assert exchange.status == 413
 
 
+async def test_a_body_that_becomes_too_large_gives_back_its_place_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    upload, before = Upload(tmp_path, store), await spooled_files()
+    upload.app.config["MAX_CONTENT_LENGTH"] = HIGH_WATER + 2 * SPILL
+    pieces = pieces_of(LARGE)
+    async with upload.exchange() as exchange:
+        first = (HIGH_WATER + SPILL) // PIECE + 1
+        await exchange.send(*pieces[:first])
+        await settled(exchange, first)
+        assert len(await spooled_files()) == len(before) + 1
+        await exchange.send(*pieces[first:])
+        await exchange.finish()
+        await settled(exchange, len(pieces) + 1)
+        assert await spooled_files() == before
+        upload.go_on.set()
+    assert exchange.status == 413
+
+
 async def test_a_limit_that_is_raised_too_late_makes_no_file_of_a_part(tmp_path: Path) -> None:
     async def raise_the_limit(fs: QuartHashFS) -> str:
         request.max_content_length = 10 * len(LARGE)
@@ -193,7 +269,10 @@ async def test_a_limit_that_is_raised_too_late_makes_no_file_of_a_part(tmp_path:
 async def test_a_full_disk_is_the_error_of_whoever_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115
+    def create(spool: SystemSpool, dmode: int) -> TemporaryFile:
+        return TemporaryFile(os.open("/dev/full", os.O_RDWR), None, spool)
+
+    monkeypatch.setattr(SystemSpool, "create", create)
     upload = Upload(tmp_path, store)
     exchange = await read_when_all_is_here(upload)
     assert exchange.status == 507
@@ -203,6 +282,7 @@ async def test_without_a_temporary_folder_whoever_reads_learns_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/dev/full/none")
+    monkeypatch.setattr(multiplexed, "_spool", SystemSpool)
     upload = Upload(tmp_path, store)
     exchange = await read_when_all_is_here(upload)
     assert exchange.status == 503
@@ -283,3 +363,71 @@ async def test_no_stream_of_a_connection_waits_for_an_upload_that_nobody_reads(
         await client.get("/tell")
         assert (await upload).text == digest.hexdigest()
     assert grown < 16 * 1024  # KiB
+
+
+def post_all(
+    port: int, path: str, contents: list[bytes], when_sent: Callable[[], object]
+) -> list[tuple[bytes, bytes]]:
+    """Post so many contents over one connection at once; return the status and body of each."""
+    connection = H2Connection(H2Configuration(client_side=True))
+    connection.initiate_connection()
+    host = [(":scheme", "http"), (":authority", "localhost")]
+    left: dict[int, bytes] = {}
+    for content in contents:
+        stream = connection.get_next_available_stream_id()
+        connection.send_headers(stream, [(":method", "POST"), (":path", path), *host])
+        left[stream] = content
+    statuses, bodies, ended = dict.fromkeys(left, b""), dict.fromkeys(left, b""), 0
+    with socket.create_connection(("127.0.0.1", port), servers.ANSWER_TIMEOUT) as client:
+        while ended < len(contents):
+            for stream, content in list(left.items()):
+                size = min(len(content), connection.local_flow_control_window(stream), PIECE)
+                if size:
+                    left[stream] = content[size:]
+                    connection.send_data(stream, content[:size], end_stream=size == len(content))
+            client.sendall(connection.data_to_send())
+            if left and not any(left.values()):
+                left.clear()
+                when_sent()
+            if any(connection.local_flow_control_window(each) for each in left if left[each]):
+                continue
+            data = client.recv(64 * 1024)
+            assert data
+            for event in connection.receive_data(data):
+                if isinstance(event, ResponseReceived):
+                    statuses[event.stream_id] = dict(event.headers)[b":status"]
+                elif isinstance(event, DataReceived):
+                    bodies[event.stream_id] += event.data
+                    connection.acknowledge_received_data(
+                        event.flow_controlled_length, event.stream_id
+                    )
+                elif isinstance(event, StreamEnded | StreamReset):
+                    ended += 1
+    return [(statuses[stream], bodies[stream]) for stream in statuses]
+
+
+@pytest.mark.servers
+def test_many_streams_need_no_descriptor_each(tmp_path: Path) -> None:
+    environment = {
+        "FLASK_HASHFS_ROOT_FOLDER": str(tmp_path / "store"),
+        "FLASK_HASHFS_FSYNC": "false",
+        "FLASK_HASHFS_UPLOAD_MEMORY": str(1024 * 1024),
+        "FLASK_MAX_CONTENT_LENGTH": "null",
+        "CROWD_DESCRIPTORS": "80",
+    }
+    contents = [b"%08d" % number + LARGE[: 600 * 1024] for number in range(90)]
+    app = "crowd_app:quart_app()"
+    with servers.serve("hypercorn", app, env=environment, ready="/stats") as server:
+
+        def ask(path: str) -> bytes:
+            with server.connect() as client:
+                return client.request("GET", path).body
+
+        answers = post_all(server.port, "/unread", contents, lambda: ask("/tell"))
+        assert {status for status, _ in answers} == {b"200"}
+        for content, (_, body) in zip(contents, answers, strict=True):
+            assert json.loads(body) == {"ids": [hashlib.sha256(content).hexdigest()]}
+        end = time.monotonic() + servers.ANSWER_TIMEOUT
+        while any((stats := json.loads(ask("/stats")))[key] for key in ("active", "files")):
+            assert time.monotonic() < end, stats
+            time.sleep(0.05)

@@ -67,6 +67,19 @@ def test_one_more_closes_the_one_idle_longest_and_each_goes_on(folder: Temporary
     assert not inventory(Path(folder.root))
 
 
+def test_what_is_read_back_does_not_move_where_the_next_write_goes(
+    folder: TemporaryFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pread", "preadv"):  # Windows has neither
+        monkeypatch.delattr(os, name, raising=False)
+    file = create(UploadFiles(1), folder)
+    file.write(b"123")
+    assert file.read_into(memoryview(bytearray(2)), 0) == 2
+    file.write(b"4")
+    assert content(file) == b"1234"
+    file.close()
+
+
 def test_a_closed_file_can_be_published_and_read_and_leaves_no_other_name(
     folder: TemporaryFolder,
 ) -> None:
