@@ -2,7 +2,7 @@
 
 Where one more is needed, the one that has been idle longest is closed, of whatever upload. It gets
 a name in the folder of temporary files, by which it is opened again when its upload goes on. Files
-with such a name are touched from time to time, so that no clean-up takes them for left-overs.
+with a name are touched from time to time, so that no clean-up takes them for left-overs.
 """
 
 from __future__ import annotations
@@ -138,12 +138,14 @@ class UploadFiles:
         """Count a file as open."""
         with self._lock:
             self._open[file] = None
+            self._note_name(file)
 
     def used(self, file: UploadFile) -> None:
         """Note that a file was in use until now."""
         with self._lock:
             if file in self._open:
                 self._open.move_to_end(file)
+                self._note_name(file)  # one that moved to another folder may have a name by now
             self._notify()
 
     def closed(self, file: UploadFile) -> None:
@@ -160,9 +162,14 @@ class UploadFiles:
         """Count a file as closed that will be opened again by its name."""
         with self._lock:
             self._open.pop(file, None)
+            self._note_name(file)
+            self._notify()
+
+    def _note_name(self, file: UploadFile) -> None:
+        """Let the name of a file be touched, if it has one: parked, or without unnamed files."""
+        if file.path is not None:
             self._named.add(file)
             self._touch_later()
-            self._notify()
 
     def forget_threads(self) -> None:
         """Go on in the child of a fork, where no other thread is."""
@@ -180,9 +187,11 @@ class UploadFiles:
 
     def _touch_later(self) -> None:
         if self._timer is None:
-            self._timer = threading.Timer(TOUCHED_EVERY, self._touch)
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(TOUCHED_EVERY, self._touch)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # no thread can be started now
+                timer.start()
+                self._timer = timer
 
     def _touch(self) -> None:
         with self._lock:

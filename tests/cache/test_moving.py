@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cached import wait_until
 from file_systems import small_disk
 from local_stores import inventory
 
 from flask_hashfs._cache.spool import Spool
 from flask_hashfs._cache.telling import Telling
+from flask_hashfs._storage import upload_files
 from flask_hashfs._storage.spool import SystemSpool
 from flask_hashfs._storage.upload_files import FILES, UploadFile
 from flask_hashfs._storage.writer import Writer
@@ -77,3 +79,22 @@ def test_a_descriptor_of_what_has_moved_reads_all_of_it(spool: Spool) -> None:
         writer.finish()
         with os.fdopen(writer.open_descriptor(), "rb") as file:
             assert file.read() == FIRST + SECOND
+
+
+def test_the_name_of_what_has_moved_is_touched(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = upload_files.UploadFiles(9)
+    monkeypatch.setattr("flask_hashfs._storage.writer.FILES", files)
+    monkeypatch.setattr(upload_files, "TOUCHED_EVERY", 0.01)
+    spool.other.unnamed = False
+    with Writer("sha256", spool, 0o755) as writer:
+        writer.count_as_upload()
+        writer.write(FIRST)
+        writer.write(SECOND)
+        file = writer.spilled
+        assert file is not None
+        path = file.path
+        assert path is not None
+        os.utime(path, (0, 0))
+        wait_until(lambda: os.stat(path).st_mtime > 0, "it is touched")

@@ -215,20 +215,27 @@ def test_nobody_else_can_enter_the_folder_of_names_below_tmp(
     assert os.listdir(folder.root) == []
 
 
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open, named from birth"])
 def test_a_name_is_touched_so_that_no_clean_up_takes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_open: bool
 ) -> None:
     assert upload_files.TOUCHED_EVERY <= 600
     monkeypatch.setattr(upload_files, "TOUCHED_EVERY", 0.01)
     store = HashFS(str(tmp_path))
-    files, folder = UploadFiles(1), TemporaryFolder(store.root)
+    files, folder = UploadFiles(1 + is_open), TemporaryFolder(store.root)
+    folder.unnamed = folder.unnamed and not is_open
     first, second = create(files, folder), create(files, folder)
+    assert (first.fd >= 0) == is_open
     assert first.path is not None
     os.utime(first.path, (0, 0))
     wait_until(lambda: os.stat(str(first.path)).st_mtime > 0, "it is touched")
     assert list(store.verify()) == []  # which sweeps what is old
     assert os.path.exists(first.path)
-    threads = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, threading.Timer) and thread.function == files._touch
+    ]
     for file in (first, second):
         file.close()
     for thread in threads:
