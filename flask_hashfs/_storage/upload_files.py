@@ -221,19 +221,22 @@ class _Room:
 class UploadFile(TemporaryFile):
     """A temporary file that may be closed between two uses: contexts that leave it open."""
 
-    __slots__ = ("_files", "_identity", "_is_parked", "_turn")
+    __slots__ = ("_files", "_identity", "_is_parked", "_loss", "_turn")
 
     def __init__(self, file: TemporaryFile, files: UploadFiles) -> None:
         super().__init__(file.fd, file.path, file.folder)
         self._files = files
         self._identity: tuple[int, int] | None = None
         self._is_parked = False
+        self._loss: OSError | None = None  # of bytes, when it was closed
         self._turn = threading.RLock()
 
     def __enter__(self) -> None:
         """Have the file open, opened again where it has been closed, until the use of it ends."""
         self._turn.acquire()
         try:
+            if self._loss is not None:
+                raise self._loss
             if self._is_parked:
                 with _Room(self._files):
                     self.fd = self._files.opened_by(self._open_again)
@@ -267,26 +270,29 @@ class UploadFile(TemporaryFile):
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            if self.fd < 0:
-                return False
-            state = os.fstat(self.fd)
-            if self.path is None and (self._placed or self._linked) and not state.st_nlink:
-                return False  # its address was deleted, and it cannot be linked again
-            if self.path is not None and not posix.is_at(self.fd, self.path):
-                return False  # its name was deleted, and its descriptor is all that leads to it
-            super().touch()  # from now on a clean-up goes by its date
-            self._identity = state.st_dev, state.st_ino
-            if self.path is None:
-                try:
-                    self.path = self.folder.new_name(self._link, _DMODE)
-                except OSError:  # it cannot be linked there
-                    return False
-            os.close(self.fd)
-            self.fd, self._is_parked = -1, True
-            self._files.parked(self)
-            return True
+            return self.fd >= 0 and self._park()
+        except OSError:  # it cannot be linked, or its disk fails, which its own upload will learn
+            return False
         finally:
             self._turn.release()
+
+    def _park(self) -> bool:
+        state = os.fstat(self.fd)
+        if self.path is None and (self._placed or self._linked) and not state.st_nlink:
+            return False  # its address was deleted, and it cannot be linked again
+        if self.path is not None and not posix.is_at(self.fd, self.path):
+            return False  # its name was deleted, and its descriptor is all that leads to it
+        super().touch()  # from now on a clean-up goes by its date
+        self._identity = state.st_dev, state.st_ino
+        if self.path is None:
+            self.path = self.folder.new_name(self._link, _DMODE)
+        fd, self.fd, self._is_parked = self.fd, -1, True
+        self._files.parked(self)
+        try:
+            os.close(fd)
+        except OSError as error:  # network file systems may say only now that the disk is full
+            self._loss = error
+        return True
 
     def touch_name(self) -> None:
         """Date the file now by its name, if it has one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -198,6 +199,51 @@ def test_what_lost_its_only_name_stays_open(folder: TemporaryFolder) -> None:
     second.write(b"2")
     assert (first.fd >= 0, files.open) == (True, 2)
     assert content(first) == b"1"
+    for file in (first, second):
+        file.close()
+
+
+def test_bytes_that_are_lost_when_a_file_is_closed_are_the_loss_of_its_own_upload(
+    folder: TemporaryFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = UploadFiles(1)
+    first = create(files, folder)
+    first.write(b"1")
+    close, its_own = os.close, first.fd
+
+    def fail(fd: int) -> None:
+        close(fd)
+        if fd == its_own:
+            raise OSError(errno.EDQUOT, "as NFS does")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        second = create(files, folder)
+    second.write(b"2")
+    assert (first.fd, files.open, content(second)) == (-1, 1, b"2")
+    for use in (lambda: first.write(b"1"), lambda: content(first), first.reopen):
+        with pytest.raises(OSError, match="as NFS does"):
+            use()
+    for file in (first, second):
+        file.close()
+    assert not inventory(Path(folder.root))
+
+
+@pytest.mark.slow
+def test_a_file_whose_disk_fails_is_no_hindrance_to_others(
+    folder: TemporaryFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = UploadFiles(1)
+    first = create(files, folder)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", fail)
+        patch.setattr(os, "supports_fd", {fail})
+        second = create(files, folder)
+    assert (first.fd >= 0, files.open) == (True, 2)
     for file in (first, second):
         file.close()
 
