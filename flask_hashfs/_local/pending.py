@@ -313,7 +313,7 @@ class LocalUploads(CountedUploads):
             return False
         except ExpiredUploadError:
             with contextlib.suppress(OSError):  # a request that has it still goes stale
-                posix.write_at(lock, _lock_content(_new_epoch(), 0), 0)
+                posix.write_all(lock, _lock_content(_new_epoch(), 0), 0)
             self.remove(id, entry)
             return True
         return False
@@ -430,7 +430,7 @@ class LocalTaken(Taken):
         return content[:_EPOCH], int(digits) if digits.isdigit() else 0
 
     def _write_lock(self, synced: int) -> None:
-        posix.write_at(self._lock, _lock_content(self._epoch, synced), 0)
+        posix.write_all(self._lock, _lock_content(self._epoch, synced), 0)
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[None]:
@@ -522,7 +522,7 @@ class LocalTaken(Taken):
             with posix.locked(self._lock):
                 epoch, synced = self._read_lock()
                 content = _lock_content(epoch, max(size, synced))
-                posix.write_at(self._lock, content, 0)
+                posix.write_all(self._lock, content, 0)
         return size
 
     def _counted(self) -> int:
@@ -613,7 +613,7 @@ def _names_in(folder: str) -> list[str]:
 def _make_file(path: str, content: bytes, flags: int = os.O_EXCL) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags | posix.BINARY, 0o600)
     try:
-        os.write(fd, content)
+        posix.write_all(fd, content)
     finally:
         os.close(fd)
 

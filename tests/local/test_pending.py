@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_stores import write_few_bytes
 from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun, end
 
 from flask_hashfs import HashFS
@@ -86,6 +87,19 @@ class TestLocalUploadsWithoutFlock(TestLocalUploads):
         taken = store.backend.pending.take(begun(store, CONTENT))
         end(store, taken)
         assert not posix._NO_FLOCK._holders
+
+
+def test_an_upload_is_whole_where_each_call_writes_a_few_bytes(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_few_bytes(monkeypatch, 7)
+    pending = store.backend.pending
+    taken = pending.take(begun(store))
+    append(taken, CONTENT[1000:1100], len(CONTENT))
+    assert taken.sync() == 1100
+    taken.close()
+    assert pending.find(taken.id).offset == 1100
+    assert (folder(store, taken.id) / "lock").stat().st_size == 52
 
 
 def test_an_offset_is_not_told_where_a_mark_is_made_meanwhile(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_stores import write_few_bytes
 
 from flask_hashfs._cache.count import Count
 from flask_hashfs._storage import posix
@@ -19,18 +20,7 @@ DATA = b"0123456789"
 @pytest.fixture
 def wrote(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let each call write three bytes at most; return how many each has written."""
-    counts: list[int] = []
-    for name in ("write", "pwrite"):
-        call = getattr(os, name, None)
-        if call is None:
-            continue
-
-        def write(fd: int, data: Any, *position: int, call: Any = call) -> int:
-            counts.append(call(fd, bytes(data)[:3], *position))
-            return counts[-1]
-
-        monkeypatch.setattr(os, name, write)
-    return counts
+    return write_few_bytes(monkeypatch, 3)
 
 
 @pytest.fixture

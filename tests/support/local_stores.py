@@ -73,6 +73,23 @@ def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", link)
 
 
+def write_few_bytes(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let each call write `most` bytes at most; return what lists how many each has written."""
+    counts: list[int] = []
+
+    def limited(call: Callable[..., int]) -> Callable[..., int]:
+        def write(fd: int, data: Any, *position: int) -> int:
+            counts.append(call(fd, bytes(data)[:most], *position))
+            return counts[-1]
+
+        return write
+
+    for name in ("write", "pwrite"):
+        if hasattr(os, name):
+            monkeypatch.setattr(os, name, limited(getattr(os, name)))
+    return counts
+
+
 def open_files() -> list[str]:
     """Return what the descriptors of this process lead to."""
     found = []
