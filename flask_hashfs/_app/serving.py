@@ -18,6 +18,7 @@ from .._http import urls
 from .._http.media import check_mimetype, guess_mimetype, is_inline
 from .._http.plan import Plan
 from .._http.ranges import ByteRange
+from .._storage.full import full_is_told
 from .._storage.names import File
 from .._storage.predecessor import HashAddress
 from .._storage.records import Content
@@ -120,6 +121,7 @@ class Serving:
     settings: StoreConfig
     app_config: Mapping[str, Any]
 
+    @full_is_told
     def open(self, file: File, method: str, *, is_routed: bool = False) -> Content:
         """Find, open and measure a stored file.
 
@@ -130,6 +132,7 @@ class Serving:
 
         Raises:
             NotFound: It is not stored.
+            StoreUnavailableError: The store fails, or the process is out of descriptors.
         """
         if is_routed and not self._may_be_route(file):
             raise NotFound

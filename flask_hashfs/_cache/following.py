@@ -6,6 +6,7 @@ import os
 import time
 
 from .._storage import posix
+from .._storage.descriptors import with_room
 from .kept import is_whole
 
 _POLLED = 0.01  # seconds
@@ -42,11 +43,12 @@ class Following:
     def of(cls, path: str, size: int) -> Following | None:
         """Open the file of a fill to read along; None where it is there no more."""
         try:
-            fd = os.open(path, os.O_RDWR | posix.BINARY)
+            fd = with_room(os.open, path, os.O_RDWR | posix.BINARY)
         except FileNotFoundError:
             return None
         try:
-            along = os.open(path + ALONG, os.O_RDWR | os.O_CREAT | posix.BINARY, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | posix.BINARY
+            along = with_room(os.open, path + ALONG, flags, 0o600)
         except FileNotFoundError:  # the whole cache has just been deleted
             os.close(fd)
             return None
@@ -96,7 +98,7 @@ class Following:
 def is_followed(path: str) -> bool:
     """Tell whether another process reads along the file at `path`."""
     try:
-        fd = os.open(path + ALONG, os.O_RDWR | posix.BINARY)
+        fd = with_room(os.open, path + ALONG, os.O_RDWR | posix.BINARY)
     except OSError:
         return False
     try:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 from .._storage import posix
+from .._storage.descriptors import with_room
 from .._storage.spool import TemporaryFile
 from .._storage.writer import Writer
 from .kept import KeptFiles
@@ -107,12 +108,12 @@ class Keeping:
             return file.orphaned if file.path is None else not os.path.lexists(file.path)
 
         self._kept.made(lambda: file.link(path), path, is_gone)
-        return os.open(path, os.O_RDWR | posix.BINARY)
+        return with_room(os.open, path, os.O_RDWR | posix.BINARY)
 
     def _open(self, path: str) -> int:
         found: list[int] = []
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | posix.BINARY
-        self._kept.made(lambda: found.append(os.open(path, flags, 0o600)), path)
+        self._kept.made(lambda: found.append(with_room(os.open, path, flags, 0o600)), path)
         return found[0]
 
     def _fill(self, fd: int, writer: Writer) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .._storage import posix
+from .._storage.descriptors import with_room
 from .._storage.layout import Layout
 from .count import Count
 from .telling import Telling
@@ -213,7 +214,7 @@ class KeptFiles:
         plain = self._layout.path_of(id)
         folder, leaf = os.path.split(plain)
         try:
-            names = os.listdir(self.path_of(folder))
+            names = with_room(os.listdir, self.path_of(folder))
         except OSError:
             names = []
         for name in names:
@@ -266,7 +267,7 @@ class KeptFiles:
     def filling_names(self) -> list[str]:
         """Return the names of the files that are being written, or were when a process died."""
         try:
-            return os.listdir(self.filling)
+            return with_room(os.listdir, self.filling)
         except OSError:
             return []
 

@@ -482,6 +482,7 @@ class FlaskHashFS(BaseHashFS[Flask]):
 
     def _add_upload_headers(self, app: Flask, settings: StoreConfig) -> None:
         from .._app.resumable import added_headers
+        from . import resumable  # noqa: F401 (now: a request could lack the descriptors for it)
 
         @app.after_request
         def add_upload_headers(response: Response) -> Response:

@@ -12,7 +12,7 @@ from typing import Any
 from .._storage import messages, posix
 from .._storage.backend import Commit
 from .._storage.findings import Finding
-from .._storage.full import tell_full
+from .._storage.full import full_is_told, tell_full
 from .._storage.layout import Layout
 from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
@@ -181,6 +181,7 @@ class LocalBackend(Tree):
             messages.NOT_RENEWED.log(self.root, path=path, error=error)
         return os.lstat(path)  # a prune may have moved the file after utime had found it
 
+    @full_is_told
     def takes(self, writer: Writer) -> bool:
         """Tell whether what a writer took, of whichever store, can be linked into this one."""
         file = writer.spilled

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._storage import posix, sources
 from .._storage.backend import Backend, Commit
+from .._storage.descriptors import with_room
 from .._storage.full import full_is_told
 from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
@@ -116,7 +117,8 @@ def _syncing(root: str) -> Iterator[Callable[[list[str]], bool]]:
         return False
 
     syncfs = _syncfs()
-    fd = -1 if syncfs is None else os.open(root, os.O_RDONLY | posix.BINARY)
+    with full_is_told:
+        fd = -1 if syncfs is None else with_room(os.open, root, os.O_RDONLY | posix.BINARY)
     try:
         yield sync
     finally:

@@ -11,6 +11,8 @@ from typing import IO, Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from .._storage import messages, page_cache, posix
 from .._storage.backend import Backend
+from .._storage.descriptors import with_room
+from .._storage.full import lacks_descriptor
 from .._storage.layout import Layout, is_any_id
 from .._storage.names import File, names_of
 from .._storage.predecessor import HashAddress
@@ -294,7 +296,7 @@ class Tree(Backend):
     def _paths_in(self, folder: str, leaf: str) -> list[str]:
         """Return what `_paths_of` does, of the content that is called `leaf` in `folder`."""
         try:
-            found = [name for name in os.listdir(folder) if name.startswith(leaf)]
+            found = [name for name in with_room(os.listdir, folder) if name.startswith(leaf)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return found and [
@@ -311,6 +313,8 @@ class Tree(Backend):
         try:
             restored = [aside.restore() for aside in set_aside.all_set_aside(self, id)]
         except OSError as error:  # nothing may be written here, or no more
+            if lacks_descriptor(error):
+                raise  # soon it can be restored: it is not missing
             messages.NOT_RESTORED.log(self.root, id=id, error=error)
             return False
         return any(restored)

@@ -30,6 +30,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from .._storage import posix
+from .._storage.descriptors import with_room
 from .._storage.full import lacks_descriptor
 from .._storage.layout import Layout
 from .._storage.pending import (
@@ -295,7 +296,7 @@ class LocalUploads(CountedUploads):
 
     def _delete_expired(self, id: str, entry: Entry | None) -> bool:
         try:
-            fd = os.open(self.path(id, "lock"), os.O_RDWR | posix.BINARY)
+            fd = with_room(os.open, self.path(id, "lock"), os.O_RDWR | posix.BINARY)
         except (FileNotFoundError, NotADirectoryError):  # only a record
             self.remove(id, entry)
             return True
@@ -332,7 +333,7 @@ class LocalUploads(CountedUploads):
     def _remove_files(self, id: str) -> None:
         folder = self.path(id)
         try:
-            names = sorted(os.listdir(folder), key=lambda name: name != "state")
+            names = sorted(with_room(os.listdir, folder), key=lambda name: name != "state")
         except (FileNotFoundError, NotADirectoryError):
             names = []
         except OSError as error:
@@ -375,7 +376,7 @@ class LocalTaken(Taken):
     def open(cls, uploads: LocalUploads, id: str) -> LocalTaken:
         """Open an unfinished upload and draw a new epoch."""
         try:
-            lock = os.open(uploads.path(id, "lock"), os.O_RDWR | posix.BINARY)
+            lock = with_room(os.open, uploads.path(id, "lock"), os.O_RDWR | posix.BINARY)
         except (FileNotFoundError, NotADirectoryError):
             raise _OverError from None
         taken = cls(uploads, Listed(id, Record(), 0, 0.0), lock)
@@ -394,7 +395,7 @@ class LocalTaken(Taken):
         with posix.locked(self._lock):
             try:
                 path = self._uploads.path(self.id, "data")
-                self._data = os.open(path, os.O_RDWR | posix.BINARY)
+                self._data = with_room(os.open, path, os.O_RDWR | posix.BINARY)
                 self.record = self._uploads.load(self.id)
             except (FileNotFoundError, UnknownUploadError):
                 raise _OverError from None
@@ -554,7 +555,7 @@ class LocalTaken(Taken):
         if os.utime in os.supports_fd:
             os.utime(self._data)  # content ages from its put on
         path, uploads = self._uploads.path(self.id, "data"), self._uploads
-        file = LentFile(os.dup(self._data), path, uploads.temporary)
+        file = LentFile(with_room(os.dup, self._data), path, uploads.temporary)
         begun = (file, size, state)
         return Writer(
             uploads.home.layout.algorithm, uploads.temporary, uploads.home.dmode, begun=begun
@@ -605,13 +606,13 @@ class LocalTaken(Taken):
 
 def _names_in(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        return with_room(os.listdir, folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _make_file(path: str, content: bytes, flags: int = os.O_EXCL) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags | posix.BINARY, 0o600)
+    fd = with_room(os.open, path, os.O_WRONLY | os.O_CREAT | flags | posix.BINARY, 0o600)
     try:
         posix.write_all(fd, content)
     finally:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 
 from .._storage import posix
+from .._storage.descriptors import with_room
 from .._storage.probe import ProbeError
 from .._storage.spool import TemporaryFolder
 
@@ -44,7 +45,7 @@ class Probe:
             raise ProbeError("root", f"{root} has gone")
         data = secrets.token_bytes(_SIZE)
         with _named("write"):
-            file = self._folder.create(dmode)
+            file = with_room(self._folder.create, dmode)
         try:
             with _named("write"):
                 file.write(data)
@@ -53,7 +54,7 @@ class Probe:
             with _named("read"):
                 if posix.read_at(file.fd, _SIZE, 0) != data:
                     raise OSError(errno.EIO, "Other bytes are read than were written", root)
-                with os.scandir(root) as entries:
+                with with_room(os.scandir, root) as entries:
                     next(entries, None)
         finally:
             file.close()

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from .._storage import messages, posix
 from .._storage.backend import Backend
+from .._storage.descriptors import with_room
 
 ASIDE = os.path.join(posix.HIDDEN, "aside")
 """Where the folders of what is set aside lie, below the root."""
@@ -60,7 +61,7 @@ class SetAside:
     def files(self) -> list[str]:
         """Return where the files lie now."""
         try:
-            with os.scandir(self.path) as entries:
+            with with_room(os.scandir, self.path) as entries:
                 return [entry.path for entry in entries if entry.name.startswith(_STEM)]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -132,7 +133,7 @@ def keep_folder(backend: Backend) -> Iterator[None]:
 def all_set_aside(backend: Backend, id: str | None = None) -> Iterator[SetAside]:
     """Yield all that is set aside, or what is of one content."""
     try:
-        with os.scandir(os.path.join(backend.root, ASIDE)) as entries:
+        with with_room(os.scandir, os.path.join(backend.root, ASIDE)) as entries:
             found = [entry.name for entry in entries if id is None or entry.name.startswith(id)]
     except (FileNotFoundError, NotADirectoryError):
         return

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._storage import messages, posix
+from .._storage.descriptors import with_room
 
 _LEFT_OUT = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
@@ -57,7 +58,7 @@ def folders_below(root: str, start: str) -> Iterator[Folder]:
 
 def _read(path: str) -> Folder:
     files, folders, others = [], [], False
-    with os.scandir(path) as entries:
+    with with_room(os.scandir, path) as entries:
         for entry in entries:
             if entry.is_file(follow_symlinks=False):
                 files.append(entry)

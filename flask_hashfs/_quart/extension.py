@@ -696,6 +696,7 @@ class QuartHashFS(BaseHashFS[Quart]):
 
     def _add_upload_headers(self, app: Quart, settings: StoreConfig) -> None:
         from .._app.resumable import added_headers
+        from . import resumable  # noqa: F401 (now: a request could lack the descriptors for it)
 
         @app.after_request
         async def add_upload_headers(response: Any) -> Any:

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from .full import lacks_descriptor
+
 if sys.platform == "linux":
     import fcntl
 
@@ -82,7 +84,10 @@ def reads_cached(fd: int, device: int) -> bool:
     """
     is_local = _devices.get(device)
     if is_local is None:
-        is_local = _devices[device] = _is_local(fd)
+        try:
+            is_local = _devices[device] = _is_local(fd)
+        except OSError:  # out of descriptors: the next file is looked at again
+            is_local = False
     if is_local and sys.platform == "linux":
         with suppress(OSError):  # a file of somebody else's
             fcntl.fcntl(fd, fcntl.F_SETFL, _NOATIME)
@@ -98,7 +103,11 @@ def _is_local(fd: int) -> bool:
             mount_id = next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
         with open("/proc/self/mountinfo", "rb") as file:
             mount = next(fields for line in file if (fields := line.split())[0] == mount_id)
-    except (OSError, StopIteration):
+    except StopIteration:
+        return False
+    except OSError as error:
+        if lacks_descriptor(error):
+            raise
         return False
     return mount[mount.index(b"-") + 1] in _LOCAL
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
+from .descriptors import with_room
 from .full import full_is_told
 
 try:
@@ -118,7 +119,7 @@ def open_measured(path: str, flags: int, follow: bool = False) -> tuple[int, os.
     try:
         if not follow and not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        fd = os.open(path, flags)
+        fd = with_room(os.open, path, flags)
     except OSError as error:
         if error.errno not in _ERRNOS_NOT_REGULAR:
             raise
@@ -271,7 +272,7 @@ def lock_file(path: str, dmode: int, *, wait: bool) -> int | None:
     """
     for _ in range(ATTEMPTS):
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o600)
+            fd = with_room(os.open, path, os.O_RDWR | os.O_CREAT | BINARY, 0o600)
         except FileNotFoundError:
             make_folders(os.path.dirname(path), dmode)
             continue
@@ -329,7 +330,9 @@ def open_again(fd: int, path: str) -> int:
         fd: Of the file.
         path: Of the file; opened where reading at a position would move the one of the writer.
     """
-    return os.dup(fd) if hasattr(os, "pread") else os.open(path, os.O_RDONLY | BINARY)
+    if hasattr(os, "pread"):
+        return with_room(os.dup, fd)
+    return with_room(os.open, path, os.O_RDONLY | BINARY)
 
 
 def read_into(fd: int, buffer: memoryview, position: int) -> int:
@@ -343,7 +346,7 @@ def read_into(fd: int, buffer: memoryview, position: int) -> int:
 
 def read_file(path: str) -> bytes:
     """Return what is in a small file."""
-    fd = os.open(path, os.O_RDONLY | BINARY)
+    fd = with_room(os.open, path, os.O_RDONLY | BINARY)
     try:
         pieces = []
         while piece := os.read(fd, _SMALL):
@@ -358,7 +361,7 @@ def read_file(path: str) -> bytes:
 def replace_file(path: str, data: bytes, *, sync: bool) -> None:
     """Put a small file where another may be: whoever reads it finds the old or the new one."""
     new = f"{path}.{secrets.token_hex(8)}"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+    fd = with_room(os.open, new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
     try:
         try:
             write_all(fd, data)
@@ -388,7 +391,7 @@ def sync_file(fd: int) -> None:
 
 def sync_path(path: str) -> None:
     """Wait until the bytes of the file `path` are on the disk."""
-    fd = os.open(path, os.O_RDONLY | BINARY)
+    fd = with_room(os.open, path, os.O_RDONLY | BINARY)
     try:
         sync_file(fd)
     finally:
@@ -435,7 +438,7 @@ def _sync_entries(fd: int) -> None:
 
 @contextlib.contextmanager
 def _open_folder(folder: str) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
+    fd = with_room(os.open, folder, os.O_RDONLY | os.O_DIRECTORY | BINARY)
     try:
         yield fd
     finally:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
-from . import posix
+from . import descriptors, posix
 from .full import lacks_descriptor
 from .spool import TemporaryFile
 
@@ -369,6 +369,8 @@ class UploadFile(TemporaryFile):
 
 FILES = UploadFiles(default_limit())
 """The files of this process."""
+
+descriptors.close_idle.append(FILES._park_one)
 
 
 def _after_fork() -> None:

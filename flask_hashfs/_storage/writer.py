@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..exceptions import FileTooLargeError, StoreUnavailableError
 from .beside import begin
+from .descriptors import with_room
 from .full import full_is_told, tell_full
 from .posix import refuses_links
 from .raw_reader import RawReader
@@ -272,6 +273,7 @@ class Writer:
         """Return the content, not to be changed, or None where it has outgrown memory."""
         return self._memory
 
+    @full_is_told
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Read content from byte `position` on into `buffer`.
 
@@ -280,6 +282,7 @@ class Writer:
 
         Raises:
             ValueError: The writer is closed.
+            StoreUnavailableError: Its file has to be opened again, and there is no descriptor.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -302,7 +305,7 @@ class Writer:
         if self.closed:
             raise ValueError("I/O operation on closed file")
         try:
-            return FILES.opened_by(self.file().reopen)
+            return with_room(self.file().reopen)
         finally:
             self.release()
 
@@ -347,14 +350,10 @@ class Writer:
         self.close()
 
     def _new_file(self) -> TemporaryFile:
-        if self._shared is None:
-            return self._folder.create(self._dmode)
-        create = functools.partial(self._folder.create, self._dmode)
-        if self._memory is None:
-            return FILES.create(create)
-        return FILES.opened_by(
-            create
-        )  # open for one call only (see `release`), so it is not counted
+        if self._shared is None or self._memory is not None:
+            # Of content in memory it is open for one call only (see `release`), and not counted.
+            return with_room(self._folder.create, self._dmode)
+        return FILES.create(functools.partial(self._folder.create, self._dmode))
 
     def _spilled(self, memory: bytes | bytearray | None) -> TemporaryFile:
         """Return a new file with the bytes that were in memory so far."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 from werkzeug.datastructures import FileStorage
 
 from .._storage import sources
+from .._storage.full import full_is_told
 from .._storage.names import Extension
 from .._storage.predecessor import HashAddress
 from .._storage.writer import UploadStream, Writer
@@ -141,6 +142,7 @@ class Put:
         backend = self._store.backend
         return backend.address_of(backend.layout.path_of(self._checked.id, str(self._suffix)))
 
+    @full_is_told
     def must_be_inspected(self) -> bool:
         """Tell whether anybody looks at new content, and this is new."""
         store = self._store

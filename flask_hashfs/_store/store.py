@@ -15,6 +15,7 @@ from .._local.backend import LocalBackend
 from .._storage import messages
 from .._storage.backend import Backend
 from .._storage.cache_stats import CacheStats
+from .._storage.full import full_is_told
 from .._storage.layout import Layout
 from .._storage.names import BinaryMode, Extension, File, TextMode, check_mode, names_of
 from .._storage.predecessor import HashAddress, PredecessorHashFS
@@ -289,6 +290,7 @@ class HashFS(PredecessorHashFS):
     def open(self, file: File, mode: TextMode) -> io.TextIOWrapper: ...
     @overload
     def open(self, file: File, mode: str) -> IO[Any]: ...
+    @full_is_told
     def open(self, file: File, mode: str = "rb") -> IO[Any]:
         """Open a stored file to read.
 
@@ -304,6 +306,7 @@ class HashFS(PredecessorHashFS):
 
         Raises:
             NotStoredError: It is not stored.
+            StoreUnavailableError: The store fails, or the process is out of descriptors.
             ValueError: A mode that writes.
         """
         check_mode(mode)
