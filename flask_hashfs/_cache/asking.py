@@ -168,5 +168,4 @@ class Asking:
             if fd is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-                posix.unlock(fd)
-                os.close(fd)
+                posix.unlock_and_close(fd)

@@ -365,8 +365,7 @@ class CachedBackend(Backend):
     def _end_put(self, fd: int, name: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._kept.filling, name))
-        posix.unlock(fd)
-        os.close(fd)
+        posix.unlock_and_close(fd)
 
     def _damaged(self, address: HashAddress) -> StoreUnavailableError:
         """Tell of content whose bytes are others than were put, and return the error for it."""

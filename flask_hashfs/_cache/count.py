@@ -119,8 +119,7 @@ class Count:
                 _write(fd, totals)
             yield fd, totals
         finally:
-            posix.unlock(fd)
-            os.close(fd)
+            posix.unlock_and_close(fd)
 
 
 def _write(fd: int, totals: Totals) -> None:

@@ -42,8 +42,7 @@ class Eviction:
         try:
             return self._evict(wanted, size)
         finally:
-            posix.unlock(fd)
-            os.close(fd)
+            posix.unlock_and_close(fd)
 
     def _evict(self, wanted: int, size: int) -> int:
         before = self._kept.count.totals()

@@ -343,12 +343,12 @@ class Fills:
                 if following is not None:
                     return following
                 continue
-            if not os.fstat(fd).st_size:
-                return Fill(address, size, fd, address.id)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # of a process that was killed: nobody may take it for this fill
-            posix.unlock(fd)
-            os.close(fd)
+            with posix.closed_on_error(fd):
+                if not os.fstat(fd).st_size:
+                    return Fill(address, size, fd, address.id)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # of a killed process: nobody may take it for this fill
+            posix.unlock_and_close(fd)
 
     def _leave(self, fill: Fill) -> None:
         with self._turn:
@@ -490,5 +490,4 @@ class Fills:
         with self._turn:
             fill.closed.set()
             self._forget_bytes(fill)
-        posix.unlock(fill.fd)
-        os.close(fill.fd)
+        posix.unlock_and_close(fill.fd)

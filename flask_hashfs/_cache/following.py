@@ -46,16 +46,15 @@ class Following:
             fd = with_room(os.open, path, os.O_RDWR | posix.BINARY)
         except FileNotFoundError:
             return None
-        try:
-            flags = os.O_RDWR | os.O_CREAT | posix.BINARY
-            along = with_room(os.open, path + ALONG, flags, 0o600)
-        except FileNotFoundError:  # the whole cache has just been deleted
-            os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
-        posix.lock_shared(along)
+        flags = os.O_RDWR | os.O_CREAT | posix.BINARY
+        with posix.closed_on_error(fd):
+            try:
+                along = with_room(os.open, path + ALONG, flags, 0o600)
+            except FileNotFoundError:  # the whole cache has just been deleted
+                os.close(fd)
+                return None
+            with posix.closed_on_error(along):
+                posix.lock_shared(along)
         return cls(fd, along, size)
 
     def wait_begun(self) -> None:

@@ -61,6 +61,7 @@ class Keeping:
                 left.append(fd)
         except OSError as error:
             self._telling.failing(error)
+            self._unname(name)
 
         def keep() -> None:
             if there is not None:
@@ -80,10 +81,12 @@ class Keeping:
             if there is not None:
                 os.close(there.fd)
             for each in left:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self._kept.filling, name))
-                posix.unlock(each)
-                os.close(each)
+                self._unname(name)
+                posix.unlock_and_close(each)
+
+    def _unname(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._kept.filling, name))
 
     def _named(self, writer: Writer, name: str) -> int | None:
         """Give the content's file a name below ``filling``; None where it cannot be kept."""
@@ -100,7 +103,8 @@ class Keeping:
                 fd = self._link(file, path)
             except FileNotFoundError:  # deleted meanwhile
                 return None
-        posix.lock(fd, wait=False)
+        with posix.closed_on_error(fd):
+            posix.lock(fd, wait=False)
         return fd
 
     def _link(self, file: TemporaryFile, path: str) -> int:

@@ -219,9 +219,13 @@ class Tree(Backend):
             fd, state = posix.open_measured(path, os.O_RDONLY | posix.BINARY)
         except FileNotFoundError:
             return None
-        if self._holds(fd, path):
-            self.reads_cached = is_local = page_cache.reads_cached(fd, state.st_dev)
-            return _Opened(path, fd, state.st_size, is_local)
+        try:
+            if self._holds(fd, path):
+                self.reads_cached = is_local = page_cache.reads_cached(fd, state.st_dev)
+                return _Opened(path, fd, state.st_size, is_local)
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
         return None
 

@@ -592,16 +592,18 @@ class LocalTaken(Taken):
         self.is_closed = True
         if _taken.get(self._key) is self:
             _taken.pop(self._key, None)
-        if self._begun:
-            self._begun = False
-            self._hash.remember()
         lock, self._lock = self._lock, -1
         data, self._data = self._data, -1
-        if self._ends and data >= 0:
-            posix.unlock(data)  # closing lets go of it only where the system has such locks
-        for fd in (data, lock):
-            if fd >= 0:
-                os.close(fd)
+        try:
+            if self._begun:
+                self._begun = False
+                self._hash.remember()
+            if self._ends and data >= 0:
+                posix.unlock(data)  # closing lets go of it only where the system has such locks
+        finally:
+            for fd in (data, lock):
+                if fd >= 0:
+                    os.close(fd)
 
 
 def _names_in(folder: str) -> list[str]:

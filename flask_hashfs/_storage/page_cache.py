@@ -128,9 +128,13 @@ def open_cached(path: str) -> tuple[int, os.stat_result] | None:
         return None
     if fd is None:
         return None
-    state = os.fstat(fd)
-    if stat.S_ISREG(state.st_mode):
-        return fd, state
+    try:
+        state = os.fstat(fd)
+        if stat.S_ISREG(state.st_mode):
+            return fd, state
+    except BaseException:
+        os.close(fd)
+        raise
     os.close(fd)
     return None
 

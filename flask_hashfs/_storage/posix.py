@@ -124,11 +124,14 @@ def open_measured(path: str, flags: int, follow: bool = False) -> tuple[int, os.
         if error.errno not in _ERRNOS_NOT_REGULAR:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
-    state = os.fstat(fd)
-    if not stat.S_ISREG(state.st_mode):
-        os.close(fd)
+    try:
+        state = os.fstat(fd)
+        if stat.S_ISREG(state.st_mode):
+            return fd, state
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return fd, state
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def path_of(fd: int) -> str | None:
@@ -259,6 +262,27 @@ def unlock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
+@contextlib.contextmanager
+def closed_on_error(fd: int) -> Iterator[None]:
+    """Close an open file, locked or not, if what is done within fails: nobody else would."""
+    try:
+        yield
+    except BaseException:
+        if fcntl is None:
+            with contextlib.suppress(OSError):
+                _NO_FLOCK.let_go(fd)
+        os.close(fd)
+        raise
+
+
+def unlock_and_close(fd: int) -> None:
+    """Let go of the lock of an open file, and close it, even if the one fails."""
+    try:
+        unlock(fd)
+    finally:
+        os.close(fd)
+
+
 def lock_file(path: str, dmode: int, *, wait: bool) -> int | None:
     """Create a file if it is missing, lock it, and return its descriptor.
 
@@ -276,13 +300,14 @@ def lock_file(path: str, dmode: int, *, wait: bool) -> int | None:
         except FileNotFoundError:
             make_folders(os.path.dirname(path), dmode)
             continue
-        if not lock(fd, wait):
+        with closed_on_error(fd):
+            has_lock = lock(fd, wait)
+            if has_lock and is_at(fd, path):
+                return fd
+        if not has_lock:
             os.close(fd)
             return None
-        if is_at(fd, path):
-            return fd
-        unlock(fd)
-        os.close(fd)
+        unlock_and_close(fd)
     raise FileNotFoundError(f"{path} does not stay")
 
 

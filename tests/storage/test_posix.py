@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stores import write_few_bytes
+from local_stores import open_files, write_few_bytes
 
+from flask_hashfs import HashFS
+from flask_hashfs._cache.backend import CachedBackend
 from flask_hashfs._cache.count import Count
-from flask_hashfs._storage import posix
+from flask_hashfs._cache.following import Following
+from flask_hashfs._storage import page_cache, posix
+from flask_hashfs._storage.pending import Record, new_id
 from flask_hashfs._storage.spool import TemporaryFolder
 
 DATA = b"0123456789"
@@ -79,3 +85,95 @@ def test_a_temporary_file_and_the_count_of_a_cache_are_written_whole(tmp_path: P
         assert has_room
     totals = count.totals()
     assert (totals.bytes, totals.files) == (300_000, 1)
+
+
+class TestNoDescriptorIsLeftOpen:
+    """Network file systems refuse locks, and fail to tell of a file that is open."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, tmp_path: Path) -> Iterator[None]:
+        yield
+        assert not [path for path in open_files() if path.startswith(str(tmp_path))]
+
+    @pytest.fixture
+    def no_locks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        refuse(monkeypatch, fcntl, "flock", errno.ENOLCK)
+
+    @pytest.mark.usefixtures("no_locks")
+    @pytest.mark.parametrize("wait", [True, False])
+    def test_by_a_file_that_cannot_be_locked(self, tmp_path: Path, wait: bool) -> None:
+        with pytest.raises(OSError, match="No locks available"):
+            posix.lock_file(str(tmp_path / "lock"), 0o755, wait=wait)
+
+    @pytest.mark.parametrize("has_flock", [True, False])
+    def test_by_a_locked_file_that_cannot_be_looked_at(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_flock: bool
+    ) -> None:
+        if not has_flock:
+            monkeypatch.setattr(posix, "fcntl", None)
+        with monkeypatch.context() as patched:
+            refuse(patched, os, "lstat", errno.EIO)
+            with pytest.raises(OSError, match="Input/output error"):
+                posix.lock_file(str(tmp_path / "lock"), 0o755, wait=True)
+        fd = posix.lock_file(str(tmp_path / "lock"), 0o755, wait=False)
+        assert fd is not None, "it is not locked"
+        posix.unlock_and_close(fd)
+
+    def test_by_an_open_file_that_cannot_be_measured(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        with monkeypatch.context() as patched:
+            refuse(patched, os, "fstat", errno.ESTALE)
+            with pytest.raises(OSError, match="Stale"):
+                posix.open_regular(str(tmp_path / "file"), os.O_RDONLY)
+
+    def test_by_stored_content_that_cannot_be_looked_at(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = HashFS(tmp_path / "root", fsync=False)
+        address = store.put(DATA)
+        refuse(monkeypatch, page_cache, "reads_cached", errno.EIO)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.open(address)
+
+    @pytest.mark.usefixtures("no_locks")
+    def test_by_a_fill_that_cannot_be_read_along(self, tmp_path: Path) -> None:
+        (tmp_path / "fill").touch()
+        with pytest.raises(OSError, match="No locks available"):
+            Following.of(str(tmp_path / "fill"), 1)
+
+    @pytest.mark.parametrize("size", [10, 300_000], ids=["small", "large"])
+    def test_by_a_put_that_cannot_be_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        pytest.importorskip("obstore", reason="obstore is not installed: no put is kept")
+        from flask_hashfs._store.object_store import ObjectStore
+
+        store, kept = ObjectStore("memory://"), tmp_path / "cache"
+        store.backend = CachedBackend(store.backend, str(kept), 10**9, 10**9, 300)
+        refuse(monkeypatch, fcntl, "flock", errno.ENOLCK)
+        store.put(bytes(size))
+        assert not [each for each in kept.rglob("*") if each.is_file() and each.stat().st_size]
+
+    def test_by_a_resumable_upload_whose_end_cannot_be_unlocked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = HashFS(tmp_path / "root", fsync=False)
+        taken = store.backend.pending.create(new_id(), Record(length=0))
+        writer = taken.end()
+        assert writer is not None
+        writer.close()
+        with monkeypatch.context() as patched:
+            refuse(patched, fcntl, "flock", errno.ENOLCK)
+            with pytest.raises(OSError, match="No locks available"):
+                taken.close()
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, number: int) -> None:
+    """Let each call of a function fail."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, name, call)
