@@ -753,8 +753,7 @@ async def _receive_batches(
     step: Put, workers: Workers, batches: UploadBody | sources.Gathered
 ) -> HashAddress | None:
     writer = step.begin()
-    if isinstance(batches, UploadBody):
-        writer.count_as_upload()
+    writer.count_as_upload()
     gather = batches.gather if isinstance(batches, UploadBody) else None
     while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
         if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any
 
 from .._http.sniffing import HEAD_SIZE
+from .._storage.upload_memory import MEMORY
 from .._storage.writer import UploadStream
 from .batch import BATCH, Batch
 from .body import UploadBody
@@ -34,9 +35,11 @@ async def opened(source: Any) -> AsyncIterator[Gathered]:
     """
     if _reads(source):
         async with aclosing(_read(source)) as pieces:
-            yield Gathered(pieces)
+            with closing(Gathered(pieces)) as gathered:
+                yield gathered
     else:
-        yield Gathered(aiter(source))
+        with closing(Gathered(aiter(source))) as gathered:
+            yield gathered
 
 
 async def next_batch(batches: UploadBody | Gathered, promptly: bool) -> int:
@@ -54,7 +57,7 @@ async def next_batch(batches: UploadBody | Gathered, promptly: bool) -> int:
 
 
 class Gathered:
-    """Pieces of any size, gathered.
+    """Pieces of any size, gathered, and counted among what all uploads hold in memory.
 
     Raises:
         TypeError: From `batch`, where they are not bytes.
@@ -63,21 +66,28 @@ class Gathered:
     def __init__(self, pieces: AsyncIterator[Any]) -> None:
         self._pieces = pieces
         self._unread = Batch()
+        self._share = MEMORY.enter_beside()
         self.ended = False
 
     async def batch(self, least: int = BATCH) -> int:
         """Wait until there is enough to `take`, and return how much: nothing at the end."""
-        while not self.ended and self._unread.size < least:
+        self._share.hold(self._unread.size)  # what was taken is written
+        while not self.ended and self._unread.size < min(least, MEMORY.limit_beside):
             try:
                 self._unread.append(_bytes(await anext(self._pieces)))
             except StopAsyncIteration:
                 self.ended = True
+            self._share.hold(self._unread.size)
         return self._unread.size
 
     def take(self) -> Batch:
-        """Return what has come."""
+        """Return what has come, which counts until the next `batch` is asked for."""
         batch, self._unread = self._unread, Batch()
         return batch
+
+    def close(self) -> None:
+        """Count what it holds no more."""
+        self._share.leave()
 
 
 def _reads(source: object) -> bool:
@@ -89,7 +99,7 @@ async def _read(file: Any) -> AsyncGenerator[Any, None]:
         if not _takes_size(file.read):
             yield await file.read()
             return
-        while piece := await file.read(BATCH):
+        while piece := await file.read(min(BATCH, MEMORY.limit_beside)):
             yield piece
 
 

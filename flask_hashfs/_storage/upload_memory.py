@@ -129,6 +129,19 @@ class UploadMemory:
             _tell(told)
         return new
 
+    def enter_beside(self) -> Share:
+        """Return the share of a source that is put but is no request's body: its bytes count too.
+
+        It does not count among the uploads, as it may stand for the body of one. It should hold
+        no more than `limit_beside`.
+        """
+        return Share(self, _nothing, uploads=0)
+
+    @property
+    def limit_beside(self) -> int:
+        """Bytes that such a source may keep now."""
+        return BASE if self.is_used_up else self.limit
+
     def _set_limit(self) -> list[Share]:
         """Set what each may keep, and return who has to be told that it is less than it holds."""
         if self._lost:
@@ -163,7 +176,7 @@ class UploadMemory:
         self._hold(upload, 0)
         with self._lock:
             self._shares.discard(upload)
-            self._uploads -= 1
+            self._uploads -= upload.uploads
             self._set_limit()
 
     def _grow(self, content: SmallContent, count: int) -> bool:
@@ -199,15 +212,19 @@ class Share:
 
     Attributes:
         held: Bytes that are unread, or on their way to the disk.
+        uploads: For how many uploads it counts.
     """
 
-    __slots__ = ("__weakref__", "_has_left", "_memory", "held", "on_less")
+    __slots__ = ("__weakref__", "_has_left", "_memory", "held", "on_less", "uploads")
 
-    def __init__(self, memory: UploadMemory, on_less: Callable[[], None]) -> None:
+    def __init__(
+        self, memory: UploadMemory, on_less: Callable[[], None], *, uploads: int = 1
+    ) -> None:
         self._memory = memory
         self._has_left = False
         self.on_less = on_less
         self.held = 0
+        self.uploads = uploads
 
     def hold(self, size: int) -> None:
         """Count `size` bytes as held, instead of those before."""
@@ -222,7 +239,7 @@ class Share:
 
     def __del__(self) -> None:
         if not self._has_left:
-            self._memory._lost.append((1, self.held, _charge(self.held)))
+            self._memory._lost.append((self.uploads, self.held, _charge(self.held)))
 
 
 class SmallContent:
@@ -254,6 +271,10 @@ class SmallContent:
 
 def _charge(held: int) -> int:
     return max(0, held - BASE)
+
+
+def _nothing() -> None:
+    """Do nothing for a source that holds little, and looks at its limit before it takes more."""
 
 
 def _tell(uploads: list[Share]) -> None:

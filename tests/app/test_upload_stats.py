@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,59 @@ async def test_an_upload_under_quart_counts_from_its_first_byte_until_it_is_stor
         go_on.set()
         await exchange.finish()
     assert exchange.status == 200
+    assert site.fs.upload_stats() == NOTHING
+
+
+@pytest.mark.anyio
+async def test_what_a_generator_of_the_app_makes_of_a_body_counts_as_the_body_would(
+    tmp_path: Path,
+) -> None:
+    site = Site("quart", config_of(tmp_path))
+
+    @site.app.post("/")
+    async def view() -> str:
+        async def passed_on() -> AsyncIterator[bytes]:
+            async for piece in request.body:
+                yield piece
+
+        id: str = (await site.fs.put(passed_on())).id
+        return id
+
+    async with Exchange(site.app) as exchange:
+        await exchange.send(bytes(100_000), bytes(200_000))
+        await exchange.settle()
+        assert site.fs.upload_stats() == UploadStats(1, 300_000, 0, 0)
+        await exchange.send(bytes(300_000))
+        async with asyncio.timeout(10):
+            while site.fs.upload_stats() != UploadStats(1, 0, 1, 0):  # it is written to a file
+                await asyncio.sleep(0.001)
+        await exchange.finish()
+    assert exchange.status == 200
+    assert site.fs.upload_stats() == NOTHING
+
+
+@pytest.mark.anyio
+async def test_what_a_generator_yields_is_written_sooner_where_the_budget_is_used_up(
+    tmp_path: Path,
+) -> None:
+    site, go_on, others = Site("quart", config_of(tmp_path)), asyncio.Event(), 2 * DEFAULT_SIZE
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(100_000)
+        assert not MEMORY.is_used_up
+        share.hold(others)
+        yield bytes(100)
+        yield bytes(200)  # asked for when the first two are written
+        assert MEMORY.buffered == others + 200
+        go_on.set()
+
+    share = MEMORY.enter(lambda: None)
+    try:
+        async with site.app.app_context():
+            assert await site.fs.put(pieces())
+    finally:
+        share.leave()
+    assert go_on.is_set()
     assert site.fs.upload_stats() == NOTHING
 
 

@@ -108,10 +108,24 @@ def test_small_contents_hold_less_as_the_budget_runs_short() -> None:
     assert contents[-1].grow(256 * KIB)
 
 
+def test_what_is_put_beside_the_bodies_counts_but_is_no_upload() -> None:
+    memory = UploadMemory(1 * MIB)
+    beside = memory.enter_beside()
+    beside.hold(500 * KIB)
+    assert (memory.uploads, memory.buffered) == (0, 500 * KIB)
+    assert memory.limit_beside == memory.limit
+    beside.hold(2 * MIB)
+    assert memory.limit_beside == BASE
+    beside.leave()
+    assert (memory.uploads, memory.buffered) == (0, 0)
+    assert memory.limit_beside == memory.limit
+
+
 @pytest.mark.slow
 def test_what_is_forgotten_counts_no_more() -> None:
     memory = UploadMemory(1 * MIB)
     memory.enter(lambda: None).hold(500 * KIB)
+    memory.enter_beside().hold(500 * KIB)
     SmallContent(memory).grow(10_000)
     gc.collect()
     assert (memory.uploads, memory.buffered) == (0, 0)
