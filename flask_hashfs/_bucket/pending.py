@@ -36,6 +36,7 @@ from datetime import datetime
 from typing import Any
 
 from .._storage import messages
+from .._storage.descriptors import with_room
 from .._storage.full import full_is_told
 from .._storage.layout import Layout
 from .._storage.pending import (
@@ -491,6 +492,8 @@ class BucketTaken(Taken):
                 self._gather(view[:size])
             else:
                 with full_is_told, no_folder_is_told():
+                    if self._unjudged.tell() + size > PIECE:
+                        with_room(self._unjudged.rollover)  # a write cannot be tried again
                     self._unjudged.write(view[:size])
             self.offset += size
             self._uploads.took(size)

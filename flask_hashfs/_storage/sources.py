@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from . import posix
 from .beside import LARGE, begin, second_thread
+from .full import full_is_told
 from .writer import Bytes, Writer
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def _copy(source: object, pump: _Pump) -> None:
         )
 
 
+@full_is_told
 def _open(path: str | os.PathLike[str]) -> io.FileIO:
     try:
         return io.FileIO(os.fspath(path), opener=partial(posix.open_regular, follow=True))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
+import os
 import random
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +30,7 @@ from flask_hashfs._bucket import lease
 from flask_hashfs._bucket.client import ExistsError, Found
 from flask_hashfs._bucket.hidden import UNFINISHED
 from flask_hashfs._bucket.pending import PIECE
+from flask_hashfs._storage import descriptors
 from flask_hashfs._storage.pending import (
     BusyUploadError,
     Listed,
@@ -424,4 +428,23 @@ def test_an_upload_that_is_deleted_while_it_is_put_on_the_list_leaves_no_entry(
     monkeypatch.setattr(uploads, "_list", delete_and_list)
     uploads.sweep()
     assert keys(store) == []
+    taken.close()
+
+
+def test_an_idle_file_makes_room_for_content_whose_digest_is_to_be_checked(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, temporary, content = ["a file"], tempfile.TemporaryFile, os.urandom(PIECE + 1000)
+
+    def open_file(*args: Any, **more: Any) -> Any:
+        if idle:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return temporary(*args, **more)
+
+    taken = store.backend.pending.create(new_id(), Record(length=len(content)))
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_file)
+    monkeypatch.setattr(descriptors, "close_idle", [lambda: bool(idle and idle.pop())])
+    append(taken, content, len(content), marked=True)
+    assert taken.read(2000, PIECE - 1000) == content[PIECE - 1000 :]
+    taken.cut()
     taken.close()

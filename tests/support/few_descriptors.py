@@ -111,6 +111,12 @@ def get_from(app: str) -> Callable[[HashFS], Callable[[], Any]]:
     return lambda store: get(store.root, store.put(os.urandom(LARGE)).relpath)
 
 
+def put_path(store: HashFS) -> Callable[[], Any]:
+    path = Path(store.root).with_name("source")
+    path.write_bytes(os.urandom(1000))
+    return lambda: store.put(path)
+
+
 def put_many(store: HashFS) -> Callable[[], Any]:
     def put() -> None:
         ((_, result),) = store.put_files([(os.urandom(1000), None)])
@@ -137,6 +143,7 @@ def commit(size: int) -> Callable[[HashFS], Callable[[], Any]]:
 CALLS: dict[str, Callable[[HashFS], Callable[[], Any]]] = {
     "put": lambda store: lambda: store.put(os.urandom(1000)),
     "put of a file": lambda store: lambda: store.put(os.urandom(LARGE)),
+    "put of a path": put_path,
     "put of many": put_many,
     "put of a duplicate": lambda store: lambda: store.put(b"there already"),
     "upload": lambda store: lambda: upload(store).close(),
