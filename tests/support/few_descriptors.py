@@ -7,6 +7,7 @@ then where no file is, and at last with descriptors again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -183,6 +184,7 @@ def outcomes(store: HashFS, prepare: Callable[[HashFS], Callable[[], Any]]) -> l
 
 
 def main(root: str) -> None:
+    gc.disable()  # an app that is collected in the middle of a call would give its descriptors back
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     store = HashFS(Path(root, "root"))
     store.put(b"there already")
