@@ -28,7 +28,7 @@ class UploadStats:
 
 def current() -> UploadStats:
     """Return the state of this process."""
-    return UploadStats(MEMORY.uploads, MEMORY.buffered, FILES.open, FILES.waiting)
+    return UploadStats(MEMORY.uploads, MEMORY.buffered, FILES.open_count, FILES.waiting)
 
 
 def configure(settings: StoreConfig) -> None:

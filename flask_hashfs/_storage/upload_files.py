@@ -14,13 +14,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
 
 from . import descriptors, posix
-from .full import lacks_descriptor
+from .descriptors import with_room
 from .spool import TemporaryFile
-
-T = TypeVar("T")
 
 TOUCHED_EVERY = 300.0
 """Seconds between two touches of a file that has a name: half of what is promised."""
@@ -50,7 +47,7 @@ class UploadFiles:
         self.limit = limit
         self._open: OrderedDict[UploadFile, None] = OrderedDict()  # idle longest first
         self._named: set[UploadFile] = set()
-        self._opening = 0  # counted already, as others may not take their places
+        self._rooms_held = 0  # for files that are being opened: others may not take their places
         self._waiting = 0
         self._changes = 0  # so that none is missed between a look and the wait for the next
         self._timer: threading.Timer | None = None
@@ -58,7 +55,7 @@ class UploadFiles:
         self._changed = threading.Condition(self._lock)  # slower to enter, for who waits
 
     @property
-    def open(self) -> int:
+    def open_count(self) -> int:
         """How many files are open."""
         return len(self._open)
 
@@ -77,12 +74,12 @@ class UploadFiles:
             OSError: It cannot be created, or the process is out of descriptors.
         """
         with _Room(self):
-            file = UploadFile(self.opened_by(make), self)
+            file = UploadFile(with_room(make), self)
             self.opened(file)
         return file
 
-    def begin_opening(self) -> None:
-        """Wait until there is room for one more file, and hold it until `end_opening`."""
+    def hold_room(self) -> None:
+        """Wait until there is room for one more file, and hold it until `leave_room`."""
         if self._takes_room(anyway=False):
             return
         end = time.monotonic() + _PATIENCE
@@ -92,16 +89,16 @@ class UploadFiles:
                 self._wait_for_change(changes, end - time.monotonic())
             changes = self._changes
 
-    def end_opening(self) -> None:
+    def leave_room(self) -> None:
         """Let go of the room held for a file, which is counted as open by now or was not opened."""
         with self._lock:
-            self._opening -= 1
+            self._rooms_held -= 1
             self._notify()
 
     def _takes_room(self, *, anyway: bool) -> bool:
         with self._lock:
-            has_room = anyway or len(self._open) + self._opening < self.limit
-            self._opening += has_room
+            has_room = anyway or len(self._open) + self._rooms_held < self.limit
+            self._rooms_held += has_room
             return has_room
 
     def _wait_for_change(self, known: int, seconds: float) -> None:
@@ -118,21 +115,6 @@ class UploadFiles:
         self._changes += 1
         if self._waiting:
             self._changed.notify()
-
-    def opened_by(self, opens: Callable[[], T]) -> T:
-        """Return what `opens` does; where the process is out of descriptors, idle files go first.
-
-        Raises:
-            OSError: It cannot be opened.
-        """
-        while True:
-            try:
-                return opens()
-            except OSError as error:
-                if not lacks_descriptor(error):
-                    raise
-                if not self._park_one():
-                    raise
 
     def opened(self, file: UploadFile) -> None:
         """Count a file as open."""
@@ -212,10 +194,10 @@ class _Room:
         self._files = files
 
     def __enter__(self) -> None:
-        self._files.begin_opening()
+        self._files.hold_room()
 
     def __exit__(self, *_: object) -> None:
-        self._files.end_opening()
+        self._files.leave_room()
 
 
 class UploadFile(TemporaryFile):
@@ -239,7 +221,7 @@ class UploadFile(TemporaryFile):
                 raise self._loss
             if self._is_parked:
                 with _Room(self._files):
-                    self.fd = self._files.opened_by(self._open_again)
+                    self.fd = self._unpark()
                     self._is_parked = False
                     self._files.opened(self)
         except BaseException:
@@ -253,7 +235,7 @@ class UploadFile(TemporaryFile):
         finally:
             self._turn.release()
 
-    def _open_again(self) -> int:
+    def _unpark(self) -> int:
         assert self.path is not None
         try:
             fd, state = posix.open_measured(self.path, os.O_RDWR | posix.BINARY)
@@ -341,7 +323,7 @@ class UploadFile(TemporaryFile):
     def reopen(self) -> int:
         """Open the file once more, to read, and return the descriptor."""
         with self, _Room(self._files):
-            return self._files.opened_by(super().reopen)
+            return with_room(super().reopen)
 
     def close(self) -> None:
         """Close the file; without an address it is gone."""

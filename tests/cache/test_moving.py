@@ -52,7 +52,7 @@ def park(writer: Writer) -> None:
 def test_an_upload_that_has_moved_can_be_closed_and_found_again(
     spool: Spool, parked_first: bool
 ) -> None:
-    before = FILES.open
+    before = FILES.open_count
     with Writer("sha256", spool, 0o755) as writer:
         writer.count_as_upload()
         writer.write(FIRST)
@@ -69,7 +69,7 @@ def test_an_upload_that_has_moved_can_be_closed_and_found_again(
         park(writer)
         with writer.reader() as reader:
             assert reader.read() == FIRST + SECOND + THIRD
-    assert FILES.open == before
+    assert FILES.open_count == before
 
 
 def test_a_descriptor_of_what_has_moved_reads_all_of_it(spool: Spool) -> None:

@@ -154,16 +154,16 @@ async def test_a_file_from_which_all_has_been_read_is_closed_while_more_comes(
     async with upload.exchange() as exchange:
         await exchange.send(*pieces)
         await settled(exchange, len(pieces))
-        assert files.open == 1
+        assert files.open_count == 1
         upload.go_on.set()
         async with asyncio.timeout(30):
             while digest.digest() != first:
                 await asyncio.sleep(0.005)
-        assert files.open == 0
+        assert files.open_count == 0
         await exchange.send(*pieces)
         await exchange.finish()
     assert exchange.body.decode() == hashlib.sha256(LARGE * 2).hexdigest()
-    assert files.open == 0
+    assert files.open_count == 0
 
 
 async def test_many_requests_have_no_more_files_open_than_there_may_be(
@@ -178,12 +178,12 @@ async def test_many_requests_have_no_more_files_open_than_there_may_be(
             exchanges.append(exchange)
             await exchange.send(*pieces)
             await settled(exchange, len(pieces))
-            assert 1 <= files.open <= 2
+            assert 1 <= files.open_count <= 2
             await exchange.finish()
         upload.go_on.set()
     for exchange in exchanges:
         assert exchange.body.decode() == hashlib.sha256(LARGE).hexdigest()
-    assert files.open == 0
+    assert files.open_count == 0
 
 
 async def test_a_connection_of_its_own_waits_and_needs_no_disk(tmp_path: Path) -> None:

@@ -52,19 +52,19 @@ def content(file: UploadFile) -> bytes:
 def test_one_more_closes_the_one_idle_longest_and_each_goes_on(folder: TemporaryFolder) -> None:
     files = UploadFiles(2)
     first, second, third = (create(files, folder) for _ in range(3))
-    assert (first.fd, files.open) == (-1, 2)
+    assert (first.fd, files.open_count) == (-1, 2)
     second.write(b"2")
     first.write(b"1")
-    assert (third.fd, files.open) == (-1, 2)
+    assert (third.fd, files.open_count) == (-1, 2)
     third.write(b"3")
     for file in (first, second, third):
         file.write(b"+")
     assert [content(file) for file in (first, second, third)] == [b"1+", b"2+", b"3+"]
-    assert files.open == 2
+    assert files.open_count == 2
     for file in (first, second, third):
         file.close()
         file.close()
-    assert (files.open, files.waiting) == (0, 0)
+    assert (files.open_count, files.waiting) == (0, 0)
     assert not inventory(Path(folder.root))
 
 
@@ -124,7 +124,7 @@ def test_others_are_counted_while_the_disk_takes_its_time_to_close_one(
     goes_on.set()
     maker.join(60)
     assert is_closed
-    assert (first.fd, files.open) == (-1, 1)
+    assert (first.fd, files.open_count) == (-1, 1)
     for file in (first, *third):
         file.close()
     assert not inventory(Path(folder.root))
@@ -142,7 +142,7 @@ def test_what_cannot_have_a_name_stays_open(folder: TemporaryFolder) -> None:
     os.makedirs(os.path.join(folder.root, os.path.dirname(TEMPORARY)))
     Path(folder.root, TEMPORARY).touch()  # where the folder of names would be
     second = create(files, folder)
-    assert files.open == 2
+    assert files.open_count == 2
     for each in (lost, second):
         each.write(b"x")
         each.close()
@@ -184,7 +184,7 @@ def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
     os.unlink(target)
     if first.path is None:
         second = create(files, folder)
-        assert (first.fd >= 0, files.open) == (True, 2)
+        assert (first.fd >= 0, files.open_count) == (True, 2)
         second.close()
     first.close()
 
@@ -197,7 +197,7 @@ def test_what_lost_its_only_name_stays_open(folder: TemporaryFolder) -> None:
     assert first.path is not None
     os.unlink(first.path)
     second.write(b"2")
-    assert (first.fd >= 0, files.open) == (True, 2)
+    assert (first.fd >= 0, files.open_count) == (True, 2)
     assert content(first) == b"1"
     for file in (first, second):
         file.close()
@@ -220,7 +220,7 @@ def test_bytes_that_are_lost_when_a_file_is_closed_are_the_loss_of_its_own_uploa
         patch.setattr(os, "close", fail)
         second = create(files, folder)
     second.write(b"2")
-    assert (first.fd, files.open, content(second)) == (-1, 1, b"2")
+    assert (first.fd, files.open_count, content(second)) == (-1, 1, b"2")
     for use in (lambda: first.write(b"1"), lambda: content(first), first.reopen):
         with pytest.raises(OSError, match="as NFS does"):
             use()
@@ -243,7 +243,7 @@ def test_a_file_whose_disk_fails_is_no_hindrance_to_others(
         patch.setattr(os, "utime", fail)
         patch.setattr(os, "supports_fd", {fail})
         second = create(files, folder)
-    assert (first.fd >= 0, files.open) == (True, 2)
+    assert (first.fd >= 0, files.open_count) == (True, 2)
     for file in (first, second):
         file.close()
 
@@ -312,10 +312,10 @@ def test_many_threads_use_many_files_and_no_byte_is_lost(folder: TemporaryFolder
     for thread in threads:
         thread.join()
     assert {content(file) for file in made} == set(wanted)
-    assert files.open <= 6
+    assert files.open_count <= 6
     for file in made:
         file.close()
-    assert (files.open, files.waiting) == (0, 0)
+    assert (files.open_count, files.waiting) == (0, 0)
     assert not inventory(Path(folder.root))
 
 
@@ -336,4 +336,4 @@ def test_only_a_file_that_an_address_keeps_is_closed_at_once(
     file = create(files, folder)
     file.publish(str(target), 0o644, DMODE, False)
     assert file.close_at_once()
-    assert (file.fd, files.open) == (-1, 0)
+    assert (file.fd, files.open_count) == (-1, 0)
