@@ -203,7 +203,7 @@ class _Room:
 class UploadFile(TemporaryFile):
     """A temporary file that may be closed between two uses: contexts that leave it open."""
 
-    __slots__ = ("_files", "_identity", "_is_parked", "_loss", "_turn")
+    __slots__ = ("_files", "_identity", "_is_parked", "_loss", "_turn", "_uses")
 
     def __init__(self, file: TemporaryFile, files: UploadFiles) -> None:
         super().__init__(file.fd, file.path, file.folder)
@@ -212,6 +212,7 @@ class UploadFile(TemporaryFile):
         self._is_parked = False
         self._loss: OSError | None = None  # of bytes, when it was closed
         self._turn = threading.RLock()
+        self._uses = 0  # of the thread whose turn it is
 
     def __enter__(self) -> None:
         """Have the file open, opened again where it has been closed, until the use of it ends."""
@@ -224,6 +225,7 @@ class UploadFile(TemporaryFile):
                     self.fd = self._unpark()
                     self._is_parked = False
                     self._files.opened(self)
+            self._uses += 1
         except BaseException:
             self._turn.release()
             raise
@@ -231,6 +233,7 @@ class UploadFile(TemporaryFile):
     def __exit__(self, *_: object) -> None:
         """Let the file be closed, when others need its descriptor more."""
         try:
+            self._uses -= 1
             self._files.used(self)
         finally:
             self._turn.release()
@@ -252,7 +255,8 @@ class UploadFile(TemporaryFile):
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            return self.fd >= 0 and self._park()
+            # This thread may need a descriptor in the middle of a use of this very file.
+            return self.fd >= 0 and not self._uses and self._park()
         except OSError:  # it cannot be linked, or its disk fails, which its own upload will learn
             return False
         finally:

@@ -177,6 +177,24 @@ def test_no_other_file_is_taken_for_a_closed_one(
 
 
 @pytest.mark.slow
+def test_a_file_is_not_closed_by_what_it_is_just_used_for(
+    folder: TemporaryFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_files, "_PATIENCE", 0.0)
+    files = UploadFiles(1)
+    file = create(files, folder)
+    file.write(b"all of it")
+    fd = file.reopen()  # for which there is room only if the file itself is closed
+    try:
+        assert os.pread(fd, 100, 0) == b"all of it"
+    finally:
+        os.close(fd)
+    with file:
+        assert not files._park_one()
+    assert files._park_one()
+    file.close()
+
+
 def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
     files, target = UploadFiles(1), os.path.join(folder.root, "target")
     first = create(files, folder)
