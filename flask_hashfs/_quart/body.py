@@ -50,14 +50,12 @@ from quart.wrappers import Body
 from werkzeug.exceptions import HTTPException, RequestTimeout
 
 from .._http.body_rules import BodyRules, BodyState, read_already
-from .._storage.upload_memory import BASE, MEMORY, MOST, Share
+from .._http.sniffing import HEAD_SIZE
+from .._storage.upload_memory import BASE, MEMORY, SMALL_UPLOAD, Share
 from ..exceptions import IncompleteUploadError
 from .batch import BATCH, Batch
 
-HIGH_WATER = MOST
-"""Bytes that may lie unread while the memory of all uploads lasts."""
-
-_ONE_BATCH = 1024 * 1024 + BASE  # a form with a file of 1 MiB: it makes one batch, not two
+_ONE_BATCH = SMALL_UPLOAD + BASE  # a form with such a file: it makes one batch, not two
 
 COMPANY = 0.1
 """Seconds that a prompt batch waits for more bytes after its first."""
@@ -144,6 +142,10 @@ class UploadBody(Body):
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._whole().__await__()
 
+    async def next_batch(self, promptly: bool) -> int:
+        """Do as `batch`, or as `prompt_batch` where the beginning of a content is enough."""
+        return await (self.prompt_batch(HEAD_SIZE) if promptly else self.batch())
+
     async def batch(self) -> int:
         """Wait until there is enough to `take`, and return how much: nothing at the end.
 
@@ -161,7 +163,7 @@ class UploadBody(Body):
         A body that breaks off gives what has arrived, and raises its error when that is taken.
 
         Args:
-            size: Bytes that are worth a call, less than `HIGH_WATER`.
+            size: Bytes that are worth a call. Where the body may keep less, it waits for less.
 
         Raises:
             IncompleteUploadError: As `batch`, and the others too.

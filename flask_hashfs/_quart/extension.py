@@ -755,7 +755,7 @@ async def _receive_batches(
     writer = step.begin()
     writer.count_as_upload()
     gather = batches.gather if isinstance(batches, UploadBody) else None
-    while (size := await sources.next_batch(batches, step.awaits_head)) and not batches.ended:
+    while (size := await batches.next_batch(step.awaits_head)) and not batches.ended:
         if step.awaits_head and size <= _INLINE and MEMORY.has_room(_INLINE):
             _write(writer, batches.take())
         else:

@@ -15,7 +15,6 @@ from werkzeug.datastructures import MultiDict
 from .._app.extension import UploadWriters
 from .._http.form_upload import FormUpload
 from .._http.multipart import FilePart, Limits
-from .._http.sniffing import HEAD_SIZE
 from .._storage.upload_memory import MEMORY
 from .._storage.writer import UploadStream, Writer
 from .batch import Batch
@@ -112,16 +111,12 @@ class UploadFormParser(FormDataParser):
     async def _feed_all(self, body: UploadBody, form: FormUpload[Writer]) -> None:
         """Parse, hash and write one batch in another thread while the next one arrives."""
         fed = 0
-        while size := await _batch(body, form.awaits_head):
+        while size := await body.next_batch(form.awaits_head):
             fed += size
             if fed <= _INLINE and MEMORY.has_room(_INLINE):
                 _feed(form, body.take())
             else:
                 await self.workers.run(_feed, form, late_argument=body.take, when_near=body.gather)
-
-
-async def _batch(body: UploadBody, promptly: bool) -> int:
-    return await (body.prompt_batch(HEAD_SIZE) if promptly else body.batch())
 
 
 def _feed(form: FormUpload[Writer], batch: Batch) -> None:

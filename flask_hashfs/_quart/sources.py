@@ -42,26 +42,8 @@ async def opened(source: Any) -> AsyncIterator[Gathered]:
             yield gathered
 
 
-async def next_batch(batches: UploadBody | Gathered, promptly: bool) -> int:
-    """Wait until there is enough to take, and return how much: nothing at the end.
-
-    Args:
-        batches: A request's body, or from `opened`.
-        promptly: Whether the beginning of a content is enough.
-    """
-    if not promptly:
-        return await batches.batch()
-    if isinstance(batches, UploadBody):
-        return await batches.prompt_batch(HEAD_SIZE)
-    return await batches.batch(HEAD_SIZE)
-
-
 class Gathered:
-    """Pieces of any size, gathered, and counted among what all uploads hold in memory.
-
-    Raises:
-        TypeError: From `batch`, where they are not bytes.
-    """
+    """Pieces of any size, gathered, and counted among what all uploads hold in memory."""
 
     def __init__(self, pieces: AsyncIterator[Any]) -> None:
         self._pieces = pieces
@@ -69,8 +51,16 @@ class Gathered:
         self._share = MEMORY.enter_beside()
         self.ended = False
 
-    async def batch(self, least: int = BATCH) -> int:
-        """Wait until there is enough to `take`, and return how much: nothing at the end."""
+    async def next_batch(self, promptly: bool) -> int:
+        """Wait until there is enough to `take`, and return how much: nothing at the end.
+
+        Args:
+            promptly: Whether the beginning of a content is enough.
+
+        Raises:
+            TypeError: The pieces are not bytes.
+        """
+        least = HEAD_SIZE if promptly else BATCH
         self._share.hold(self._unread.size)  # what was taken is written
         while not self.ended and self._unread.size < min(least, MEMORY.limit_beside):
             try:
@@ -81,7 +71,7 @@ class Gathered:
         return self._unread.size
 
     def take(self) -> Batch:
-        """Return what has come, which counts until the next `batch` is asked for."""
+        """Return what has come, which counts until more is asked for."""
         batch, self._unread = self._unread, Batch()
         return batch
 

@@ -25,7 +25,9 @@ MOST = 4 * 1024 * 1024
 
 DEFAULT_SIZE = 64 * 1024 * 1024
 
-_BATCH = 1024 * 1024  # a small upload, whole
+SMALL_UPLOAD = 1024 * 1024
+"""Bytes of a small upload, which is worth one batch."""
+
 _BATCHES = 64  # or this part of the budget: those of eight threads hold less than half of it
 
 _OF_FREE = 4  # a small file may hold this part of what is free, so the last ones go to disk early
@@ -79,7 +81,7 @@ class UploadMemory:
     @property
     def batch(self) -> int:
         """Bytes beyond `BASE` that the few uploads may keep which are about to be written."""
-        return min(_BATCH, self._size // _BATCHES)
+        return min(SMALL_UPLOAD, self._size // _BATCHES)
 
     @property
     def uploads(self) -> int:

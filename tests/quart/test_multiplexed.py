@@ -25,10 +25,10 @@ from quart import Quart, request
 
 from flask_hashfs import QuartHashFS
 from flask_hashfs._quart import multiplexed
-from flask_hashfs._quart.body import HIGH_WATER
 from flask_hashfs._quart.multiplexed import SPILL
 from flask_hashfs._storage.spool import SystemSpool, TemporaryFile
 from flask_hashfs._storage.upload_files import UploadFiles
+from flask_hashfs._storage.upload_memory import MOST
 
 pytestmark = [
     pytest.mark.anyio,
@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 PIECE = 16 * 1024
-LARGE = os.urandom(HIGH_WATER + 3 * SPILL + 77)
+LARGE = os.urandom(MOST + 3 * SPILL + 77)
 
 
 class Upload:
@@ -101,7 +101,7 @@ def pieces_of(content: bytes) -> list[bytes]:
     return [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
 
 
-@pytest.mark.parametrize("size", [0, 1, HIGH_WATER, HIGH_WATER + SPILL + 1, len(LARGE)])
+@pytest.mark.parametrize("size", [0, 1, MOST, MOST + SPILL + 1, len(LARGE)])
 async def test_everything_is_received_though_the_view_does_not_read(
     tmp_path: Path, size: int
 ) -> None:
@@ -111,7 +111,7 @@ async def test_everything_is_received_though_the_view_does_not_read(
         await exchange.send(*pieces)
         await exchange.finish()
         await settled(exchange, len(pieces) + 1)
-        assert len(await spooled_files()) - len(before) == (size > HIGH_WATER + SPILL)
+        assert len(await spooled_files()) - len(before) == (size > MOST + SPILL)
         upload.go_on.set()
     assert exchange.body.decode() == hashlib.sha256(LARGE[:size]).hexdigest()
     assert await spooled_files() == before
@@ -191,9 +191,9 @@ async def test_a_connection_of_its_own_waits_and_needs_no_disk(tmp_path: Path) -
     async with upload.exchange("1.1") as exchange:
         await exchange.send(*pieces_of(LARGE))
         await exchange.finish()
-        await settled(exchange, HIGH_WATER // PIECE)
+        await settled(exchange, MOST // PIECE)
         await exchange.settle()
-        assert exchange.received == HIGH_WATER // PIECE
+        assert exchange.received == MOST // PIECE
         assert await spooled_files() == before
         upload.go_on.set()
     assert exchange.body.decode() == hashlib.sha256(LARGE).hexdigest()
@@ -224,7 +224,7 @@ async def test_a_server_that_ends_the_connection_leaves_no_file(tmp_path: Path) 
 
 async def test_what_is_over_the_limit_takes_no_place_on_the_disk(tmp_path: Path) -> None:
     upload, before = Upload(tmp_path, store), await spooled_files()
-    upload.app.config["MAX_CONTENT_LENGTH"] = HIGH_WATER
+    upload.app.config["MAX_CONTENT_LENGTH"] = MOST
     pieces = pieces_of(LARGE)
     async with upload.exchange() as exchange:
         await exchange.send(*pieces)
@@ -239,10 +239,10 @@ async def test_a_body_that_becomes_too_large_gives_back_its_place_on_the_disk(
     tmp_path: Path,
 ) -> None:
     upload, before = Upload(tmp_path, store), await spooled_files()
-    upload.app.config["MAX_CONTENT_LENGTH"] = HIGH_WATER + 2 * SPILL
+    upload.app.config["MAX_CONTENT_LENGTH"] = MOST + 2 * SPILL
     pieces = pieces_of(LARGE)
     async with upload.exchange() as exchange:
-        first = (HIGH_WATER + SPILL) // PIECE + 1
+        first = (MOST + SPILL) // PIECE + 1
         await exchange.send(*pieces[:first])
         await settled(exchange, first)
         assert len(await spooled_files()) == len(before) + 1
@@ -260,7 +260,7 @@ async def test_a_limit_that_is_raised_too_late_makes_no_file_of_a_part(tmp_path:
         return await store(fs)
 
     upload = Upload(tmp_path, raise_the_limit)
-    upload.app.config["MAX_CONTENT_LENGTH"] = HIGH_WATER
+    upload.app.config["MAX_CONTENT_LENGTH"] = MOST
     exchange = await read_when_all_is_here(upload)
     assert exchange.status == 400
     assert b"larger than was allowed when it arrived" in exchange.body

@@ -20,11 +20,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from flask_hashfs._quart import body as body_module
 from flask_hashfs._quart.batch import BATCH
-from flask_hashfs._quart.body import HIGH_WATER, Arrival, UploadBody
+from flask_hashfs._quart.body import Arrival, UploadBody
 from flask_hashfs._quart.connection import connection_class
 from flask_hashfs._quart.request import upload_request_class
 from flask_hashfs._quart.workers import Workers
-from flask_hashfs._storage.upload_memory import UploadMemory
+from flask_hashfs._storage.upload_memory import MOST, UploadMemory
 from flask_hashfs.exceptions import IncompleteUploadError
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +92,7 @@ async def test_a_request_is_freed_at_its_end_as_in_stock_quart() -> None:
 
 
 async def test_receiving_stops_at_the_mark_and_goes_on_when_the_view_has_drained() -> None:
-    app, gate, count = make_app(), Gate(), 4 * HIGH_WATER // len(PIECE)
+    app, gate, count = make_app(), Gate(), 4 * MOST // len(PIECE)
 
     @app.post("/")
     async def view() -> dict[str, int]:
@@ -102,10 +102,10 @@ async def test_receiving_stops_at_the_mark_and_goes_on_when_the_view_has_drained
     async with Exchange(app) as exchange:
         await exchange.send(*[PIECE] * count)
         await gate.reached.wait()
-        while exchange.received < HIGH_WATER // len(PIECE):
+        while exchange.received < MOST // len(PIECE):
             await asyncio.sleep(0)
         await exchange.settle()
-        assert exchange.received == HIGH_WATER // len(PIECE)
+        assert exchange.received == MOST // len(PIECE)
         gate.open()
         await exchange.finish()
     assert exchange.received == count + 1
@@ -125,9 +125,9 @@ async def test_no_more_than_the_mark_and_one_message_is_ever_unread() -> None:
         return ""
 
     async with Exchange(app) as exchange:
-        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
+        await exchange.send(*[PIECE] * (2 * MOST // len(PIECE)))
         await exchange.finish()
-    assert most <= HIGH_WATER + len(PIECE)
+    assert most <= MOST + len(PIECE)
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ async def test_an_answer_may_stream_the_body_back() -> None:
 @pytest.mark.parametrize("how", ["data", "get_data", "body", "json", "form"])
 async def test_a_view_that_wants_the_whole_body_gets_it(how: str) -> None:
     app = make_app(MAX_FORM_MEMORY_SIZE=None)
-    size = 4 * HIGH_WATER
+    size = 4 * MOST
 
     @app.post("/")
     async def view() -> dict[str, int]:
@@ -257,11 +257,11 @@ async def test_a_wait_for_the_whole_body_that_is_given_up_lowers_the_mark_again(
 
     async with Exchange(app) as exchange:
         await gate.reached.wait()
-        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
-        while exchange.received < HIGH_WATER // len(PIECE):
+        await exchange.send(*[PIECE] * (2 * MOST // len(PIECE)))
+        while exchange.received < MOST // len(PIECE):
             await asyncio.sleep(0)
         await exchange.settle()
-        assert exchange.received == HIGH_WATER // len(PIECE)
+        assert exchange.received == MOST // len(PIECE)
         gate.open()
 
 
@@ -279,12 +279,10 @@ async def test_a_batch_is_worth_a_hop_and_the_last_one_what_is_left() -> None:
         await exchange.send(*[bytes(10_000)] * 200)
         await exchange.finish()
     assert sum(sizes) == 2_000_000
-    assert all(BATCH <= size <= HIGH_WATER + 10_000 for size in sizes[:-1])
+    assert all(BATCH <= size <= MOST + 10_000 for size in sizes[:-1])
 
 
-@pytest.mark.parametrize(
-    "size", [1, HIGH_WATER - 1, HIGH_WATER, HIGH_WATER + 1, 1_049_000, 3_000_000]
-)
+@pytest.mark.parametrize("size", [1, MOST - 1, MOST, MOST + 1, 1_049_000, 3_000_000])
 @pytest.mark.parametrize("piece", [1_000, len(PIECE), 200_000])
 async def test_a_body_of_known_length_comes_in_even_batches(size: int, piece: int) -> None:
     app, sizes = make_app(), list[int]()
@@ -303,8 +301,8 @@ async def test_a_body_of_known_length_comes_in_even_batches(size: int, piece: in
         await exchange.send(*[whole[at : at + piece] for at in range(0, size, piece)])
         await exchange.finish()
     assert sum(sizes) == size
-    assert len(sizes) <= math.ceil(size / HIGH_WATER)
-    assert max(sizes) <= HIGH_WATER + piece
+    assert len(sizes) <= math.ceil(size / MOST)
+    assert max(sizes) <= MOST + piece
 
 
 @pytest.mark.parametrize("said", [10, 100_000])
@@ -620,7 +618,7 @@ async def test_the_body_of_an_answered_request_is_not_passed_off_as_whole() -> N
         return ""
 
     async with Exchange(app) as exchange:
-        await exchange.send(*[PIECE] * (2 * HIGH_WATER // len(PIECE)))
+        await exchange.send(*[PIECE] * (2 * MOST // len(PIECE)))
         await exchange.finish()
     assert await outcome == "incomplete"
 
