@@ -15,6 +15,7 @@ from asgi import Exchange
 from object_stores import objects_of
 from resumable_faces import TUS, TUS_CONTENT, BucketQuartFace, QuartFace
 
+from flask_hashfs import file_stored
 from flask_hashfs._app import resumable
 from flask_hashfs._bucket.pending import BucketTaken
 from flask_hashfs._local.pending import LocalTaken, LocalUploads
@@ -208,6 +209,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     monkeypatch.setattr(Workers, "run", note_and_run)
     monkeypatch.setattr(driver, "_KEPT_FOR", 60.0)  # however slow the disk is
+    monkeypatch.setattr(file_stored, "receivers", {})  # whatever other tests have connected
     return calls
 
 
