@@ -171,10 +171,10 @@ class BucketUploads(CountedUploads):
             found = uploads.get(entry.id)
             if found is None or found.state is None or found.epoch is None or not found.newest:
                 continue
-            if found.newest.timestamp() > oldest and not self._is_whole_part(entry, found):
+            if found.newest.timestamp() > oldest and not self._is_finished_part(entry, found):
                 yield entry
 
-    def _is_whole_part(self, entry: Entry, found: _Objects) -> bool:
+    def _is_finished_part(self, entry: Entry, found: _Objects) -> bool:
         """Tell whether an upload is a part that waits to be concatenated."""
         if not entry.is_partial:
             return False

@@ -154,8 +154,8 @@ class LocalUploads(CountedUploads):
         raise FileNotFoundError(errno.ENOENT, "This folder does not stay", self._list_folder)
 
     def unlist(self, entry: Entry) -> None:
-        """Take an upload off the list, if it is there."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        """Take an upload off the list, if it is there; an entry too many does no harm."""
+        with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._list_folder, entry.name))
             posix.remove_empty_folders(self._list_folder, self.home.root)
 
@@ -169,10 +169,10 @@ class LocalUploads(CountedUploads):
             state = posix.lstat(self.path(entry.id, "data"))
             if state is None or state.st_mtime <= oldest:
                 continue
-            if not (entry.is_partial and self._is_whole(entry.id, state)):
+            if not (entry.is_partial and self._has_all_bytes(entry.id, state)):
                 yield entry
 
-    def _is_whole(self, id: str, state: os.stat_result) -> bool:
+    def _has_all_bytes(self, id: str, state: os.stat_result) -> bool:
         """Tell whether all bytes of an upload are there."""
         with contextlib.suppress(UnknownUploadError):
             record = self.load(id)
@@ -239,6 +239,8 @@ class LocalUploads(CountedUploads):
     def recount(self) -> None:
         """Look at what there is when a request begins, if there is a limit."""
         if self.limits.most_bytes is not None:
+            if self._swept is None:  # an upload of an earlier version may not be on the list
+                self.sweep()
             self._room.count()
 
     def took(self, size: int) -> None:
@@ -285,6 +287,9 @@ class LocalUploads(CountedUploads):
 
     def _list_again(self, id: str) -> Entry | None:
         """Put an upload on the list that is not there: an earlier version had none."""
+        state = posix.lstat(self.path(id))
+        if state is None or (hasattr(os, "geteuid") and state.st_uid != os.geteuid()):
+            return None  # the app could not take it off: a prune may run as another user
         try:
             entry = Entry.of(id, self.load(id))
         except UnknownUploadError:

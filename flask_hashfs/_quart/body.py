@@ -22,7 +22,7 @@ What becomes of the bytes is one of five states, and nothing else but these even
 
     [1] BROKEN, if fewer bytes came than Content-Length promises.
     [2] UNWANTED, if there is nothing in it.
-    [3] LOST, if it holds memory that others are short of, and nobody reads it or has read it.
+    [3] LOST, if it holds more than 64 KiB, and nobody has begun to read it.
 
 A body is judged when somebody reads it, and not when its bytes arrive, so that a limit that the
 view sets counts for what has arrived before. A view that is reading when the body breaks off gets
@@ -359,9 +359,10 @@ class UploadBody(Body):
     def abandon(self) -> bool:
         """Drop what is yet to come, as the answer does not depend on it; return whether any is.
 
-        What waits unread is dropped, too, unless it is little.
+        What waits unread is dropped, too, unless it is little, or somebody has begun to read.
         """
-        if self._unread.size > BASE and not (self._readers or self._is_cached):
+        is_of_use = self._is_begun or self._is_cached or self._readers > 0
+        if self._unread.size > BASE and not is_of_use:
             self._drop(IncompleteUploadError(_NOT_READ))
             self._leave_at_end()
         if self._complete.is_set():

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ..exceptions import StoreUnavailableError
 from . import messages, posix
+from .descriptors import with_room
 from .full import is_full, lacks_descriptor
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ class TemporaryFile:
     @property
     def orphaned(self) -> bool:
         """Whether the names that this file has had are gone: the kernel links it no more."""
-        return (self._placed or self._linked) and self.stat().st_nlink == 0
+        has_had_one = self._placed or self._linked or self.path is not None
+        return has_had_one and self.stat().st_nlink == 0
 
     @property
     def folder(self) -> TemporaryFolder:
@@ -85,7 +87,7 @@ class TemporaryFile:
 
     def _move(self, folder: TemporaryFolder) -> None:
         """Become a new file of another folder, with the bytes written so far."""
-        other = folder.create(_PRIVATE_MODE)
+        other = with_room(folder.create, _PRIVATE_MODE)
         try:
             position, size = 0, os.lseek(self.fd, 0, os.SEEK_CUR)
             while position < size:

@@ -21,7 +21,7 @@ from .pending import PendingUploads, Record, TooManyUploadsError, UploadLimits
 _NAME = re.compile(r"([0-9a-f]{32})-(part|whole)(?:-([0-9a-f]{16}))?")
 
 _MARGIN = 64
-"""Uploads below a limit from which on each is looked at, and twice."""
+"""Where no more uploads than this may be added, those on the list are looked at, and twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class Entry:
         owner = record.owner
         if owner is None:
             return cls(id, record.is_partial)
-        digest = hashlib.sha256(owner.encode(errors="surrogatepass")).hexdigest()
+        data = str(owner).encode(errors="surrogatepass")  # an app may have given a number
+        digest = hashlib.sha256(data).hexdigest()
         return cls(id, record.is_partial, digest[:16])
 
     @classmethod
@@ -89,10 +90,10 @@ class CountedUploads(PendingUploads):
 
     def _left(self, new: Entry) -> int:
         names = self._names()
-        left = _left(self.limits, names, new)
+        left = _count_left(self.limits, names, new)
         if left <= _MARGIN:  # some of them may have ended
             others = (entry for entry in _entries(names) if entry.id != new.id)
-            left = _left(self.limits, [entry.name for entry in self._counted(others)], new)
+            left = _count_left(self.limits, [entry.name for entry in self._counted(others)], new)
         if left <= 0:
             raise TooManyUploadsError
         return left
@@ -105,7 +106,7 @@ def _entries(names: Iterable[str]) -> Iterator[Entry]:
     return filter(None, map(Entry.read, names))
 
 
-def _left(limits: UploadLimits, names: list[str], new: Entry) -> int:
+def _count_left(limits: UploadLimits, names: list[str], new: Entry) -> int:
     """Return how many uploads more there may be."""
     left = limits.most - len(names)
     if new.owner:

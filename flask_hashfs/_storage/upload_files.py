@@ -47,6 +47,7 @@ class UploadFiles:
         self.limit = limit
         self._open: OrderedDict[UploadFile, None] = OrderedDict()  # idle longest first
         self._named: set[UploadFile] = set()
+        self._named_since = 0.0  # when the first of them was added, by the monotonic clock
         self._rooms_held = 0  # for files that are being opened: others may not take their places
         self._waiting = 0
         self._changes = 0  # so that none is missed between a look and the wait for the next
@@ -145,16 +146,24 @@ class UploadFiles:
         with self._lock:
             self._open.pop(file, None)
             self._note_name(file)
+            self._touch_later()
             self._notify()
 
     def _note_name(self, file: UploadFile) -> None:
-        """Let the name of a file be touched, if it has one: parked, or without unnamed files."""
-        if file.path is not None:
-            self._named.add(file)
+        """Let the name of a file be touched if it has one, and does not live for a moment only."""
+        if file.path is None:
+            return
+        now = time.monotonic()
+        if not self._named:
+            self._named_since = now
+        self._named.add(file)
+        if now - self._named_since > TOUCHED_EVERY / 10:
             self._touch_later()
 
     def forget_threads(self) -> None:
-        """Go on in the child of a fork, where no other thread is."""
+        """Go on in the child of a fork, where no other thread is; the files are the parent's."""
+        self._open.clear()
+        self._named.clear()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._timer = None

@@ -93,8 +93,13 @@ def test_the_name_of_what_has_moved_is_touched(
         writer.write(FIRST)
         writer.write(SECOND)
         file = writer.spilled
-        assert file is not None
+        assert isinstance(file, upload_files.UploadFile)
         path = file.path
         assert path is not None
         os.utime(path, (0, 0))
-        wait_until(lambda: os.stat(path).st_mtime > 0, "it is touched")
+
+        def is_touched() -> bool:
+            with file:  # as the upload goes on
+                return os.stat(path).st_mtime > 0
+
+        wait_until(is_touched, "it is touched")

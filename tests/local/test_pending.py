@@ -20,7 +20,14 @@ from pending_contract import CONTENT, ID, PendingContract, Reopen, append, begun
 
 from flask_hashfs import HashFS
 from flask_hashfs._storage import posix
-from flask_hashfs._storage.pending import HashStates, Record, UnknownUploadError, new_id
+from flask_hashfs._storage.pending import (
+    HashStates,
+    NoRoomError,
+    Record,
+    UnknownUploadError,
+    UploadLimits,
+    new_id,
+)
 
 FINAL = {"status": 200}
 
@@ -344,6 +351,47 @@ def test_nothing_stays_open(store: HashFS) -> None:
     taken.close()
     store.backend.pending.sweep()
     assert list(opened()) == []
+
+
+def test_another_user_s_prune_makes_no_list_that_the_app_could_not_write(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = begun(store)
+    shutil.rmtree(list_folder(store))  # as an earlier version leaves it
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.stat(store.root).st_uid + 1, raising=False)
+        assert list(store.verify()) == []
+    assert not list_folder(store).exists()
+    store.backend.pending.sweep()
+    assert [path.name for path in list_folder(store).iterdir()] == [f"{id}-whole"]
+
+
+def test_an_upload_ends_though_its_entry_cannot_be_removed(
+    store: HashFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def refuse(path: str, **more: Any) -> None:
+        if "unfinished" in str(path):
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, **more)
+
+    taken = store.backend.pending.take(begun(store, CONTENT))
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert end(store, taken).id == ID
+    assert store.backend.pending.find(taken.id).record.final is not None
+
+
+def test_bytes_of_uploads_of_an_earlier_version_count(store: HashFS) -> None:
+    id = begun(store, CONTENT[:1000])
+    shutil.rmtree(list_folder(store))
+    again = HashFS(store.root, fsync=False)
+    again.backend.pending.limits = UploadLimits(most_bytes=1500)
+    taken = again.backend.pending.take(id)
+    with pytest.raises(NoRoomError):
+        append(taken, CONTENT[1000:2000], len(CONTENT))
+    assert taken.offset == 1500
+    taken.close()
 
 
 def test_the_state_is_json_for_other_programs_to_read(store: HashFS) -> None:

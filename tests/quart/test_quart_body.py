@@ -678,6 +678,17 @@ async def test_what_a_reader_takes_of_a_whole_body_is_kept_though_the_answer_has
     assert memory.buffered == 0
 
 
+async def test_a_task_that_is_busy_with_a_piece_gets_the_rest_though_the_answer_has_begun(
+    memory: UploadMemory,
+) -> None:
+    body = fed(PIECE, PIECE, PIECE)
+    body.set_complete()
+    first = await anext(body)
+    body.abandon()
+    assert b"".join([first, *[piece async for piece in body]]) == 3 * PIECE
+    assert memory.buffered == 0
+
+
 async def test_a_little_and_what_the_view_has_had_as_a_whole_can_still_be_read(
     memory: UploadMemory,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,12 @@ def test_a_name_tells_what_a_count_has_to_know(id: object, owner: str | None, pa
     assert entry.is_partial is record.is_partial
     assert bool(entry.owner) is (owner is not None)
     assert len(entry.name) < 64, "no file system finds it too long"
+
+
+def test_an_owner_may_be_a_number_though_a_text_is_asked_for() -> None:
+    number: Any = 42
+    entry = Entry.of(new_id(), Record(owner=number))
+    assert entry.owner == Entry.of(new_id(), Record(owner="42")).owner
 
 
 @pytest.mark.parametrize("name", ["", "a", "0" * 32, f"{'0' * 32}-other", f"{'g' * 32}-whole"])

@@ -176,7 +176,6 @@ def test_no_other_file_is_taken_for_a_closed_one(
         file.close()
 
 
-@pytest.mark.slow
 def test_a_file_is_not_closed_by_what_it_is_just_used_for(
     folder: TemporaryFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +194,7 @@ def test_a_file_is_not_closed_by_what_it_is_just_used_for(
     file.close()
 
 
+@pytest.mark.slow
 def test_what_lost_its_address_stays_open(folder: TemporaryFolder) -> None:
     files, target = UploadFiles(1), os.path.join(folder.root, "target")
     first = create(files, folder)
@@ -292,7 +292,12 @@ def test_a_name_is_touched_so_that_no_clean_up_takes_it(
     assert (first.fd >= 0) == is_open
     assert first.path is not None
     os.utime(first.path, (0, 0))
-    wait_until(lambda: os.stat(str(first.path)).st_mtime > 0, "it is touched")
+
+    def is_touched() -> bool:
+        with second:  # a name is noted by what others do, too
+            return os.stat(str(first.path)).st_mtime > 0
+
+    wait_until(is_touched, "it is touched")
     assert list(store.verify()) == []  # which sweeps what is old
     assert os.path.exists(first.path)
     threads = [
@@ -305,6 +310,41 @@ def test_a_name_is_touched_so_that_no_clean_up_takes_it(
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_what_has_lost_its_only_name_is_published_as_a_copy(tmp_path: Path) -> None:
+    store = HashFS(str(tmp_path), fsync=False)
+    writer = store.backend.new_writer(None)
+    writer.folder.unnamed = False
+    with writer:
+        writer.count_as_upload()
+        writer.write(bytes(300_000))
+        assert writer.spilled is not None
+        assert writer.spilled.path is not None
+        os.unlink(writer.spilled.path)
+        writer.write(b"more")
+        address = store.commit(writer)
+    assert os.stat(address.abspath).st_size == 300_004
+
+
+def test_a_file_that_lives_for_a_moment_takes_no_thread_to_touch_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, folder = UploadFiles(9), folder_of("of named files", tmp_path / "root", monkeypatch)
+    for _ in range(3):
+        file = create(files, folder)
+        file.write(b"all of it")
+        assert files._timer is None
+        file.close()
+
+
+def test_a_forked_process_leaves_the_files_of_its_parent_alone(folder: TemporaryFolder) -> None:
+    files = UploadFiles(9)
+    file = create(files, folder)
+    files.forget_threads()  # what a child does first
+    assert not files._park_one()
+    assert (file.fd >= 0, files.open_count) == (True, 0)
+    file.close()
 
 
 def test_many_threads_use_many_files_and_no_byte_is_lost(folder: TemporaryFolder) -> None:
