@@ -149,14 +149,15 @@ class Gallery:
         return httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     def contents(self) -> list[Path]:
-        """Return all the files below the store's root, but for the records of uploads."""
+        """Return all the files below the store's root, but for what is kept beside uploads."""
         # Folders go meanwhile, which os.walk passes over; before Python 3.12, Path.rglob does not.
         walk = os.walk(self.files)
         files = [Path(folder, name) for folder, _, names in walk for name in names]
         return [path for path in files if not self._is_of_upload(path) or path.name == "data"]
 
     def _is_of_upload(self, path: Path) -> bool:
-        return self.files / ".hashfs" / "uploads" in path.parents
+        hidden = self.files / ".hashfs"
+        return any(hidden / name in path.parents for name in ("uploads", "unfinished"))
 
     def stored(self) -> list[str]:
         """Return the digests of what is stored, and of what was left behind."""
