@@ -74,7 +74,8 @@ class TestLocalUploads(PendingContract):
         list_folder(store).mkdir(parents=True, exist_ok=True)
         path = list_folder(store) / name
         path.touch()
-        os.utime(path, (time.time() - seconds,) * 2)
+        then = time.time() - seconds
+        os.utime(path, (then, then))
 
     def drop_entry(self, store: HashFS, name: str) -> None:
         (list_folder(store) / name).unlink()
