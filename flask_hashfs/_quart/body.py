@@ -240,7 +240,7 @@ class UploadBody(Body):
         Raises:
             IncompleteUploadError: Another takes it, or has taken bytes of it.
         """
-        return _Taking(self)
+        return _Within(self._begin_taking, self._end_taking)
 
     def _begin_taking(self) -> None:
         if self._is_taken or self._is_being_taken:
@@ -264,7 +264,7 @@ class UploadBody(Body):
 
     def reading(self) -> AbstractContextManager[None]:
         """Say that this body will be read on, though perhaps not at this very moment."""
-        return _Reading(self)
+        return _Within(self._begin_reading, self._end_reading)
 
     def _begin_reading(self) -> None:
         self._readers += 1
@@ -545,34 +545,20 @@ class UploadBody(Body):
         return owner.patience(always=always) if owner else None
 
 
-class _Reading:
-    """A block of code in which a body is read; a generator would take longer."""
+class _Within:
+    """A block of code between two calls; a generator would take longer."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_begin", "_end")
 
-    def __init__(self, body: UploadBody) -> None:
-        self._body = body
-
-    def __enter__(self) -> None:
-        self._body._begin_reading()
-
-    def __exit__(self, *_: object) -> None:
-        self._body._end_reading()
-
-
-class _Taking:
-    """A block of code in which a body is taken."""
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: UploadBody) -> None:
-        self._body = body
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin = begin
+        self._end = end
 
     def __enter__(self) -> None:
-        self._body._begin_taking()
+        self._begin()
 
     def __exit__(self, *_: object) -> None:
-        self._body._end_taking()
+        self._end()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
