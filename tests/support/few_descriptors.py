@@ -61,32 +61,27 @@ def read_parked(store: HashFS) -> Callable[[], Any]:
     return lambda: stream.read(10)
 
 
-def create(store: HashFS) -> Callable[[], Any]:
+def flask_request(root: str, path: str, **more: Any) -> Callable[[], Any]:
     app = Flask(__name__)
-    app.config.update(HASHFS_ROOT_FOLDER=store.root, HASHFS_UPLOADS_PATH="/uploads")
-    FlaskHashFS(app)
-    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
-
-    def post() -> Any:
-        response = app.test_client().post("/uploads", headers=headers)
-        return response.status_code, response.headers.get("Retry-After")
-
-    post()
-    return post
-
-
-def flask_get(root: str, relpath: str) -> Callable[[], Any]:
-    app = Flask(__name__)
-    app.config.update(HASHFS_ROOT_FOLDER=root, **ROUTES)
+    app.config.update(HASHFS_ROOT_FOLDER=root, HASHFS_UPLOADS_PATH="/uploads", **ROUTES)
     FlaskHashFS(app)
     client = app.test_client()
 
-    def get() -> Any:
-        with client.get(f"/files/{relpath}") as response:
+    def ask() -> Any:
+        with client.open(path, **more) as response:
             return response.status_code, response.headers.get("Retry-After")
 
-    get()  # what Flask itself opens with its first request is no matter of ours
-    return get
+    ask()  # what Flask itself opens with its first request is no matter of ours
+    return ask
+
+
+def create(store: HashFS) -> Callable[[], Any]:
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
+    return flask_request(store.root, "/uploads", method="POST", headers=headers)
+
+
+def flask_get(root: str, relpath: str) -> Callable[[], Any]:
+    return flask_request(root, f"/files/{relpath}")
 
 
 def quart_get(root: str, relpath: str) -> Callable[[], Any]:
